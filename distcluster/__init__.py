@@ -1,0 +1,17 @@
+"""Cluster millions of embedding vectors on Dask.
+
+The flow, one stage a line (``distcluster.tasks`` has a function for each, ``distcluster.pipeline`` runs them):
+
+1. scan the input once: validity, checksums, two random draws of rows
+2. build a nearest-neighbour index over the sample, the first draw
+3. fit UMAP on the sample, while the neighbours of every row are found
+4. project every row from its neighbours alone
+5. fit a grid of Gaussian mixtures on the projection of the second draw
+6. judge the candidates on the rows in neither draw, and choose one
+7. write label, probabilities and density of every row
+"""
+
+from distcluster.job import Job, JobError, load_job, parse_job
+from distcluster.store import Run
+
+__all__ = ["Job", "JobError", "Run", "load_job", "parse_job"]

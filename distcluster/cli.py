@@ -1,0 +1,259 @@
+"""The command line: distcluster run, plan, status, ingest."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from distcluster.job import Job, JobError, load_job
+
+FAILED, WRONG, TRY_AGAIN, INTERRUPTED = 1, 2, 75, 130
+
+app = typer.Typer(
+    name="distcluster",
+    help="Cluster millions of embedding vectors on Dask: UMAP, a grid of Gaussian mixtures, labels back to Zarr.",
+    epilog="Exit codes: 0 done, 1 failed for good, 2 wrong job or input, 75 try again, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+JobFile = Annotated[Path, typer.Argument(help="The job file (TOML).", show_default=False, metavar="JOB.toml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Set one key, such as sample.rows=20000; wins over the file.", metavar="table.key=value"
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"distcluster {installed('distcluster')}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    job_file: JobFile,
+    overrides: Overrides = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Use this Dask scheduler, e.g. tcp://10.0.0.5:8786.", metavar="ADDRESS")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read back what is committed and make again what is damaged.")
+    ] = False,
+) -> None:
+    """Run a job, or resume it: the same command.
+
+    Reads the embeddings, projects every row, fits the grid, chooses a mixture, and writes labels and probabilities to
+    the output. Stop it at any time; run it again to go on. Results do not depend on the number of workers.
+
+    [dim]distcluster run jobs/demo.toml --set mixture.n_components="[10, 20, 40]"[/dim]
+    """
+    # Dask, scikit-learn and numba take seconds to import: only where a job runs.
+    from distcluster.pipeline import run_job
+    from distcluster.summary import render, summarise
+
+    job = load_job(job_file, overrides or [])
+    if scheduler is not None:
+        job = _with_scheduler(job, scheduler)
+    console = Console(soft_wrap=False)
+    with ProgressReporter(console) as reporter:
+        done = run_job(job, reporter, verify=verify)
+    if not reporter.used:
+        console.print("This job is finished; nothing was left to do.")
+    console.print()
+    console.print(render(summarise(done, job.report.items)), highlight=False)
+
+
+@app.command()
+def plan(job_file: JobFile, overrides: Overrides = None) -> None:
+    """Show what a job will cost: rows, tasks, bytes, memory of a worker, a rough time. Nothing is written."""
+    from distcluster.plan import make_plan
+    from distcluster.store import absolute_url, open_input
+
+    job = load_job(job_file, overrides or [])
+    array = open_input(absolute_url(job.input.url), job.input.array)
+    cost = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, value in (
+        ("rows x features", f"{cost.rows:,} x {cost.features:,} {array.dtype}"),
+        ("sample, mixture draw", f"{cost.sample_rows:,} and {cost.mixture_rows:,} rows"),
+        ("partitions", f"{cost.partitions:,} of {cost.partition_rows:,} rows"),
+        ("candidates", f"{cost.candidates:,}"),
+        ("tasks", f"{cost.tasks:,}"),
+        ("read", f"{_bytes(cost.bytes_read)} (decoded)"),
+        ("written", f"{_bytes(cost.bytes_written)} (before compression)"),
+        ("peak memory", f"{_bytes(cost.memory_bytes)} a worker"),
+        ("time", f"about {_duration(cost.seconds)} with {cost.workers} workers of one thread"),
+    ):
+        table.add_row(name, value)
+    Console().print(table, highlight=False)
+
+
+@app.command()
+def status(
+    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+) -> None:
+    """Show how far a run is: its stages, partitions done, and the last error."""
+    from distcluster.status import read_status
+
+    found = read_status(run_url)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("stage")
+    table.add_column("done", justify="right")
+    table.add_column("of", justify="right")
+    for stage in found.stages:
+        table.add_row(stage.name, f"{stage.done:,}", "?" if stage.total is None else f"{stage.total:,}")
+    console = Console()
+    console.print(table, highlight=False)
+    console.print("finished" if found.finished else "not finished: run the job again to go on", highlight=False)
+    if found.last_error:
+        console.print(Text(f"last error: {found.last_error}"))
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help=".npy, .npz, .parquet or a directory of Parquet files.")],
+    target: Annotated[Path, typer.Argument(help="The Zarr store to make.")],
+    column: Annotated[str | None, typer.Option(help="The array of an .npz, or the column of Parquet.")] = None,
+) -> None:
+    """Convert a file of vectors to Zarr, a chunk at a time."""
+    from distcluster.ingest import ingest as convert
+
+    rows, features = convert(source, target, column)
+    typer.echo(f"{target}: array embeddings, {rows:,} rows x {features:,} features")
+
+
+class ProgressReporter:
+    """One line a stage: bars on a terminal, plain lines in a file or a pipe."""
+
+    def __init__(self, console: Console) -> None:
+        self.used = False
+        self._console = console
+        self._bars: dict[str, TaskID] = {}
+        self._left: dict[str, tuple[int, str]] = {}
+        self._progress = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=30),
+            _Amount(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "ProgressReporter":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def dashboard(self, link: str) -> None:
+        """Say where the dashboard is, before anything else."""
+        self.used = True
+        self._console.print(f"Dashboard: {link}", highlight=False)
+
+    def start(self, stage: str, total: int, done: int, unit: str) -> None:
+        """Add the stage's line."""
+        self._bars[stage] = self._progress.add_task(stage, total=total, completed=done, unit=unit)
+        self._left[stage] = (total - done, unit)
+
+    def advance(self, stage: str, amount: int) -> None:
+        """Move the stage's bar."""
+        self._progress.advance(self._bars[stage], amount)
+
+    def finish(self, stage: str, seconds: float) -> None:
+        """Print the stage's plain line, where there are no bars."""
+        if self._console.is_terminal:
+            return
+        amount, unit = self._left[stage]
+        self._console.print(
+            f"{stage:<12} {amount:>12,} {unit:<5} {seconds:>8.1f} s {amount / seconds:>12,.0f} {unit}/s",
+            highlight=False,
+        )
+
+
+class _Amount(ProgressColumn):
+    """Rows done, and rows a second."""
+
+    def render(self, task: Task) -> Text:
+        unit = task.fields["unit"]
+        speed = task.finished_speed or task.speed
+        rate = f"{speed:,.0f} {unit}/s" if speed else ""
+        return Text(f"{int(task.completed):,}/{int(task.total or 0):,} {unit}  {rate}")
+
+
+def _with_scheduler(job: Job, address: str) -> Job:
+    deploy = job.deploy.model_copy(update={"kind": "address", "address": address})
+    return job.model_copy(update={"deploy": deploy})
+
+
+def _bytes(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:,.1f} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
+def main() -> None:
+    """Run the command line; every expected failure is a message and an exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = app(standalone_mode=False)
+    except JobError as error:
+        code = _say(str(error), WRONG)
+    except KeyboardInterrupt:
+        code = _say("Interrupted. What was committed stays: run the same command again to resume.", INTERRUPTED)
+    except Exception as error:  # told apart by what they mean, not where they come from
+        code = _explain(error)
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> int:
+    from click.exceptions import Abort, ClickException
+
+    from distcluster.deploy import SchedulerLostError
+    from distcluster.pipeline import JobFailedError
+
+    if isinstance(error, Abort):
+        return INTERRUPTED
+    if isinstance(error, ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, SchedulerLostError):
+        return _say(str(error), TRY_AGAIN)
+    if isinstance(error, JobFailedError):
+        return _say(str(error), FAILED)
+    logging.getLogger("distcluster").exception("unexpected error")
+    return FAILED
+
+
+def _say(message: str, code: int) -> int:
+    Console(stderr=True, soft_wrap=True).print(Text(f"distcluster: {message}"))
+    return code
+
+

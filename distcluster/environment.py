@@ -1,0 +1,72 @@
+"""Package versions and instruction level: what bits depend on besides the input and the job."""
+
+import platform
+from functools import cache
+from importlib.metadata import version
+
+import faiss
+import llvmlite.binding
+import numba
+import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
+
+_PACKAGES = (
+    "distcluster",
+    "faiss-cpu",
+    "llvmlite",
+    "numba",
+    "numpy",
+    "pynndescent",
+    "scikit-learn",
+    "scipy",
+    "umap-learn",
+)
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Everything besides input, job and seed that the bytes of a result may depend on.
+
+    Returns
+    -------
+    dict of str to str
+        Package versions, and the instruction level that each numerical library has chosen in this process:
+        numpy's dispatch targets, OpenBLAS's kernel family, faiss's SIMD level, numba's target processor. Two
+        processes with equal dicts give equal bytes.
+    """
+    facts = {name: version(name) for name in _PACKAGES}
+    facts["machine"] = platform.machine()
+    facts["numpy SIMD"] = " ".join(np.show_config(mode="dicts")["SIMD Extensions"]["found"])  # type: ignore[call-overload, index]
+    # faiss ships an OpenBLAS of its own, but no result here comes from it.
+    facts["OpenBLAS kernels"] = " ".join(
+        sorted({lib["architecture"] for lib in threadpool_info() if "scipy_openblas" in str(lib.get("prefix"))})
+    )
+    facts["faiss SIMD"] = faiss.SIMDConfig.get_level_name()
+    facts["numba target"] = numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
+    if numba.config.CPU_FEATURES:
+        facts["numba features"] = numba.config.CPU_FEATURES
+    return facts
+
+
+def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
+    """One line for every fact that differs, naming both values."""
+    return [
+        f"{name}: {expected.get(name, 'absent')} expected, {found.get(name, 'absent')} here"
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
+    ]
+
+
+def pin_to_one_thread() -> None:
+    """Pin BLAS, OpenMP, faiss and numba to one thread, from the calling thread, and assert it.
+
+    Sums over several threads depend on their number. Some libraries keep the number per thread: what a worker's main
+    thread sets does not reach the thread that runs a task, so every task calls this. The pins stay: one task that
+    lifted them on leaving would lift them under another task of the same process.
+    """
+    threadpool_limits(limits=1)
+    faiss.omp_set_num_threads(1)
+    numba.set_num_threads(1)
+    busy = [lib["filepath"] for lib in threadpool_info() if lib["num_threads"] != 1]
+    if busy or faiss.omp_get_max_threads() != 1 or numba.get_num_threads() != 1:
+        raise RuntimeError(f"could not pin these libraries to one thread: {', '.join(busy) or 'faiss or numba'}")

@@ -1,0 +1,268 @@
+"""The job file: one frozen record per TOML table, unknown keys refused."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from distcluster.partition import Partitioning
+
+CovarianceType = Literal["spherical", "diag", "tied", "full"]
+COVARIANCE_TYPES: tuple[CovarianceType, ...] = get_args(CovarianceType)
+AUTO_N_COMPONENTS = (2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)
+"""The default grid: geometric, two steps a doubling, because BIC is read over log2 k."""
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class JobError(ValueError):
+    """The job file or the input is wrong: exit code 2, nothing has been written."""
+
+
+class Table(BaseModel):
+    """A TOML table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputTable(Table):
+    """``[input]``: the embeddings."""
+
+    url: str
+    """A Zarr array (N, D), or a group that holds one: local path, or a URL (s3://, gs://, az://, https://, ...)."""
+    array: str = "embeddings"
+    """The array's name, when `url` is a group."""
+    on_invalid: Literal["error", "skip"] = "error"
+    """Rows with NaN or infinity, or all zeros under cosine: stop, or give them label -1."""
+
+
+class OutputTable(Table):
+    """``[output]``: the run."""
+
+    url: str
+    """Where the run's Zarr group is made, or resumed: local path or s3://, gs://, az:// URL."""
+
+
+class SampleTable(Table):
+    """``[sample]``: the rows that models are fitted on."""
+
+    rows: Literal["auto"] | PositiveInt = "auto"
+    """S, rows that UMAP is fitted on; auto: min(50,000, N/2). More rows see rarer groups and cost fit time."""
+    mixture_rows: Literal["auto"] | PositiveInt = "auto"
+    """M, rows that the mixtures are fitted on, disjoint from the sample where N allows; auto: min(100,000, N/4)."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the draws, of UMAP, of k-means and of the row kernel."""
+
+
+class ProjectionTable(Table):
+    """``[projection]``: UMAP; the names are umap-learn's."""
+
+    n_components: Annotated[int, Field(ge=1, le=64)] = 5
+    """d, dimensions of the space that is clustered. 2 to 10: mixtures need few, neighbourhoods need some."""
+    n_neighbors: Annotated[int, Field(ge=2, le=200)] = 15
+    """Neighbours of a row in the sample: small sees detail, large sees the whole."""
+    min_dist: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Least distance of rows in the projection; 0 keeps clusters dense, which is what a mixture wants."""
+    metric: Literal["cosine", "euclidean"] = "cosine"
+    """Distance between embeddings; cosine suits sentence and image models, euclidean raw features."""
+    n_epochs: PositiveInt | None = None
+    """Epochs of UMAP's fit; absent: umap-learn's own choice, 500 up to 10,000 sample rows, 200 beyond."""
+    views: tuple[Literal[2, 3], ...] = (2, 3)
+    """Extra projections for looking, never clustered; [] makes none."""
+
+    @field_validator("views")
+    @classmethod
+    def _distinct(cls, views: tuple[int, ...]) -> tuple[int, ...]:
+        return _refuse_repeats(views)
+
+
+class MixtureTable(Table):
+    """``[mixture]``: the grid of candidates; the names are scikit-learn's."""
+
+    n_components: Literal["auto"] | Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = "auto"
+    """The ks to try (1 is always added); auto: 2, 3, 4, 6, 8, 11, 16 ... 128, as far as the rows allow."""
+    covariance_type: Annotated[tuple[CovarianceType, ...], Field(min_length=1)] = COVARIANCE_TYPES
+    """The covariance types to try."""
+    n_init: PositiveInt = 5
+    """k-means starts per k, of which the best starts the four mixtures of that k."""
+    max_iter: PositiveInt = 100
+    """EM iterations at most."""
+    tol: Annotated[float, Field(gt=0.0)] = 1e-3
+    """EM stops when the mean log-likelihood of a row gains less than this, nats."""
+    reg_covar: Annotated[float, Field(ge=0.0)] = 1e-6
+    """Added to the diagonal of every covariance, squared units of the projection."""
+
+    @field_validator("n_components", "covariance_type")
+    @classmethod
+    def _distinct(cls, values: Any) -> Any:
+        return values if values == "auto" else _refuse_repeats(values)
+
+
+class SelectionTable(Table):
+    """``[selection]``: how one candidate is chosen."""
+
+    rule: Literal["elbow", "bic", "icl", "silhouette"] = "elbow"
+    """elbow: farthest below the chord of the BIC curve over log2 k. The others take the best value of the grid."""
+    replicates: Annotated[int, Field(ge=0)] = 2
+    """Reserved for reproducibility, which this version does not measure: setting it logs a warning."""
+    refine: bool = True
+    """Reserved for EM over all rows, which this version does not do: setting it logs a warning."""
+
+
+class AssignTable(Table):
+    """``[assign]``: what is written for every row, and in which units."""
+
+    top: Annotated[int, Field(ge=1, le=64)] = 3
+    """Number of most probable components stored for each row."""
+    block_rows: Annotated[int, Field(ge=16)] = 16_384
+    """Rows of a storage chunk and of a partial sum; smaller only for small inputs and tests."""
+    partition_rows: PositiveInt | None = None
+    """Rows of a task: block_rows times a power of two; absent: chosen from N and D. Results do not depend on it."""
+
+    @model_validator(mode="after")
+    def _aligned(self) -> "AssignTable":
+        if self.partition_rows is not None:
+            Partitioning(1, self.block_rows, self.partition_rows)
+        return self
+
+
+class DeployTable(Table):
+    """``[deploy]``: where it runs; no result depends on it."""
+
+    kind: Literal["local", "address"] = "local"
+    """local: worker processes on this machine; address: an existing Dask scheduler."""
+    n_workers: PositiveInt | None = None
+    """Local worker processes, one thread each; absent: one per core."""
+    memory_limit: str | None = None
+    """Memory of one local worker, e.g. "4GiB"; absent: the machine's memory divided by the workers."""
+    address: str | None = None
+    """The scheduler, e.g. tcp://10.0.0.5:8786, when kind is address."""
+    dashboard_address: str = "127.0.0.1:8787"
+    """Where a local dashboard listens; another port is taken when this one is busy."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "DeployTable":
+        if self.kind == "address" and not self.address:
+            raise ValueError('kind = "address" needs address = "tcp://HOST:PORT"')
+        return self
+
+
+class ReportTable(Table):
+    """``[report]``: what is shown; no result depends on it."""
+
+    items: str | None = None
+    """A text file with one line a row, what a person reads as the row: local path or URL."""
+    labels: tuple[str, ...] = ()
+    """Reserved for the comparison with taxonomies, which this version does not make: setting it logs a warning."""
+
+
+RESERVED = (("selection", "replicates"), ("selection", "refine"), ("report", "labels"))
+"""Keys of the job file's contract that this version checks and does not use."""
+
+
+class Job(Table):
+    """A whole job file."""
+
+    input: InputTable
+    output: OutputTable
+    sample: SampleTable = SampleTable()
+    projection: ProjectionTable = ProjectionTable()
+    mixture: MixtureTable = MixtureTable()
+    selection: SelectionTable = SelectionTable()
+    assign: AssignTable = AssignTable()
+    deploy: DeployTable = DeployTable()
+    report: ReportTable = ReportTable()
+
+
+def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
+    """Read and check a job file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A TOML file. Relative paths inside it are relative to the working directory.
+    overrides : sequence of str
+        ``table.key=value`` assignments that win over the file; a value is TOML, or else a plain string.
+
+    Raises
+    ------
+    JobError
+        When the file is missing or not TOML, or keys are unknown or values wrong: all of them are named.
+    """
+    try:
+        tables = tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise JobError(f"cannot read the job file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise JobError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        _override(tables, override)
+    return parse_job(tables, name=str(path))
+
+
+def parse_job(tables: dict[str, Any], name: str = "the job") -> Job:
+    """Check the tables of a job file.
+
+    Raises
+    ------
+    JobError
+        Naming every unknown key, with the nearest known one, and every wrong value.
+    """
+    try:
+        # Through JSON: in strict mode "5" is no integer, while an array may still become a tuple.
+        return Job.model_validate_json(json.dumps(tables, default=str), strict=True)
+    except ValidationError as error:
+        lines = list(dict.fromkeys(_explain(detail) for detail in error.errors()))
+        raise JobError(f"{name}:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _override(tables: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    table, dot, field = key.strip().partition(".")
+    if not (equals and dot and table and field):
+        raise JobError(f"--set {override}: expected table.key=value, such as sample.rows=20000")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    section = tables.setdefault(table, {})
+    if not isinstance(section, dict):
+        raise JobError(f"--set {override}: {table} is not a table in the job file")
+    section[field] = value
+
+
+def _explain(detail: Any) -> str:
+    """One line for one of pydantic's findings."""
+    location = [part for part in detail["loc"] if isinstance(part, str)]
+    if detail["type"] == "extra_forbidden":
+        *table, key = location
+        known = _fields(table)
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        where = f"[{table[0]}] has no key" if table else "there is no table"
+        return f"{where} {key!r}; did you mean {nearest[0]!r}? Known: {', '.join(known)}"
+    # A union reports one finding per member, with the member's name as a last part of the location.
+    field = ".".join(location[:2])
+    if detail["type"] == "missing":
+        return f"{field} is required"
+    message = detail["msg"].removeprefix("Value error, ")
+    if isinstance(detail["input"], dict | list) and len(location) < 2:
+        return f"[{field}] {message}"
+    return f"{field}: {message}, got {detail['input']!r}"
+
+
+def _fields(table: Iterable[str]) -> list[str]:
+    model: Any = Job
+    for name in table:
+        model = model.model_fields[name].annotation
+    return list(model.model_fields)
+
+
+def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = sorted({str(value) for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} given more than once")
+    return values

@@ -1,0 +1,100 @@
+"""Row ranges: which rows one task handles, and in which order partial sums are added."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """Rows ``start`` to ``stop - 1``, the ``index``-th range of its kind (block or partition)."""
+
+    index: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def rows(self) -> slice:
+        """The range as a slice of the global rows."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Partitioning:
+    """How N rows are cut into blocks (the unit of sums) and partitions (the unit of tasks).
+
+    Attributes
+    ----------
+    n_rows : int
+        N, rows of the input.
+    block_rows : int
+        Rows of a block; sums are taken over blocks, so this is part of a run's identity.
+    partition_rows : int
+        Rows of a partition: ``block_rows`` times a power of two. Results do not depend on it.
+
+    Raises
+    ------
+    ValueError
+        When ``partition_rows`` is not ``block_rows`` times a power of two.
+    """
+
+    n_rows: int
+    block_rows: int
+    partition_rows: int
+
+    def __post_init__(self) -> None:
+        blocks, rest = divmod(self.partition_rows, self.block_rows)
+        if rest or blocks < 1 or blocks & (blocks - 1):
+            raise ValueError(
+                f"partition_rows is {self.partition_rows:,}; it must be block_rows ({self.block_rows:,}) "
+                f"times 1, 2, 4, 8 or another power of two"
+            )
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks; the last may be short."""
+        return -(-self.n_rows // self.block_rows)
+
+    @property
+    def partition_blocks(self) -> int:
+        """Blocks of a whole partition, a power of two."""
+        return self.partition_rows // self.block_rows
+
+    def __len__(self) -> int:
+        return -(-self.n_rows // self.partition_rows)
+
+    def __getitem__(self, index: int) -> RowRange:
+        if not 0 <= index < len(self):
+            raise IndexError(f"partition {index} of {len(self)}")
+        start = index * self.partition_rows
+        return RowRange(index, start, min(start + self.partition_rows, self.n_rows))
+
+    def blocks(self, partition: RowRange) -> Iterator[RowRange]:
+        """Yield the blocks of a partition, in row order, with their global block index."""
+        for start in range(partition.start, partition.stop, self.block_rows):
+            yield RowRange(start // self.block_rows, start, min(start + self.block_rows, partition.stop))
+
+
+def tree_sum(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Add ``values[0] ... values[n-1]`` in one fixed binary tree; a missing sibling passes through.
+
+    Floating-point sums depend on their order. A partition is an aligned power of two blocks, so the sum of its
+    blocks is a whole node of the tree over all blocks: summing partitions of any size gives the same bits.
+
+    Parameters
+    ----------
+    values : (n, ...) float64, n >= 1
+
+    Returns
+    -------
+    (...) float64
+    """
+    while len(values) > 1:
+        paired = values[0 : len(values) // 2 * 2 : 2] + values[1::2]
+        values = np.concatenate([paired, values[-1:]]) if len(values) % 2 else paired
+    return values[0]

@@ -1,0 +1,382 @@
+"""Run a job, or resume it: the flow of stages, each a set of independent tasks on the cluster."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import zarr
+from distributed import Client
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker
+
+from distcluster import tasks
+from distcluster.deploy import SchedulerLostError, connect
+from distcluster.environment import differences, environment
+from distcluster.job import RESERVED, Job, JobError
+from distcluster.plan import choose_partitioning, make_plan
+from distcluster.store import (
+    FORMAT_VERSION,
+    CorruptError,
+    Run,
+    absolute_url,
+    input_version,
+    open_input,
+    public_url,
+    refuse_nested,
+    require_file,
+)
+from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, RunRef, is_finished
+
+log = logging.getLogger("distcluster")
+
+_WINDOW = 64  # futures a stage has under way at most; the driver's memory does not grow with the input
+_REPAIRS = 20  # times that lost or damaged data is made again before giving up
+
+class JobFailedError(RuntimeError):
+    """The job cannot succeed by trying again: exit code 1."""
+
+
+class Reporter(Protocol):
+    """What a person is told while the job runs."""
+
+    def dashboard(self, link: str) -> None:
+        """The address of the Dask dashboard."""
+
+    def start(self, stage: str, total: int, done: int, unit: str) -> None:
+        """A stage begins: ``done`` of ``total`` rows (or tasks, as ``unit`` says) are already committed."""
+
+    def advance(self, stage: str, amount: int) -> None:
+        """A task of the stage has committed."""
+
+    def finish(self, stage: str, seconds: float) -> None:
+        """The stage is complete."""
+
+
+# --- before any work --------------------------------------------------------------------------------------------
+
+
+def prepare_run(job: Job) -> Run:
+    """Check a job against its input and output, and make the run or open the one that it resumes.
+
+    Raises
+    ------
+    JobError
+        When the input cannot be clustered, or the output holds something else or was made for another job, input or
+        environment, naming every difference. Nothing has been written then.
+    """
+    job = resolve(job)
+    if job.report.items is not None:
+        require_file(job.report.items, "report.items")
+    refuse_nested(job.input.url, job.output.url)
+    array = open_input(job.input.url, job.input.array)
+    make_plan(job, array.shape, array.dtype.itemsize)  # type: ignore[arg-type]
+    run = Run(job.output.url)
+    if run.read_attributes() is None:
+        run.create(_new_attributes(job, array))
+    _refuse_differences(run, job, array)
+    run.ensure_arrays(tasks.row_arrays(run))
+    for table, key in RESERVED:
+        if key in getattr(job, table).model_fields_set:
+            log.warning("%s.%s is set but not used by this version", table, key)
+    return run
+
+
+def resolve(job: Job) -> Job:
+    """The job with absolute local paths, as workers elsewhere on this machine need them."""
+    return job.model_copy(
+        update={
+            "input": job.input.model_copy(update={"url": absolute_url(job.input.url)}),
+            "output": job.output.model_copy(update={"url": absolute_url(job.output.url)}),
+        }
+    )
+
+
+def _new_attributes(job: Job, array: zarr.Array[Any]) -> dict[str, Any]:
+    n_rows, n_features = array.shape
+    parts = choose_partitioning(job, n_rows, n_features)
+    return {
+        "format_version": FORMAT_VERSION,
+        "run_id": uuid.uuid4().hex,
+        "environment": environment(),
+        "job": _stored_job(job),
+        "input": _input_facts(array),
+        "input_version": input_version(job.input.url),
+        "draw_bound": tasks.new_draw_bound(job, n_rows),
+        "partitioning": {
+            "n_rows": n_rows,
+            "block_rows": parts.block_rows,
+            "partition_rows": parts.partition_rows,
+        },
+        "dropped": [],
+    }
+
+
+def _stored_job(job: Job) -> dict[str, Any]:
+    """What results depend on, and where input and output are; URLs without credentials."""
+    stored = job.model_dump(mode="json", exclude={"deploy", "report"})
+    for table in ("input", "output"):
+        stored[table]["url"] = public_url(stored[table]["url"])
+    return stored
+
+
+def _input_facts(array: zarr.Array[Any]) -> dict[str, Any]:
+    return {"shape": list(array.shape), "dtype": str(array.dtype)}
+
+
+def _refuse_differences(run: Run, job: Job, array: zarr.Array[Any]) -> None:
+    """Refuse a run that was made for something else; the input's content is compared later, by checksum."""
+    was, now = run.attributes["job"], _stored_job(job)
+    found = [
+        f"{table}.{key}: {was[table].get(key)!r} in the run, {value!r} in the job"
+        for table, keys in now.items()
+        for key, value in keys.items()
+        if key not in ("url", "partition_rows") and was[table].get(key) != value
+    ]
+    seen = _input_facts(array)
+    found += [
+        f"the input's {key}: {run.attributes['input'][key]} in the run, {seen[key]} now"
+        for key in seen
+        if run.attributes["input"][key] != seen[key]
+    ]
+    found += differences(run.attributes["environment"], environment())
+    if found:
+        raise JobError(
+            f"the output {public_url(run.url)} was made for something else:\n"
+            + "\n".join(f"  {line}" for line in found)
+            + "\nUndo the change, or choose another output."
+        )
+
+
+# --- the flow ---------------------------------------------------------------------------------------------------
+
+
+def run_job(job: Job, reporter: Reporter, *, verify: bool = False) -> Run:
+    """Run a job to its end, resuming whatever its output already holds.
+
+    Parameters
+    ----------
+    job : Job
+    reporter : Reporter
+    verify : bool
+        Read everything that is already committed and compare checksums; what differs is made again.
+
+    Raises
+    ------
+    JobError
+        When job or input are wrong.
+    JobFailedError
+        When a task fails for good.
+    SchedulerLostError
+        When the cluster is gone; what was committed stays, and running again resumes.
+    """
+    run = prepare_run(job)
+    if not verify and is_finished(run) and _input_unchanged(run, job):
+        return run
+    try:
+        asyncio.run(_run_job(run, resolve(job), reporter, verify))
+    except Exception as error:
+        cause = _leaves(error)[0] if isinstance(error, BaseExceptionGroup) else error
+        run.note_error(f"{type(cause).__name__}: {cause}")
+        raise cause from error.__cause__
+    run.note_error("")
+    return run
+
+
+def _input_unchanged(run: Run, job: Job) -> bool:
+    """Whether the input's objects are those that were last checked."""
+    version = input_version(absolute_url(job.input.url))
+    return version is not None and version == run.attributes["input_version"]
+
+
+async def _run_job(run: Run, job: Job, reporter: Reporter, verify: bool) -> None:
+    async with connect(job.deploy) as client:
+        reporter.dashboard(client.dashboard_link)
+        stages = _Stages(client, run, reporter)
+        try:
+            await stages.check_workers(job)
+            if verify:
+                await stages.verify()
+            for _ in range(_REPAIRS):
+                try:
+                    await _flow(run, job, stages)
+                    break
+                except* CorruptError as group:
+                    for error in _leaves(group):
+                        log.warning("%s; it is made again", error)
+                        run.discard(error.stage, error.item)
+            else:
+                raise JobFailedError("data that was written keeps being lost or damaged: check the storage")
+        except* FutureCancelledError as group:
+            raise SchedulerLostError(
+                "the Dask scheduler was lost. What was committed stays: run again to resume."
+            ) from group
+
+
+async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
+    """The whole job; everything that is already committed is skipped."""
+    parts = range(len(run.partitioning))
+    if not _input_unchanged(run, job) and run.committed("scan"):
+        await stages.each("check input", tasks.check_input, parts)
+        run.update_attributes(input_version=input_version(job.input.url))
+    await stages.each("scan", tasks.scan, parts)
+    _refuse_invalid_rows(run, job)
+    await stages.one("draw", tasks.draw)
+    _refuse_few_distinct_rows(run, job)
+    run.drop("partial/scan")
+    await stages.one("index", tasks.index)
+    async with asyncio.TaskGroup() as together:  # neighbours do not wait for the fit
+        fitted = together.create_task(stages.each("fit", tasks.fit, tasks.spaces(job)))
+        together.create_task(stages.each("neighbours", tasks.neighbours, parts))
+    await fitted
+    await stages.each("sketch", tasks.sketch, tasks.sketch_items(run))
+    async with asyncio.TaskGroup() as together:  # the grid needs the mixture draw alone
+        together.create_task(_fit_grid(run, stages))
+        together.create_task(stages.each("project", tasks.project_rows, parts))
+    run.drop("neighbours")
+    await stages.each("score", tasks.score, parts)
+    await stages.one("select", tasks.select_candidate)
+    await stages.each("assign", tasks.assign, parts)
+    await stages.one("cluster", tasks.cluster)
+    if not is_finished(run):
+        raise JobFailedError("what was committed has gone missing during the run: check the storage, then run again")
+
+
+async def _fit_grid(run: Run, stages: "_Stages") -> None:
+    candidates = tasks.candidates(run)
+    await stages.each("kmeans", tasks.kmeans, sorted({each.n_components for each in candidates}, reverse=True))
+    await stages.each("candidate", tasks.candidate, sorted(candidates, key=lambda each: -each.n_components))
+
+
+def _refuse_invalid_rows(run: Run, job: Job) -> None:
+    facts = [record["facts"] for record in run.records("scan").values()]
+    n_invalid = sum(each["n_invalid"] for each in facts)
+    if n_invalid == 0:
+        return
+    first = sorted(row for each in facts for row in each["first_invalid"])[:5]
+    kinds = "NaN or infinite values" + (", or only zeros" if job.projection.metric == "cosine" else "")
+    message = f"{n_invalid:,} of {run.partitioning.n_rows:,} rows hold {kinds}; the first: {', '.join(map(str, first))}"
+    if job.input.on_invalid == "error":
+        raise JobError(f'{message}. Mend them, or set input.on_invalid = "skip" to give them label -1.')
+    log.info("%s; they get label -1", message)
+
+
+def _refuse_few_distinct_rows(run: Run, job: Job) -> None:
+    record = run.record("draw", ONE)
+    assert record is not None
+    distinct, k = record["facts"]["distinct"], job.projection.n_neighbors
+    if distinct <= k + 1:
+        raise JobError(
+            f"the sample's {record['facts']['sample']:,} rows hold only {distinct:,} distinct ones, but n_neighbors = "
+            f"{k} needs at least {k + 2}: the input is (nearly) constant, or sample.rows is too small."
+        )
+
+
+# --- stages -----------------------------------------------------------------------------------------------------
+
+
+class _Stages:
+    """Runs stages of one run on one cluster, a bounded number of futures at a time."""
+
+    def __init__(self, client: Client, run: Run, reporter: Reporter) -> None:
+        self._client = client
+        self._run = run
+        self._ref = RunRef(run.url, run.attributes["run_id"])
+        self._reporter = reporter
+
+    async def check_workers(self, job: Job) -> None:
+        """Refuse workers that compute other bits, or do not see the input or the output."""
+        probe = self._run.put_probe()
+        try:
+            answers = await self._client.run(_look, self._run.url, probe, job.input.url, job.input.array)
+        finally:
+            self._run.remove(probe)
+        found = [
+            f"{worker}: {line}"
+            for worker, (facts, problems) in sorted(answers.items())
+            for line in [*differences(self._run.attributes["environment"], facts), *problems]
+        ]
+        if found:
+            raise JobError("these workers cannot take part:\n" + "\n".join(f"  {line}" for line in found))
+
+    async def one(self, stage: str, function: Callable[..., None]) -> None:
+        """Run a stage of a single task."""
+        await self.each(stage, function, [ONE])
+
+    async def each(self, stage: str, function: Callable[..., None], items: Iterable[Any]) -> None:
+        """Run a task for every item that has not been committed."""
+        items = list(items)
+        committed = self._run.committed(stage)
+        waiting = [item for item in items if str(item) not in committed]
+        of_rows = stage in PARTITION_STAGES or function is tasks.check_input
+        total = sum(self._weight(item, of_rows) for item in items)
+        left = sum(self._weight(item, of_rows) for item in waiting)
+        if not waiting:
+            return
+        self._reporter.start(stage, total, total - left, "rows" if of_rows else "tasks")
+        started = time.perf_counter()
+        queue = iter(waiting)
+
+        async def lane() -> None:
+            for item in queue:
+                arguments = () if item == ONE else (item,)
+                key = (f"{stage.replace(' ', '-')}-{self._ref.run_id[:8]}", str(item))
+                try:
+                    await self._client.submit(function, self._ref, *arguments, key=key, pure=False)
+                except KilledWorker as error:
+                    raise JobFailedError(
+                        f"{stage} {item} killed every worker that tried it, most likely for lack of memory. Give "
+                        f"workers more (deploy.memory_limit), or make assign.partition_rows smaller."
+                    ) from error
+                self._reporter.advance(stage, self._weight(item, of_rows))
+
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(min(_WINDOW, len(waiting))):
+                lanes.create_task(lane())
+        seconds = time.perf_counter() - started
+        self._reporter.finish(stage, seconds)
+        unit = "rows" if of_rows else "tasks"
+        log.info("%s: %d %s in %.1f s (%.0f %s/s)", stage, left, unit, seconds, left / seconds, unit)
+
+    async def verify(self) -> None:
+        """Read back everything committed, and forget what is damaged."""
+        for stage in STAGES:
+            items = list(self._run.committed(stage))
+            answers = await self._client.gather(
+                self._client.map(_verified, [self._ref] * len(items), [stage] * len(items), items, pure=False)
+            )
+            for item, intact in zip(items, answers, strict=True):
+                if not intact:
+                    log.warning("%s %s is damaged; it is made again", stage, item)
+                    self._run.discard(stage, item)
+
+    def _weight(self, item: Any, of_rows: bool) -> int:
+        return len(self._run.partitioning[item]) if of_rows else 1
+
+
+def _look(run_url: str, probe: str, input_url: str, array: str) -> tuple[dict[str, str], list[str]]:
+    """On a worker: its environment, and what it cannot see."""
+    problems = []
+    if not Run(run_url).has_object(probe):
+        problems.append(f"does not see the output {public_url(run_url)}: it must be on storage that all machines share")
+    try:
+        open_input(input_url, array)
+    except JobError as error:
+        problems.append(str(error))
+    return environment(), problems
+
+
+def _verified(ref: RunRef, stage: str, item: str) -> bool:
+    return Run(ref.url).verify(stage, item)
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[Any]:
+    """The exceptions of a group of groups, flat."""
+    return [
+        leaf
+        for error in group.exceptions
+        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]
+

@@ -1,0 +1,131 @@
+"""What a job will cost, before it costs anything: tasks, bytes, memory, time."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from distcluster.job import Job
+from distcluster.partition import Partitioning
+from distcluster.sample import draw_sizes
+from distcluster.selection import grid
+
+_PARTITION_BYTES = 2**27  # of float32 rows: some seconds of work, a small part of a worker's memory
+_LEAST_PARTITIONS = 16  # so that a handful of workers finish together
+
+_PROCESS_BYTES = 450 * 2**20  # Python, dask, scikit-learn, faiss and the compiled kernels
+_LINK_BYTES = 2 * 32 * 4  # of a vertex of the index's lowest layer
+
+# Seconds a unit on the reference machine (docs/architecture.md), for the estimate alone.
+_SCAN_PER_VALUE = 4e-9
+_SEARCH_PER_VALUE = 5e-7
+_LAYOUT_PER_ROW = 9e-5
+_FIT_PER_ROW = 6e-4
+_EM_PER_ROW_COMPONENT = 4e-6
+_SCORE_PER_ROW_COMPONENT = 6e-9
+_START_SECONDS = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The cost of a job.
+
+    Attributes
+    ----------
+    rows, features : int
+        N and D.
+    sample_rows, mixture_rows : int
+        S and M.
+    partitions, partition_rows : int
+    candidates, tasks : int
+    bytes_read, bytes_written : int
+        Decoded bytes; compression makes it less.
+    memory_bytes : int
+        Peak of one worker.
+    seconds : float
+        A rough estimate for ``workers`` workers of one thread.
+    workers : int
+    """
+
+    rows: int
+    features: int
+    sample_rows: int
+    mixture_rows: int
+    partitions: int
+    partition_rows: int
+    candidates: int
+    tasks: int
+    bytes_read: int
+    bytes_written: int
+    memory_bytes: int
+    seconds: float
+    workers: int
+
+
+def choose_partitioning(job: Job, n_rows: int, n_features: int) -> Partitioning:
+    """Rows of a task: the job's, else the largest that leaves 16 tasks and 128 MiB of float32 rows in each."""
+    block_rows = job.assign.block_rows
+    if job.assign.partition_rows is not None:
+        return Partitioning(n_rows, block_rows, job.assign.partition_rows)
+    most = min(_PARTITION_BYTES // (4 * n_features), n_rows // _LEAST_PARTITIONS)
+    blocks = 2 ** max(0, int(np.log2(max(1, most // block_rows))))
+    return Partitioning(n_rows, block_rows, block_rows * blocks)
+
+
+def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
+    """Compute the cost of a job on an input of N x D values, all rows taken as valid.
+
+    Raises
+    ------
+    JobError
+        When the draws cannot be made.
+    """
+    N, D = shape
+    parts = choose_partitioning(job, N, D)
+    sizes = draw_sizes(job.sample, N, job.projection.n_neighbors)
+    S, M = sizes.sample, sizes.mixture
+    k, top, d = job.projection.n_neighbors, job.assign.top, job.projection.n_components
+    candidates = grid(job.mixture, M)
+    components = sum(each.n_components for each in candidates)
+    largest = max(each.n_components for each in candidates)
+    n_spaces = 1 + len(job.projection.views)
+    dimensions = d + sum(job.projection.views)
+    workers = job.deploy.n_workers or len(os.sched_getaffinity(0))
+
+    model_bytes = S * (D * 4 + D * 4 + _LINK_BYTES)  # the sample, the index's copy of it, its links
+    row_bytes = 8 * k + 4 * dimensions + 4 * (4 + 2 * top)
+    seconds = {
+        "per row": N * D * _SCAN_PER_VALUE * 2
+        + (N + M + S) * D * _SEARCH_PER_VALUE
+        + N * n_spaces * _LAYOUT_PER_ROW
+        + N * components * _SCORE_PER_ROW_COMPONENT,
+        "fit": S * n_spaces * _FIT_PER_ROW,
+        "grid": M * components * _EM_PER_ROW_COMPONENT,
+    }
+    return Plan(
+        rows=N,
+        features=D,
+        sample_rows=S,
+        mixture_rows=M,
+        partitions=len(parts),
+        partition_rows=parts.partition_rows,
+        candidates=len(candidates),
+        tasks=5 * len(parts)
+        + 4
+        + n_spaces
+        + -(-M // parts.block_rows)
+        + len({each.n_components for each in candidates})
+        + len(candidates),
+        bytes_read=2 * N * D * itemsize,
+        bytes_written=N * row_bytes + model_bytes + M * 4 * D,
+        memory_bytes=_PROCESS_BYTES
+        + max(
+            2 * model_bytes,  # build the index; the draw
+            model_bytes + 3 * parts.block_rows * D * 4 + parts.partition_rows * 8 * k,  # neighbours
+            model_bytes + 3 * parts.partition_rows * row_bytes,  # project
+            M * (4 * d + 3 * 8 * largest),  # EM
+        ),
+        seconds=_START_SECONDS + sum(seconds.values()) / workers,
+        workers=workers,
+    )
+

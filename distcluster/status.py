@@ -1,0 +1,57 @@
+"""How far a run is."""
+
+from dataclasses import dataclass
+
+from distcluster.job import JobError
+from distcluster.store import Run, public_url
+from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, candidates, is_finished, job_of, sketch_items, spaces
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """A stage: items committed, of how many; None where earlier stages decide and have not run."""
+
+    name: str
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A run: its stages in order, whether it is finished, and the last error, if any."""
+
+    stages: list[StageStatus]
+    finished: bool
+    last_error: str
+
+
+def read_status(url: str) -> Status:
+    """Read how far a run is.
+
+    Raises
+    ------
+    JobError
+        When there is no run.
+    """
+    run = Run(url)
+    if run.read_attributes() is None:
+        raise JobError(f"there is no run at {public_url(run.url)}.")
+    stages = [StageStatus(stage, len(run.committed(stage)), _total(run, stage)) for stage in STAGES]
+    return Status(stages, is_finished(run), run.last_error())
+
+
+def _total(run: Run, stage: str) -> int | None:
+    if stage in PARTITION_STAGES:
+        return len(run.partitioning)
+    if stage == "fit":
+        return len(spaces(job_of(run)))
+    if stage in ("sketch", "kmeans", "candidate"):
+        if run.record("draw", ONE) is None:
+            return None
+        grid = candidates(run)
+        return {
+            "sketch": len(sketch_items(run)),
+            "kmeans": len({each.n_components for each in grid}),
+            "candidate": len(grid),
+        }[stage]
+    return 1

@@ -1,0 +1,143 @@
+"""What a finished run says, as text: the verdict, the clusters, where everything lies."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from distcluster.store import Run, public_url, read_lines
+from distcluster.tasks import ONE
+
+_CLUSTERS = 10
+_ITEMS = 3
+_OUTSIDE = 0.05  # share of rows outside the sample's support that deserves a warning
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One row of the summary's table; ``items`` are the texts, or else the row numbers, nearest to the mean."""
+
+    label: int
+    size: int
+    mean_probability: float
+    items: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run found.
+
+    Attributes
+    ----------
+    reason : str
+        The verdict, a sentence with its figures.
+    n_rows, n_clusters : int
+        Rows with a label; clusters with at least one row.
+    clusters : list of Cluster
+        The largest ten, by size.
+    sizes : tuple of int
+        The smallest, the median and the largest cluster, rows.
+    warnings : list of str
+        What a reader must know before using the labels.
+    url : str
+        The run.
+    """
+
+    reason: str
+    n_rows: int
+    n_clusters: int
+    clusters: list[Cluster]
+    sizes: tuple[int, int, int]
+    warnings: list[str]
+    url: str
+
+
+def summarise(run: Run, items: str | None) -> Summary:
+    """Read the summary of a finished run.
+
+    Parameters
+    ----------
+    run : Run
+    items : str or None
+        URL of a text file with one line a row.
+    """
+    select, draw, cluster = (run.record(stage, ONE) or {} for stage in ("select", "draw", "cluster"))
+    arrays = {path.rpartition("/")[2]: values for path, values in run.read_model("cluster", ONE).items()}
+    size = arrays["size"]
+    order = np.argsort(-size, kind="stable")[:_CLUSTERS]
+    order = order[size[order] > 0]
+    rows = {int(k): [int(row) for row in arrays["exemplar"][k][:_ITEMS] if row >= 0] for k in order}
+    texts = read_lines(items, [row for each in rows.values() for row in each]) if items else {}
+    clusters = [
+        Cluster(
+            k,
+            int(size[k]),
+            float(arrays["mean_probability"][k]),
+            [texts.get(row, f"row {row}") for row in each],
+        )
+        for k, each in rows.items()
+    ]
+    filled = np.sort(size[size > 0])
+    return Summary(
+        reason=select["facts"]["reason"],
+        n_rows=int(size.sum()),
+        n_clusters=len(filled),
+        clusters=clusters,
+        sizes=(int(filled[0]), int(filled[len(filled) // 2]), int(filled[-1])),
+        warnings=_warnings(run, select["facts"], draw["facts"], cluster["facts"]),
+        url=public_url(run.url),
+    )
+
+
+def _warnings(run: Run, select: dict[str, int], draw: dict[str, int], cluster: dict[str, int]) -> list[str]:
+    found = []
+    skipped = run.partitioning.n_rows - draw["n_valid"]
+    if skipped:
+        found.append(f"{skipped:,} invalid rows were skipped and have label -1.")
+    if select["judged_by_draw"]:
+        found.append(
+            "No row was left outside both draws: the candidates were judged on the rows that they were fitted on, so "
+            "their figures flatter. Lower sample.rows or sample.mixture_rows."
+        )
+    share = cluster["n_outside_support"] / draw["n_valid"]
+    if share > _OUTSIDE:
+        found.append(
+            f"{share:.0%} of the rows lie outside the sample's support (array `support` above 1): the sample hardly "
+            f"represents them. Raise sample.rows, now {draw['sample']:,}."
+        )
+    return found
+
+
+def render(summary: Summary) -> RenderableType:
+    """The summary as rich text, for a terminal or a file."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("cluster", justify="right")
+    table.add_column("rows", justify="right")
+    table.add_column("probability", justify="right")
+    table.add_column("most typical items", overflow="ellipsis", no_wrap=True, ratio=1)
+    for each in summary.clusters:
+        items = "\n".join(escape(item) for item in each.items)
+        table.add_row(str(each.label), f"{each.size:,}", f"{each.mean_probability:.2f}", items)
+    smallest, median, largest = summary.sizes
+    shown = len(summary.clusters)
+    which = f"The largest {shown} of {summary.n_clusters}" if shown < summary.n_clusters else f"All {shown}"
+    return Group(
+        Text(summary.reason),
+        Text(),
+        Text(
+            f"{summary.n_rows:,} rows in {summary.n_clusters} clusters of {smallest:,} to {largest:,} rows, "
+            f"median {median:,}. {which}:"
+        ),
+        Text(),
+        table,
+        Text(),
+        *(Text(f"Warning: {warning}") for warning in summary.warnings),
+        Text(
+            f"Run: {summary.url}\n"
+            f"  label, probability, top_label, top_probability, log_density, support: one entry a row\n"
+            f"  projection, view_2d, view_3d: coordinates; selection/: every candidate; cluster/: every cluster"
+        ),
+    )

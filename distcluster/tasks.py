@@ -1,0 +1,678 @@
+"""One function a stage: read from the run, compute, commit to the run.
+
+Every function takes the run and an item (a partition, a candidate, ...), can be repeated at any time, and returns
+nothing: data moves only through the store.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Concatenate, ParamSpec
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import silhouette_score
+
+from distcluster.assign import assign_rows, merge_nearest, nearest_to_means
+from distcluster.environment import differences, environment, pin_to_one_thread
+from distcluster.job import Job, parse_job
+from distcluster.mixture import (
+    Candidate,
+    Mixture,
+    block_sums,
+    fit_candidate,
+    initial_labels,
+    natural_parameters,
+)
+from distcluster.neighbors import (
+    build_index,
+    distinct_rows,
+    local_scale,
+    nearest,
+    open_index,
+    prepare,
+    support,
+)
+from distcluster.partition import RowRange, tree_sum
+from distcluster.projection import curve_parameters, fit_anchors, project, transform_epochs
+from distcluster.sample import (
+    draw_bound,
+    draw_priority,
+    draw_sizes,
+    invalid_rows,
+    select_draws,
+)
+from distcluster.selection import Criteria, grid, information_criteria, select, table_columns
+from distcluster.store import (
+    ArraySpec,
+    CorruptError,
+    InputChangedError,
+    Run,
+    checksum,
+    open_input,
+)
+
+Float32 = npt.NDArray[np.float32]
+P = ParamSpec("P")
+
+ONE = "all"
+"""The item of a stage that is one task."""
+
+EXEMPLARS = 10
+"""Rows kept for each component, nearest to its mean."""
+
+PARTITION_STAGES = ("scan", "neighbours", "project", "score", "assign")
+STAGES = (
+    "scan", "draw", "index", "fit", "neighbours", "sketch", "project", "kmeans", "candidate", "score", "select",
+    "assign", "cluster",
+)  # fmt: skip
+"""In the order of the flow; "cluster" is the last, and a run that has it is finished."""
+
+_SILHOUETTE_ROWS = 4096  # of the mixture draw: silhouettes cost the square, and only illustrate
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """Where a run is and which one: a worker must never mistake a new run at an old place for the old one."""
+
+    url: str
+    run_id: str
+
+
+class EnvironmentMismatchError(RuntimeError):
+    """This process would compute other bits than the run was made with."""
+
+
+@functools.lru_cache(maxsize=8)
+def open_run(ref: RunRef) -> Run:
+    """Open a run once per process, and refuse it when this process would give other bits.
+
+    Raises
+    ------
+    EnvironmentMismatchError
+        Naming every package version and instruction level that differs.
+    """
+    run = Run(ref.url)
+    if run.attributes["run_id"] != ref.run_id:
+        raise RuntimeError(f"{ref.url} now holds another run than the one that was started")
+    found = differences(run.attributes["environment"], environment())
+    if found:
+        raise EnvironmentMismatchError("this worker differs from what the run was made with: " + "; ".join(found))
+    return run
+
+
+def _task(function: Callable[Concatenate[Run, P], None]) -> Callable[Concatenate[RunRef, P], None]:
+    """Open the run, and compute in one thread."""
+
+    @functools.wraps(function)
+    def task(ref: RunRef, *args: P.args, **kwargs: P.kwargs) -> None:
+        pin_to_one_thread()
+        function(open_run(ref), *args, **kwargs)
+
+    return task
+
+
+def job_of(run: Run) -> Job:
+    """The job that a run was made for."""
+    return parse_job(run.attributes["job"])
+
+
+@functools.lru_cache(maxsize=64)
+def _cached(ref: RunRef, stage: str, item: str, commit_id: str) -> dict[str, Any]:
+    """Arrays of a model, read once per process and commit."""
+    return open_run(ref).read_model(stage, item)
+
+
+def _model(run: Run, stage: str, item: str = ONE) -> dict[str, Any]:
+    return _cached(RunRef(run.url, run.attributes["run_id"]), stage, item, _record(run, stage, item)["id"])
+
+
+def _record(run: Run, stage: str, item: str = ONE) -> dict[str, Any]:
+    record = run.record(stage, item)
+    if record is None:
+        raise CorruptError(f"{stage} {item} is not committed", stage, item)
+    return record
+
+
+# --- the input --------------------------------------------------------------------------------------------------
+
+
+def as_float32(block: npt.NDArray[Any]) -> Float32:
+    """Rows as float32, C order; a negative zero becomes zero, so that equal rows have equal bytes."""
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and so invalid
+        return np.ascontiguousarray(block, np.float32) + np.float32(0.0)
+
+
+def _read_blocks(run: Run, partition: RowRange) -> Iterator[tuple[RowRange, Float32, npt.NDArray[np.bool_]]]:
+    """The blocks of a partition: rows, and which are valid.
+
+    Raises
+    ------
+    InputChangedError
+        When a block is not what the scan saw.
+    """
+    job = job_of(run)
+    array = open_input(job.input.url, job.input.array)
+    first = partition.start // run.partitioning.block_rows
+    n_blocks = -(-len(partition) // run.partitioning.block_rows)
+    expected = run.read_rows("input/checksum", RowRange(partition.index, first, first + n_blocks), "scan")
+    for block in run.partitioning.blocks(partition):
+        raw = np.asarray(array[block.rows])
+        if checksum(raw) != int(expected[block.index - first]):
+            raise InputChangedError(
+                f"rows {block.start:,} to {block.stop - 1:,} of {job.input.url} are not what the scan of this run "
+                f"saw: the input was changed. Restore it, or choose another output."
+            )
+        rows = as_float32(raw)
+        yield block, rows, ~invalid_rows(rows, job.projection.metric)
+
+
+@_task
+def scan(run: Run, index: int) -> None:
+    """Check every row of a partition, take the blocks' checksums, and gather its rows of the draws."""
+    job, parts = job_of(run), run.partitioning
+    array = open_input(job.input.url, job.input.array)
+    bound = np.uint64(run.attributes["draw_bound"])
+    checksums, invalid, rows_drawn, drawn = [], [], [], []
+    for block in parts.blocks(parts[index]):
+        raw = np.asarray(array[block.rows])
+        checksums.append(checksum(raw))
+        rows = as_float32(raw)
+        wrong = invalid_rows(rows, job.projection.metric)
+        invalid.append(block.start + np.flatnonzero(wrong))
+        numbers = np.arange(block.start, block.stop)
+        chosen = np.flatnonzero((draw_priority(job.sample.seed, parts.n_rows, numbers) <= bound) & ~wrong)
+        rows_drawn.append(numbers[chosen])
+        drawn.append(rows[chosen])
+    wrong_rows = np.concatenate(invalid)
+    run.commit(
+        "scan",
+        str(index),
+        {"n_invalid": len(wrong_rows), "first_invalid": wrong_rows[:5].tolist()},
+        parts={"input/checksum": (index * parts.partition_blocks, np.array(checksums, np.uint64))},
+        models={
+            f"partial/scan/{index}/row": np.concatenate(rows_drawn),
+            f"partial/scan/{index}/vector": np.concatenate(drawn),
+        },
+    )
+
+
+@_task
+def check_input(run: Run, index: int) -> None:
+    """Compare every block of a partition with what the scan saw."""
+    for _ in _read_blocks(run, run.partitioning[index]):
+        pass
+
+
+# --- the draws and the models -----------------------------------------------------------------------------------
+
+
+@_task
+def draw(run: Run) -> None:
+    """Take the two draws from what the scan gathered."""
+    job, parts = job_of(run), run.partitioning
+    records = [_record(run, "scan", str(index)) for index in range(len(parts))]
+    n_valid = parts.n_rows - sum(record["facts"]["n_invalid"] for record in records)
+    sizes = draw_sizes(job.sample, n_valid, job.projection.n_neighbors)
+    gathered = [run.read_model("scan", str(index)) for index in range(len(parts))]
+    rows = np.concatenate([arrays[f"partial/scan/{index}/row"] for index, arrays in enumerate(gathered)])
+    vectors = np.concatenate([arrays[f"partial/scan/{index}/vector"] for index, arrays in enumerate(gathered)])
+    if len(rows) < sizes.total:
+        more_rows, more_vectors = _read_valid_rows_above(run, sizes.total - len(rows))
+        rows, vectors = np.concatenate([rows, more_rows]), np.concatenate([vectors, more_vectors])
+    priority = draw_priority(job.sample.seed, parts.n_rows, rows)
+    sample, mixture = select_draws(rows, priority, sizes)
+    prepared = prepare(vectors[sample], job.projection.metric)
+    distinct = distinct_rows(prepared)
+    run.commit(
+        "draw",
+        ONE,
+        {**asdict(sizes), "n_valid": n_valid, "n_judging": n_valid - sizes.total, "distinct": len(distinct)},
+        models={
+            "sample/row": rows[sample],
+            "sample/mixture_row": rows[mixture],
+            "model/sample": prepared[distinct],
+            "partial/draw": prepare(vectors[mixture], job.projection.metric),
+        },
+    )
+
+
+def _read_valid_rows_above(run: Run, missing: int) -> tuple[npt.NDArray[np.int64], Float32]:
+    """Valid rows whose priority lies above the scan's bound, lowest first, at least ``missing`` of them.
+
+    Only where so many rows are invalid that the scan gathered too few: one more pass, in this one task.
+    """
+    job, parts = job_of(run), run.partitioning
+    bound = np.uint64(run.attributes["draw_bound"])
+    kept_rows = np.empty(0, np.int64)
+    kept_vectors = np.empty((0, run.attributes["input"]["shape"][1]), np.float32)
+    for index in range(len(parts)):
+        for block, rows, valid in _read_blocks(run, parts[index]):
+            numbers = np.arange(block.start, block.stop)
+            chosen = np.flatnonzero((draw_priority(job.sample.seed, parts.n_rows, numbers) > bound) & valid)
+            kept_rows = np.concatenate([kept_rows, numbers[chosen]])
+            kept_vectors = np.concatenate([kept_vectors, rows[chosen]])
+            best = np.argsort(draw_priority(job.sample.seed, parts.n_rows, kept_rows), kind="stable")[:missing]
+            kept_rows, kept_vectors = kept_rows[best], kept_vectors[best]
+    return kept_rows, kept_vectors
+
+
+@_task
+def index(run: Run) -> None:
+    """Build the neighbour index, and find the sample's own neighbours for UMAP."""
+    job = job_of(run)
+    k, metric = job.projection.n_neighbors, job.projection.metric
+    sample = _model(run, "draw")["model/sample"]
+    data = build_index(sample)
+    found, distance = nearest(open_index(data), sample, sample, k, metric)
+    run.commit(
+        "index",
+        ONE,
+        {"mean_distance": float(distance.mean(dtype=np.float64))},
+        models={
+            "model/index": data,
+            "model/sample_neighbours/index": found,
+            "model/sample_neighbours/distance": distance,
+            "model/sample_scale": local_scale(distance),
+        },
+    )
+
+
+def spaces(job: Job) -> dict[str, int]:
+    """The projections of a job, name to dimensions: the one that is clustered, then the views."""
+    return {"projection": job.projection.n_components} | {f"view_{d}d": d for d in job.projection.views}
+
+
+@_task
+def fit(run: Run, space: str) -> None:
+    """Fit UMAP on the sample, for one space."""
+    job = job_of(run)
+    table = job.projection
+    neighbours = _model(run, "index")
+    anchors = fit_anchors(
+        _model(run, "draw")["model/sample"],
+        neighbours["model/sample_neighbours/index"],
+        neighbours["model/sample_neighbours/distance"],
+        n_components=spaces(job)[space],
+        metric=table.metric,
+        min_dist=table.min_dist,
+        n_epochs=table.n_epochs,
+        seed=job.sample.seed,
+    )
+    a, b = curve_parameters(table.min_dist)
+    run.commit("fit", space, {"a": a, "b": b}, models={_anchors(space): anchors})
+
+
+def _anchors(space: str) -> str:
+    return "model/anchors" if space == "projection" else space.replace("view", "model/anchors")
+
+
+# --- every row --------------------------------------------------------------------------------------------------
+
+
+def _nearest(run: Run, rows: Float32) -> tuple[npt.NDArray[np.int32], Float32]:
+    """Neighbours of prepared rows in the run's sample."""
+    table = job_of(run).projection
+    opened = _opened_index(
+        RunRef(run.url, run.attributes["run_id"]), _record(run, "index")["id"], _record(run, "draw")["id"]
+    )
+    return nearest(opened, _model(run, "draw")["model/sample"], rows, table.n_neighbors, table.metric)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened_index(ref: RunRef, index_id: str, draw_id: str) -> Any:
+    return open_index(_cached(ref, "index", ONE, index_id)["model/index"])
+
+
+@_task
+def neighbours(run: Run, index: int) -> None:
+    """The nearest sample rows of every row of a partition; -1 and NaN for invalid rows."""
+    table, partition = job_of(run).projection, run.partitioning[index]
+    found = np.full((len(partition), table.n_neighbors), -1, np.int32)
+    distance = np.full(found.shape, np.nan, np.float32)
+    for block, rows, valid in _read_blocks(run, partition):
+        here = np.flatnonzero(valid) + block.start - partition.start
+        found[here], distance[here] = _nearest(run, prepare(rows[valid], table.metric))
+    run.commit(
+        "neighbours",
+        str(index),
+        parts={
+            "neighbours/index": (partition.start, found),
+            "neighbours/distance": (partition.start, distance),
+        },
+    )
+
+
+def _project(run: Run, space: str, found: npt.NDArray[np.int32], distance: Float32) -> Float32:
+    job = job_of(run)
+    facts = _record(run, "fit", space)["facts"]
+    return project(
+        found,
+        distance,
+        _model(run, "fit", space)[_anchors(space)],
+        a=facts["a"],
+        b=facts["b"],
+        mean_distance=_record(run, "index")["facts"]["mean_distance"],
+        n_epochs=transform_epochs(job.projection.n_epochs),
+        seed=job.sample.seed,
+    )
+
+
+def sketch_items(run: Run) -> list[int]:
+    """The parts, of a block's rows, in which the mixture draw is projected ahead of the rest."""
+    mixture_rows = _record(run, "draw")["facts"]["mixture"]
+    return list(range(-(-mixture_rows // run.partitioning.block_rows)))
+
+
+@_task
+def sketch(run: Run, index: int) -> None:
+    """Project a part of the mixture draw into the cluster space."""
+    size = run.partitioning.block_rows
+    rows = _model(run, "draw")["partial/draw"][index * size : (index + 1) * size]
+    run.commit(
+        "sketch",
+        str(index),
+        models={f"partial/sketch/{index}": _project(run, "projection", *_nearest(run, np.ascontiguousarray(rows)))},
+    )
+
+
+def _points(run: Run) -> Float32:
+    """The projected mixture draw, (M, d)."""
+    return np.concatenate([_model(run, "sketch", str(i))[f"partial/sketch/{i}"] for i in sketch_items(run)])
+
+
+@_task
+def project_rows(run: Run, index: int) -> None:
+    """Project a partition into every space, from its neighbours."""
+    job, partition = job_of(run), run.partitioning[index]
+    found = run.read_rows("neighbours/index", partition, "neighbours")
+    distance = run.read_rows("neighbours/distance", partition, "neighbours")
+    results = {space: _project(run, space, found, distance) for space in spaces(job)}
+    results["support"] = support(found, distance, _model(run, "index")["model/sample_scale"])
+    run.commit(
+        "project",
+        str(index),
+        {"n_outside_support": int((results["support"] > 1.0).sum())},
+        parts={name: (partition.start, values) for name, values in results.items()},
+    )
+
+
+# --- the grid ---------------------------------------------------------------------------------------------------
+
+
+def candidates(run: Run) -> list[Candidate]:
+    """The grid of a run, once the draws are known."""
+    return grid(job_of(run).mixture, _record(run, "draw")["facts"]["mixture"])
+
+
+@_task
+def kmeans(run: Run, n_components: int) -> None:
+    """The start that the covariance types of one k share."""
+    job = job_of(run)
+    labels = initial_labels(_points(run), n_components, job.mixture.n_init, job.sample.seed)
+    run.commit("kmeans", str(n_components), models={f"partial/kmeans/{n_components}": labels})
+
+
+@_task
+def candidate(run: Run, wanted: Candidate) -> None:
+    """Fit one candidate of the grid on the projected mixture draw; a failure is a result."""
+    job = job_of(run)
+    points = _points(run)
+    k = wanted.n_components
+    labels = _model(run, "kmeans", str(k))[f"partial/kmeans/{k}"]
+    fitted = fit_candidate(points, labels, wanted, job.mixture)
+    models: dict[str, npt.NDArray[Any]] = {}
+    silhouette = None
+    if fitted.mixture is not None:
+        prefix = f"selection/fit/{wanted}"
+        models = {
+            f"{prefix}/weights": fitted.mixture.weights,
+            f"{prefix}/means": fitted.mixture.means,
+            f"{prefix}/covariances": fitted.mixture.covariances,
+        }
+        judged = points[:_SILHOUETTE_ROWS]
+        label = assign_rows(judged, fitted.mixture, top=1).label
+        if 2 <= len(np.unique(label)) < len(judged):
+            silhouette = float(silhouette_score(judged.astype(np.float64), label))
+    run.commit(
+        "candidate",
+        str(wanted),
+        {
+            "n_iter": fitted.n_iter,
+            "converged": fitted.converged,
+            "error": fitted.error,
+            "silhouette": silhouette,
+            "seconds": fitted.seconds,
+        },
+        models=models,
+    )
+
+
+def _fitted(run: Run, wanted: Candidate) -> Mixture:
+    prefix = f"selection/fit/{wanted}"
+    arrays = _model(run, "candidate", str(wanted))
+    return Mixture(wanted, *(arrays[f"{prefix}/{name}"] for name in ("weights", "means", "covariances")))
+
+
+def _fitted_candidates(run: Run) -> list[Candidate]:
+    return [each for each in candidates(run) if not _record(run, "candidate", str(each))["facts"]["error"]]
+
+
+@functools.lru_cache(maxsize=2)
+def _grid_parameters(ref: RunRef, commit_ids: tuple[str, ...]) -> tuple[Any, Any, Any]:
+    """Centre, theta of all fitted candidates side by side, and their offsets."""
+    run = open_run(ref)
+    centre = _points(run).mean(axis=0, dtype=np.float64)
+    blocks = [natural_parameters(_fitted(run, each), centre) for each in _fitted_candidates(run)]
+    offsets = np.cumsum([0, *(block.shape[1] for block in blocks)])
+    return centre, np.ascontiguousarray(np.hstack(blocks)), offsets.astype(np.int64)
+
+
+@_task
+def score(run: Run, index: int) -> None:
+    """Log-likelihood and entropy of a partition's judging rows under every candidate: one node of the sums' tree."""
+    parts = run.partitioning
+    partition = parts[index]
+    ref = RunRef(run.url, run.attributes["run_id"])
+    ids = tuple(_record(run, "candidate", str(each))["id"] for each in candidates(run))
+    parameters = _grid_parameters(ref, ids)
+    rows = run.read_rows("projection", partition, "project")
+    judging = ~np.isnan(rows).any(axis=1)
+    judging[_drawn_in(run, partition)] = False
+    sums = []
+    for block in parts.blocks(partition):
+        here = slice(block.start - partition.start, block.stop - partition.start)
+        sums.append(block_sums(rows[here], judging[here], *parameters))
+    run.commit(
+        "score",
+        str(index),
+        {"n_rows": int(judging.sum())},
+        models={f"partial/score/{index}": tree_sum(np.stack(sums))},
+    )
+
+
+def _drawn_in(run: Run, partition: RowRange) -> npt.NDArray[np.int64]:
+    """Positions in a partition of rows that do not judge: both draws, or the sample alone where that leaves none."""
+    models = _model(run, "draw")
+    drawn = [models["sample/row"], models["sample/mixture_row"]]
+    if judged_by_draw(run):
+        # The mixture draw judges itself; its figures flatter.
+        drawn = [np.setdiff1d(np.arange(partition.start, partition.stop), drawn[1])]
+    rows = np.concatenate(drawn)
+    return rows[(rows >= partition.start) & (rows < partition.stop)] - partition.start
+
+
+def judged_by_draw(run: Run) -> bool:
+    """Whether no row is left outside both draws, so that the mixture draw judges its own fits."""
+    return bool(_record(run, "draw")["facts"]["n_judging"] == 0)
+
+
+@_task
+def select_candidate(run: Run) -> None:
+    """Reduce the scores to the selection table and the verdict; publish the chosen mixture."""
+    job = job_of(run)
+    parts = [str(index) for index in range(len(run.partitioning))]
+    sums = tree_sum(np.stack([run.read_model("score", i)[f"partial/score/{i}"] for i in parts]))
+    n_rows = sum(_record(run, "score", i)["facts"]["n_rows"] for i in parts)
+    table = _selection_table(run, sums, n_rows)
+    verdict = select(table, job.selection.rule, n_rows)
+    chosen = _fitted(run, verdict.candidate)
+    columns = table_columns(table)
+    run.commit(
+        "select",
+        ONE,
+        {
+            **asdict(verdict.candidate),
+            "finding": verdict.finding,
+            "reason": verdict.reason,
+            "n_judging": n_rows,
+            "judged_by_draw": judged_by_draw(run),
+        },
+        models={
+            "model/mixture/weights": chosen.weights,
+            "model/mixture/means": chosen.means,
+            "model/mixture/covariances": chosen.covariances,
+            **{f"selection/{name}": values for name, values in columns.items()},
+        },
+    )
+
+
+def _selection_table(run: Run, sums: npt.NDArray[np.float64], n_rows: int) -> list[Criteria]:
+    table = []
+    fitted = iter(sums)
+    for each in candidates(run):
+        facts = _record(run, "candidate", str(each))["facts"]
+        silhouette = float("nan") if facts["silhouette"] is None else facts["silhouette"]
+        log_likelihood = bic = icl = float("nan")
+        if not facts["error"]:
+            log_likelihood, entropy = (float(value) for value in next(fitted))
+            bic, icl = information_criteria(log_likelihood, entropy, _fitted(run, each).n_parameters, n_rows)
+        table.append(
+            Criteria(
+                each.n_components,
+                each.covariance_type,
+                log_likelihood,
+                bic,
+                icl,
+                silhouette,
+                facts["n_iter"],
+                facts["converged"],
+                facts["error"],
+            )
+        )
+    return table
+
+
+# --- labels -----------------------------------------------------------------------------------------------------
+
+
+def chosen_mixture(run: Run) -> Mixture:
+    """The mixture that the verdict chose."""
+    facts = _record(run, "select")["facts"]
+    arrays = _model(run, "select")
+    return Mixture(
+        Candidate(facts["n_components"], facts["covariance_type"]),
+        *(arrays[f"model/mixture/{name}"] for name in ("weights", "means", "covariances")),
+    )
+
+
+@_task
+def assign(run: Run, index: int) -> None:
+    """Labels and probabilities of a partition; its part of the cluster summaries."""
+    parts = run.partitioning
+    partition = parts[index]
+    mixture = chosen_mixture(run)
+    rows = run.read_rows("projection", partition, "project")
+    result = assign_rows(rows, mixture, job_of(run).assign.top)
+    exemplar, distance = nearest_to_means(rows, result.label, mixture, partition.start, EXEMPLARS)
+    K = mixture.candidate.n_components
+    probability_sums = []
+    for block in parts.blocks(partition):
+        here = slice(block.start - partition.start, block.stop - partition.start)
+        valid = result.label[here] >= 0
+        label, probability = result.label[here][valid], result.probability[here][valid]
+        probability_sums.append(np.bincount(label, weights=probability, minlength=K))
+    run.commit(
+        "assign",
+        str(index),
+        parts={name: (partition.start, values) for name, values in asdict(result).items()},
+        models={
+            f"partial/assign/{index}/size": np.bincount(result.label[result.label >= 0], minlength=K),
+            f"partial/assign/{index}/probability": tree_sum(np.stack(probability_sums)),
+            f"partial/assign/{index}/exemplar": exemplar,
+            f"partial/assign/{index}/exemplar_distance": distance,
+        },
+    )
+
+
+@_task
+def cluster(run: Run) -> None:
+    """Reduce the summaries of the clusters over all partitions."""
+    partials = []
+    for i in range(len(run.partitioning)):
+        arrays = run.read_model("assign", str(i))
+        partials.append({path.rpartition("/")[2]: values for path, values in arrays.items()})
+    size = np.sum([each["size"] for each in partials], axis=0)
+    probability = tree_sum(np.stack([each["probability"] for each in partials]))
+    exemplar, distance = merge_nearest(
+        np.stack([each["exemplar"] for each in partials]),
+        np.stack([each["exemplar_distance"] for each in partials]),
+        EXEMPLARS,
+    )
+    with np.errstate(invalid="ignore"):  # an empty component has no mean
+        mean_probability = probability / size
+    projected = [_record(run, "project", str(i))["facts"] for i in range(len(run.partitioning))]
+    run.commit(
+        "cluster",
+        ONE,
+        {"n_outside_support": sum(facts["n_outside_support"] for facts in projected)},
+        models={
+            "cluster/size": size,
+            "cluster/mean_probability": mean_probability,
+            "cluster/exemplar": exemplar,
+            "cluster/exemplar_distance": distance,
+        },
+    )
+
+
+# --- layout -----------------------------------------------------------------------------------------------------
+
+
+def row_arrays(run: Run) -> list[ArraySpec]:
+    """The arrays with one entry a row (or a block) that a run's stages fill partition by partition."""
+    job, parts = job_of(run), run.partitioning
+    N, k, top = parts.n_rows, job.projection.n_neighbors, job.assign.top
+    nan = float("nan")
+
+    def rows(name: str, dtype: str, fill_value: float, *tail: int) -> ArraySpec:
+        return ArraySpec(name, (N, *tail), dtype, fill_value, parts.block_rows, parts.partition_rows)
+
+    blocks = parts.partition_blocks
+    return [
+        ArraySpec("input/checksum", (parts.n_blocks,), "uint64", 0, blocks, blocks),
+        rows("neighbours/index", "int32", -1, k),
+        rows("neighbours/distance", "float32", nan, k),
+        *(rows(space, "float32", nan, d) for space, d in spaces(job).items()),
+        rows("support", "float32", nan),
+        rows("label", "int32", -1),
+        rows("probability", "float32", nan),
+        rows("top_label", "int32", -1, top),
+        rows("top_probability", "float32", nan, top),
+        rows("log_density", "float32", nan),
+    ]
+
+
+def new_draw_bound(job: Job, n_rows: int) -> int:
+    """The priority up to which the scan gathers rows: enough for both draws, were every row valid."""
+    auto = (min(50_000, n_rows // 2), min(100_000, n_rows // 4))
+    sample, mixture = (
+        default if asked == "auto" else asked
+        for default, asked in zip(auto, (job.sample.rows, job.sample.mixture_rows), strict=True)
+    )
+    return draw_bound(sample + mixture, n_rows)
+
+
+def is_finished(run: Run) -> bool:
+    """Whether every row has its label and every summary is there."""
+    labelled = run.committed("assign").keys()
+    return ONE in run.committed("cluster") and all(str(i) in labelled for i in range(len(run.partitioning)))
