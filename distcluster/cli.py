@@ -69,7 +69,7 @@ def run(
     job = load_job(job_file, overrides or [])
     if scheduler is not None:
         job = _with_scheduler(job, scheduler)
-    console = Console(soft_wrap=False)
+    console = _console()
     with ProgressReporter(console) as reporter:
         done = run_job(job, reporter, verify=verify)
     if not reporter.used:
@@ -100,7 +100,7 @@ def plan(job_file: JobFile, overrides: Overrides = None) -> None:
         ("time", f"about {_duration(cost.seconds)} with {cost.workers} workers of one thread"),
     ):
         table.add_row(name, value)
-    Console().print(table, highlight=False)
+    _console().print(table, highlight=False)
 
 
 @app.command()
@@ -117,7 +117,7 @@ def status(
     table.add_column("of", justify="right")
     for stage in found.stages:
         table.add_row(stage.name, f"{stage.done:,}", "?" if stage.total is None else f"{stage.total:,}")
-    console = Console()
+    console = _console()
     console.print(table, highlight=False)
     console.print("finished" if found.finished else "not finished: run the job again to go on", highlight=False)
     if found.last_error:
@@ -199,6 +199,12 @@ class _Amount(ProgressColumn):
 def _with_scheduler(job: Job, address: str) -> Job:
     deploy = job.deploy.model_copy(update={"kind": "address", "address": address})
     return job.model_copy(update={"deploy": deploy})
+
+
+def _console() -> Console:
+    """The terminal as it is; in a file or a pipe, plain text of 110 columns."""
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
 
 
 def _bytes(count: int) -> str:

@@ -56,6 +56,8 @@ async def connect(table: DeployTable) -> AsyncIterator[Client]:
 @contextlib.asynccontextmanager
 async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
     """One process a core, one thread each: Python's lock never waits, and memory limits mean something."""
+    # The cluster restores this level when it closes, and would then tell of its closing.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     environ = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **dict.fromkeys(_THREADS, "1")}
     with dask.config.set({"distributed.nanny.pre-spawn-environ": environ}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port .* is already in use")  # another one is taken

@@ -114,10 +114,10 @@ def _warnings(run: Run, select: dict[str, int], draw: dict[str, int], cluster: d
 def render(summary: Summary) -> RenderableType:
     """The summary as rich text, for a terminal or a file."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("cluster", justify="right")
-    table.add_column("rows", justify="right")
-    table.add_column("probability", justify="right")
-    table.add_column("most typical items", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("cluster", justify="right", no_wrap=True, min_width=7)
+    table.add_column("rows", justify="right", no_wrap=True, min_width=9)
+    table.add_column("probability", justify="right", no_wrap=True, min_width=11)
+    table.add_column("most typical items", overflow="ellipsis", no_wrap=True)
     for each in summary.clusters:
         items = "\n".join(escape(item) for item in each.items)
         table.add_row(str(each.label), f"{each.size:,}", f"{each.mean_probability:.2f}", items)
