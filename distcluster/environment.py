@@ -64,9 +64,9 @@ def pin_to_one_thread() -> None:
     thread sets does not reach the thread that runs a task, so every task calls this. The pins stay: one task that
     lifted them on leaving would lift them under another task of the same process.
     """
+    numba.set_num_threads(1)  # first: it may load another OpenMP
     threadpool_limits(limits=1)
     faiss.omp_set_num_threads(1)
-    numba.set_num_threads(1)
     busy = [lib["filepath"] for lib in threadpool_info() if lib["num_threads"] != 1]
     if busy or faiss.omp_get_max_threads() != 1 or numba.get_num_threads() != 1:
         raise RuntimeError(f"could not pin these libraries to one thread: {', '.join(busy) or 'faiss or numba'}")
