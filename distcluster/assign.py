@@ -112,9 +112,7 @@ def _squared_mahalanobis(
     return result
 
 
-def merge_nearest(
-    rows: npt.NDArray[np.int64], distances: Float32, m: int
-) -> tuple[npt.NDArray[np.int64], Float32]:
+def merge_nearest(rows: npt.NDArray[np.int64], distances: Float32, m: int) -> tuple[npt.NDArray[np.int64], Float32]:
     """The m nearest rows of each component over all partitions.
 
     Parameters

@@ -261,5 +261,3 @@ def _explain(error: Exception) -> int:
 def _say(message: str, code: int) -> int:
     Console(stderr=True, soft_wrap=True).print(Text(f"distcluster: {message}"))
     return code
-
-

@@ -71,4 +71,3 @@ async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
             asynchronous=True,
         ) as cluster:
             yield cluster
-

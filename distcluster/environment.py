@@ -36,7 +36,7 @@ def environment() -> dict[str, str]:
     """
     facts = {name: version(name) for name in _PACKAGES}
     facts["machine"] = platform.machine()
-    facts["numpy SIMD"] = " ".join(np.show_config(mode="dicts")["SIMD Extensions"]["found"])  # type: ignore[call-overload, index]
+    facts["numpy SIMD"] = " ".join(np.show_config(mode="dicts")["SIMD Extensions"]["found"])
     # faiss ships an OpenBLAS of its own, but no result here comes from it.
     facts["OpenBLAS kernels"] = " ".join(
         sorted({lib["architecture"] for lib in threadpool_info() if "scipy_openblas" in str(lib.get("prefix"))})

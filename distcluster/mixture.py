@@ -48,7 +48,7 @@ class Mixture:
     @property
     def n_parameters(self) -> int:
         """Free parameters, as BIC counts them."""
-        K, d = self.means.shape
+        K, d = int(self.means.shape[0]), int(self.means.shape[1])
         of_covariance = {"spherical": K, "diag": K * d, "tied": d * (d + 1) // 2, "full": K * d * (d + 1) // 2}
         return K - 1 + K * d + of_covariance[self.candidate.covariance_type]
 
@@ -56,13 +56,16 @@ class Mixture:
         """The covariances of all components, (K, d, d)."""
         K, d = self.means.shape
         identity = np.eye(d)
-        expand = {
-            "spherical": lambda c: c[:, None, None] * identity,
-            "diag": lambda c: c[:, :, None] * identity,
-            "tied": lambda c: np.broadcast_to(c, (K, d, d)),
-            "full": lambda c: c,
-        }
-        return np.asarray(expand[self.candidate.covariance_type](self.covariances), np.float64)
+        c = self.covariances
+        match self.candidate.covariance_type:
+            case "spherical":
+                return np.asarray(c[:, None, None] * identity)
+            case "diag":
+                return np.asarray(c[:, :, None] * identity)
+            case "tied":
+                return np.broadcast_to(c, (K, d, d))
+            case "full":
+                return c
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ def _from_labels(x: Float64, labels: npt.NDArray[np.int32], candidate: Candidate
 def _precisions(mixture: Mixture) -> Float64:
     """The inverse covariances, in scikit-learn's shapes; LinAlgError where one is singular."""
     if mixture.candidate.covariance_type in ("full", "tied"):
-        return np.linalg.inv(mixture.covariances)
+        return np.asarray(np.linalg.inv(mixture.covariances), np.float64)
     if (mixture.covariances <= 0.0).any():
         raise np.linalg.LinAlgError("a component has no extent: its covariance is singular; raise reg_covar")
     return 1.0 / mixture.covariances

@@ -61,7 +61,7 @@ def build_index(sample: Float32) -> npt.NDArray[np.uint8]:
     -------
     (bytes,) uint8
     """
-    index = faiss.IndexHNSWFlat(sample.shape[1], _LINKS)
+    index: Any = faiss.IndexHNSWFlat(sample.shape[1], _LINKS)
     index.hnsw.efConstruction = _BUILD_CANDIDATES
     index.add(sample)
     return np.asarray(faiss.serialize_index(index))
@@ -69,7 +69,7 @@ def build_index(sample: Float32) -> npt.NDArray[np.uint8]:
 
 def open_index(data: npt.NDArray[np.uint8]) -> Any:
     """The faiss index of ``build_index``'s bytes."""
-    index = faiss.deserialize_index(data)
+    index: Any = faiss.deserialize_index(data)
     index.hnsw.efSearch = _SEARCH_CANDIDATES
     return index
 

@@ -97,4 +97,4 @@ def tree_sum(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     while len(values) > 1:
         paired = values[0 : len(values) // 2 * 2 : 2] + values[1::2]
         values = np.concatenate([paired, values[-1:]]) if len(values) % 2 else paired
-    return values[0]
+    return np.asarray(values[0], np.float64)

@@ -35,6 +35,7 @@ log = logging.getLogger("distcluster")
 _WINDOW = 64  # futures a stage has under way at most; the driver's memory does not grow with the input
 _REPAIRS = 20  # times that lost or damaged data is made again before giving up
 
+
 class JobFailedError(RuntimeError):
     """The job cannot succeed by trying again: exit code 1."""
 
@@ -379,4 +380,3 @@ def _leaves(group: BaseExceptionGroup[Any]) -> list[Any]:
         for error in group.exceptions
         for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
     ]
-

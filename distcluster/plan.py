@@ -128,4 +128,3 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
         seconds=_START_SECONDS + sum(seconds.values()) / workers,
         workers=workers,
     )
-

@@ -94,9 +94,7 @@ def grid(table: MixtureTable, mixture_rows: int) -> list[Candidate]:
     return [Candidate(k, kind) for k in dict.fromkeys([1, *ks]) for kind in table.covariance_type]
 
 
-def information_criteria(
-    log_likelihood: float, entropy: float, n_parameters: int, n_rows: int
-) -> tuple[float, float]:
+def information_criteria(log_likelihood: float, entropy: float, n_parameters: int, n_rows: int) -> tuple[float, float]:
     """BIC and ICL from sums over the judging rows; see ``Criteria``."""
     bic = -2.0 * log_likelihood + n_parameters * np.log(n_rows)
     return float(bic), float(bic + 2.0 * entropy)
@@ -156,15 +154,21 @@ def find_elbow(ks: Sequence[int], cost: Sequence[float]) -> Elbow:
         and shorter >= 0
         and abs(best - shorter) <= 1
     )
-    near = tuple(int(ks[i]) for i in np.flatnonzero(depth >= _SHALLOW * depth[best]))
+    near = tuple(k for k, below in zip(ks, depth, strict=True) if below >= _SHALLOW * depth[best])
     return Elbow(
-        int(ks[best]), float(y[best]), float(before), float(after), int(ks[shorter]) if shorter >= 0 else 0, near, stands
+        int(ks[best]),
+        float(y[best]),
+        float(before),
+        float(after),
+        int(ks[shorter]) if shorter >= 0 else 0,
+        near,
+        stands,
     )
 
 
 def _below_chord(x: Float64, y: Float64) -> Float64:
     """How far each point lies below the straight line from the first to the last."""
-    return y[0] + (y[-1] - y[0]) * (x - x[0]) / (x[-1] - x[0]) - y
+    return np.asarray(y[0] + (y[-1] - y[0]) * (x - x[0]) / (x[-1] - x[0]) - y)
 
 
 def _at(x: Float64, y: Float64, place: float) -> float:
@@ -176,7 +180,7 @@ def _fall_after(x: Float64, y: Float64, best: int) -> float:
     length = min(1.0, x[-1] - x[best])
     if length <= 0.0:
         return float("nan")
-    return (y[best] - _at(x, y, x[best] + length)) / length
+    return float((y[best] - _at(x, y, x[best] + length)) / length)
 
 
 def select(table: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:

@@ -450,6 +450,7 @@ class Run:
 
     def records(self, stage: str) -> dict[str, dict[str, Any]]:
         """All records of a stage, by item; unreadable ones are left out, as if never written."""
+
         def read(key: str) -> tuple[str, dict[str, Any]] | None:
             name = key.rpartition("/")[2].removesuffix(".json")
             try:

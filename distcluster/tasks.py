@@ -80,7 +80,7 @@ class RunRef:
 
 
 class EnvironmentMismatchError(RuntimeError):
-    """This process would compute other bits than the run was made with."""
+    """A process that would compute other bits than the run was made with."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -105,7 +105,7 @@ def _task(function: Callable[Concatenate[Run, P], None]) -> Callable[Concatenate
     """Open the run, and compute in one thread."""
 
     @functools.wraps(function)
-    def task(ref: RunRef, *args: P.args, **kwargs: P.kwargs) -> None:
+    def task(ref: RunRef, /, *args: P.args, **kwargs: P.kwargs) -> None:
         pin_to_one_thread()
         function(open_run(ref), *args, **kwargs)
 
@@ -118,7 +118,7 @@ def job_of(run: Run) -> Job:
 
 
 @functools.lru_cache(maxsize=64)
-def _cached(ref: RunRef, stage: str, item: str, commit_id: str) -> dict[str, Any]:
+def _cached(ref: RunRef, stage: str, item: str, _commit_id: str) -> dict[str, Any]:
     """Arrays of a model, read once per process and commit."""
     return open_run(ref).read_model(stage, item)
 
@@ -320,7 +320,7 @@ def _nearest(run: Run, rows: Float32) -> tuple[npt.NDArray[np.int32], Float32]:
 
 
 @functools.lru_cache(maxsize=2)
-def _opened_index(ref: RunRef, index_id: str, draw_id: str) -> Any:
+def _opened_index(ref: RunRef, index_id: str, _draw_id: str) -> Any:
     return open_index(_cached(ref, "index", ONE, index_id)["model/index"])
 
 
@@ -459,7 +459,7 @@ def _fitted_candidates(run: Run) -> list[Candidate]:
 
 
 @functools.lru_cache(maxsize=2)
-def _grid_parameters(ref: RunRef, commit_ids: tuple[str, ...]) -> tuple[Any, Any, Any]:
+def _grid_parameters(ref: RunRef, _commit_ids: tuple[str, ...]) -> tuple[Any, Any, Any]:
     """Centre, theta of all fitted candidates side by side, and their offsets."""
     run = open_run(ref)
     centre = _points(run).mean(axis=0, dtype=np.float64)
@@ -477,7 +477,7 @@ def score(run: Run, index: int) -> None:
     ids = tuple(_record(run, "candidate", str(each))["id"] for each in candidates(run))
     parameters = _grid_parameters(ref, ids)
     rows = run.read_rows("projection", partition, "project")
-    judging = ~np.isnan(rows).any(axis=1)
+    judging = np.asarray(~np.isnan(rows).any(axis=1))
     judging[_drawn_in(run, partition)] = False
     sums = []
     for block in parts.blocks(partition):

@@ -1,0 +1,161 @@
+"""Small planted data, and jobs run as a user runs them: by the command line, with real worker processes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from distcluster.store import Run
+
+BLOCK_ROWS = 512
+N_ROWS = 8 * 4 * BLOCK_ROWS - 100  # eight partitions of four blocks, the last block short
+RESULTS = (
+    "label", "probability", "top_label", "top_probability", "log_density", "support", "projection", "view_2d",
+    "sample/row", "sample/mixture_row", "model/sample", "model/index", "model/anchors", "model/anchors_2d",
+    "model/mixture/weights", "model/mixture/means", "model/mixture/covariances",
+    "selection/log_likelihood", "selection/bic", "selection/icl", "selection/silhouette", "selection/n_iter",
+    "cluster/size", "cluster/mean_probability", "cluster/exemplar", "cluster/exemplar_distance",
+)  # fmt: skip
+
+
+def planted_rows(n_rows: int, n_clusters: int, n_features: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian balls of unit spread at random centres, ten apart or so: (N, D) float32, and the ball of each row."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(scale=8.0, size=(n_clusters, n_features))
+    truth = random.integers(n_clusters, size=n_rows)
+    return (centres[truth] + random.normal(size=(n_rows, n_features))).astype(np.float32), truth
+
+
+def write_input(path: Path, rows: np.ndarray, **options: Any) -> Path:
+    """A Zarr group that holds ``embeddings``."""
+    options = {"chunks": (1000, rows.shape[1])} | options
+    zarr.create_array(str(path), name="embeddings", data=rows, **options)
+    return path
+
+
+@dataclass
+class Command:
+    """A job file and the command line on it."""
+
+    directory: Path
+    source: Path
+    output: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def argv(self, *arguments: str) -> list[str]:
+        job = self.directory / f"{self.output.name}.toml"
+        lines = [f"input.url = {json.dumps(str(self.source))}", f"output.url = {json.dumps(str(self.output))}"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in self.settings.items()]
+        job.write_text("\n".join(lines) + "\n")
+        return [sys.executable, "-m", "distcluster", "run", str(job), *arguments]
+
+    def process_environment(self) -> dict[str, str]:
+        """This process's environment, without the kernel family that a developer's machine may export."""
+        return {key: value for key, value in os.environ.items() if key != "OPENBLAS_CORETYPE"} | self.environ
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(*arguments), env=self.process_environment(), capture_output=True, text=True, timeout=300, check=False
+        )
+
+    def run_to_the_end(self, *arguments: str) -> Run:
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return Run(str(self.output))
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.argv(*arguments),
+            env=self.process_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+
+SMALL: dict[str, Any] = {
+    "sample.rows": 1500,
+    "sample.mixture_rows": 1500,
+    "projection.metric": "euclidean",
+    "projection.n_components": 3,
+    "projection.n_epochs": 100,
+    "projection.views": [2],
+    "mixture.n_components": [2, 3, 4, 6, 8, 11, 16, 23],
+    "mixture.n_init": 1,
+    "assign.block_rows": BLOCK_ROWS,
+    "assign.partition_rows": BLOCK_ROWS,
+    "deploy.n_workers": 2,
+    "deploy.dashboard_address": "127.0.0.1:0",
+}
+"""A whole job in some seconds."""
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """The input of most end-to-end tests: eight well separated balls, and the ball of each row."""
+    rows, truth = planted_rows(N_ROWS, 8)
+    return write_input(tmp_path_factory.mktemp("planted") / "input.zarr", rows), truth
+
+
+@pytest.fixture(scope="session")
+def new_command(
+    planted: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Command]:
+    """Make a command with a fresh output on the planted input."""
+
+    def make(source: Path | None = None, environ: dict[str, str] | None = None, **settings: Any) -> Command:
+        directory = tmp_path_factory.mktemp("run")
+        changed = {key.replace("__", "."): value for key, value in settings.items()}
+        return Command(directory, source or planted[0], directory / "output", SMALL | changed, environ or {})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reference(new_command: Callable[..., Command]) -> Run:
+    """A finished run that nothing disturbed, two workers, partitions of one block."""
+    run = new_command().run_to_the_end()
+    assert len(run.partitioning) >= 8
+    return run
+
+
+def unequal(a: Run, b: Run) -> list[str]:
+    """Result arrays whose bytes differ."""
+    return [name for name in RESULTS if a.array(name)[:].tobytes() != b.array(name)[:].tobytes()]
+
+
+@contextmanager
+def dask_cluster(directory: Path, n_workers: int, n_threads: int = 1) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler and workers as processes of their own: the address, and the workers."""
+    scheduler_file = directory / "scheduler.json"
+    scheduler = [sys.executable, "-m", "dask", "scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+    worker = [sys.executable, "-m", "dask", "worker", "--nthreads", str(n_threads), "--no-dashboard"]
+    where = ["--scheduler-file", str(scheduler_file)]
+    silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    processes = [subprocess.Popen([*scheduler, "--host", "127.0.0.1", *where], **silence)]
+    try:
+        deadline = time.monotonic() + 60
+        while not scheduler_file.exists():
+            assert time.monotonic() < deadline, "the scheduler did not start"
+            time.sleep(0.05)
+        processes += [
+            subprocess.Popen([*worker, "--local-directory", str(directory), *where], **silence) for _ in range(n_workers)
+        ]
+        yield json.loads(scheduler_file.read_text())["address"], processes[1:]
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(timeout=30)

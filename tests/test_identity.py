@@ -1,0 +1,125 @@
+"""The promise: a row's label is a pure function of the row and the frozen model."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import BLOCK_ROWS, Command, dask_cluster, unequal
+
+from distcluster.assign import assign_rows
+from distcluster.neighbors import nearest, open_index, prepare
+from distcluster.projection import project, transform_epochs
+from distcluster.store import Run, open_input
+from distcluster.tasks import chosen_mixture, job_of
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers(reference: Run, new_command: Callable[..., Command]) -> None:
+    assert unequal(reference, new_command(deploy__n_workers=1).run_to_the_end()) == []
+
+
+def test_bytes_do_not_depend_on_the_size_of_a_partition(reference: Run, new_command: Callable[..., Command]) -> None:
+    run = new_command(assign__partition_rows=4 * BLOCK_ROWS).run_to_the_end()
+    assert len(run.partitioning) == 8
+    assert len(reference.partitioning) == 32
+    assert unequal(reference, run) == []
+
+
+def test_two_runs_give_the_same_bytes_on_another_kernel_family(new_command: Callable[..., Command]) -> None:
+    haswell = {"OPENBLAS_CORETYPE": "Haswell"}
+    runs = [new_command(environ=haswell, deploy__n_workers=n).run_to_the_end() for n in (1, 2)]
+    assert runs[0].attributes["environment"]["OpenBLAS kernels"] == "Haswell"
+    assert unequal(*runs) == []
+
+
+def test_two_runs_at_once_on_one_scheduler_do_not_meet(
+    reference: Run, new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    same, other = new_command(), new_command(sample__seed=1)
+    with dask_cluster(tmp_path, n_workers=2, n_threads=2) as (address, _):
+        started = [command.start("--scheduler", address) for command in (same, other)]
+        for process in started:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    assert unequal(reference, Run(str(same.output))) == []
+    assert "label" in unequal(reference, Run(str(other.output)))
+
+
+@pytest.fixture(scope="module")
+def labelled(reference: Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Project and assign any rows with the frozen model of the reference run."""
+    job = job_of(reference)
+    draw, models = reference.read_model("draw", "all"), reference.read_model("index", "all")
+    index, sample = open_index(models["model/index"]), draw["model/sample"]
+    anchors = reference.read_model("fit", "projection")["model/anchors"]
+    facts = reference.record("fit", "projection")["facts"]
+    mean_distance = reference.record("index", "all")["facts"]["mean_distance"]
+
+    def label(rows: np.ndarray) -> dict[str, np.ndarray]:
+        prepared = prepare(np.ascontiguousarray(rows), job.projection.metric)
+        found, distance = nearest(index, sample, prepared, job.projection.n_neighbors, job.projection.metric)
+        projection = project(
+            found, distance, anchors, a=facts["a"], b=facts["b"], mean_distance=mean_distance,
+            n_epochs=transform_epochs(job.projection.n_epochs), seed=job.sample.seed,
+        )  # fmt: skip
+        result = assign_rows(projection, chosen_mixture(reference), job.assign.top)
+        return {"projection": projection, "label": result.label, "log_density": result.log_density}
+
+    return label
+
+
+@pytest.mark.parametrize("arrange", ["as stored", "permuted", "shifted", "one by one", "reversed"])
+def test_results_follow_their_rows(
+    arrange: str, reference: Run, labelled: Callable[[np.ndarray], dict[str, np.ndarray]]
+) -> None:
+    rows = np.asarray(open_input(job_of(reference).input.url, "embeddings")[:3000])
+    order = {
+        "as stored": np.arange(3000),
+        "permuted": np.random.default_rng(0).permutation(3000),
+        "shifted": np.roll(np.arange(3000), 7),
+        "one by one": np.arange(200),
+        "reversed": np.arange(3000)[::-1],
+    }[arrange]
+    batches = [[row] for row in order] if arrange == "one by one" else [order]
+    for batch in batches:
+        for name, values in labelled(rows[batch]).items():
+            assert values.tobytes() == reference.array(name)[:3000][batch].tobytes(), name
+
+
+def test_equal_rows_get_equal_coordinates(labelled: Callable[[np.ndarray], dict[str, np.ndarray]], reference: Run) -> None:
+    row = np.asarray(open_input(job_of(reference).input.url, "embeddings")[5:6])
+    assert np.unique(labelled(np.repeat(row, 100, axis=0))["projection"], axis=0).shape[0] == 1
+
+
+def test_a_worker_with_another_kernel_family_is_refused(
+    reference: Run, new_command: Callable[..., Command]
+) -> None:
+    resumed = new_command(environ={"OPENBLAS_CORETYPE": "Haswell"})
+    resumed.output = Path(reference.url)
+    refused = resumed.run()
+    ours = reference.attributes["environment"]["OpenBLAS kernels"]
+    if ours == "Haswell":
+        pytest.skip("this processor's own kernel family is Haswell")
+    assert refused.returncode == 2
+    assert f"OpenBLAS kernels: {ours} expected, Haswell here" in refused.stderr
+
+
+def test_a_cluster_that_cannot_see_the_output_is_refused(
+    new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    command = new_command()
+    with dask_cluster(tmp_path, n_workers=1) as (address, _):
+        # In a mount namespace of its own the client writes to a file system that the worker does not see.
+        hidden = command.output.parent / "hidden"
+        hidden.mkdir()
+        command.output = hidden / "output"
+        shell = f"mount -t tmpfs none {hidden} && exec {' '.join(command.argv('--scheduler', address))}"
+        made = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", shell],
+            env=command.process_environment(), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    if "unshare" in made.stderr:
+        pytest.skip("no mount namespaces here")
+    assert made.returncode == 2, made.stderr
+    assert "does not see the output" in made.stderr
