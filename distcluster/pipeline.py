@@ -200,7 +200,7 @@ async def _run_job(run: Run, job: Job, reporter: Reporter, verify: bool) -> None
             await stages.check_workers(job)
             if verify:
                 await stages.verify()
-            for _ in range(_REPAIRS):
+            for stages.attempt in range(_REPAIRS):
                 try:
                     await _flow(run, job, stages)
                     break
@@ -286,6 +286,8 @@ class _Stages:
         self._run = run
         self._ref = RunRef(run.url, run.attributes["run_id"])
         self._reporter = reporter
+        self.attempt = 0
+        """Part of every key: Dask would answer a failed task that is submitted again with its old error."""
 
     async def check_workers(self, job: Job) -> None:
         """Refuse workers that compute other bits, or do not see the input or the output."""
@@ -323,7 +325,7 @@ class _Stages:
         async def lane() -> None:
             for item in queue:
                 arguments = () if item == ONE else (item,)
-                key = (f"{stage.replace(' ', '-')}-{self._ref.run_id[:8]}", str(item))
+                key = (f"{stage.replace(' ', '-')}-{self._ref.run_id[:8]}", str(item), self.attempt)
                 try:
                     await self._client.submit(function, self._ref, *arguments, key=key, pure=False)
                 except KilledWorker as error:

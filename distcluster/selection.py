@@ -262,10 +262,15 @@ def _select_elbow(usable: Sequence[Criteria], n_rows: int) -> Verdict:
     return Verdict(
         Candidate(elbow.n_components, kind),
         "no elbow",
-        f"No elbow: {_why_not(elbow)}. Any k from {elbow.near[0]} to {elbow.near[-1]} is as defensible; {what} was "
-        f"taken because it lies farthest below the chord of the BIC curve, {gain:.2f} nats a row better than one "
-        f"Gaussian.{types}",
+        f"No elbow: {_why_not(elbow)}. {_range(elbow)}{what} was taken because it lies farthest below the chord of "
+        f"the BIC curve, {gain:.2f} nats a row better than one Gaussian.{types}",
     )
+
+
+def _range(elbow: Elbow) -> str:
+    if len(elbow.near) == 1:
+        return ""
+    return f"Any k from {elbow.near[0]} to {elbow.near[-1]} is as defensible; "
 
 
 def _why_not(elbow: Elbow) -> str:

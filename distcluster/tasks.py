@@ -673,6 +673,8 @@ def new_draw_bound(job: Job, n_rows: int) -> int:
 
 
 def is_finished(run: Run) -> bool:
-    """Whether every row has its label and every summary is there."""
-    labelled = run.committed("assign").keys()
-    return ONE in run.committed("cluster") and all(str(i) in labelled for i in range(len(run.partitioning)))
+    """Whether every row has its results and every summary is there."""
+    if ONE not in run.committed("cluster"):
+        return False
+    wanted = {str(index) for index in range(len(run.partitioning))}
+    return all(wanted <= run.committed(stage).keys() for stage in ("project", "assign"))

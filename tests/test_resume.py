@@ -1,0 +1,190 @@
+"""Killed, damaged, interrupted: running the same command again gives the same bytes, and does no work twice."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Command, dask_cluster, unequal
+
+from distcluster.store import Run
+
+KILLS = (
+    ("scan", 1), ("scan", 32), ("draw", 1), ("index", 1), ("neighbours", 1), ("fit", 1), ("fit", 2), ("neighbours", 32),
+    ("sketch", 1), ("sketch", 3), ("kmeans", 1), ("project", 1), ("kmeans", 9), ("candidate", 1), ("project", 32),
+    ("candidate", 36), ("score", 1), ("score", 32), ("select", 1), ("assign", 1), ("assign", 32),
+)  # fmt: skip
+"""Kill the client as soon as this many items of a stage are committed: in the middle, and between two stages."""
+
+
+def committed(command: Command) -> dict[str, str]:
+    """The id of every record of a run, by stage/item."""
+    root = command.output / "commit"
+    names = [path.relative_to(root).with_suffix("") for path in root.glob("*/*.json")]
+    run = Run(str(command.output))
+    records = {str(name): run.record(*name.parts) for name in names}
+    return {name: record["id"] for name, record in records.items() if record}
+
+
+def count(command: Command, stage: str) -> int:
+    return len(list((command.output / "commit" / stage).glob("*.json")))
+
+
+def kill_at(command: Command, stage: str, items: int) -> bool:
+    """Start the command and kill its client at that moment; whether it was still running."""
+    process = command.start()
+    while count(command, stage) < items and process.poll() is None:
+        time.sleep(0.002)
+    alive = process.poll() is None
+    process.kill()
+    process.communicate()
+    wait_until_gone(process.pid)
+    return alive
+
+
+def wait_until_gone(session: int) -> None:
+    """Workers must not outlive their client: two runs would write to one output."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if subprocess.run(["pgrep", "--session", str(session)], stdout=subprocess.DEVNULL, check=False).returncode:
+            return
+        time.sleep(0.05)
+    pytest.fail("workers of a killed client are still there after 30 s")
+
+
+def test_a_run_killed_at_every_stage_resumes_to_the_same_bytes(
+    reference: Run, new_command: Callable[..., Command]
+) -> None:
+    command = new_command()
+    kills, seen = 0, {}
+    for stage, items in KILLS:
+        if count(command, stage) >= items:  # the last kill came too late to stop this one
+            continue
+        kills += kill_at(command, stage, items)
+        now = committed(command)
+        assert {name: now.get(name) for name in seen} == seen, "committed work was done again"
+        seen = now
+    assert kills >= len(KILLS) - 5
+    run = command.run_to_the_end()
+    final = committed(command)
+    assert {name: final.get(name) for name in seen} == seen, "committed work was done again"
+    assert unequal(reference, run) == []
+
+
+def flip_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("stage", "items", "damage", "name", "redone"),
+    [
+        ("candidate", 30, truncate, "projection/c/3/0", {"project/3"}),
+        ("candidate", 30, flip_bit, "projection/c/5/0", {"project/5"}),
+        ("candidate", 30, Path.unlink, "projection/c/7/0", {"project/7"}),
+        ("sketch", 1, flip_bit, "model/anchors/c/0/0", {"fit/projection"}),
+        ("sketch", 1, flip_bit, "model/index/c/0", {"index/all"}),
+        ("sketch", 1, truncate, "commit/neighbours/4.json", {"neighbours/4"}),
+    ],
+)
+def test_damage_in_a_half_done_run_is_found_and_mended(
+    reference: Run,
+    new_command: Callable[..., Command],
+    stage: str,
+    items: int,
+    damage: Callable[[Path], None],
+    name: str,
+    redone: set[str],
+) -> None:
+    command = new_command()
+    assert kill_at(command, stage, items)
+    before = committed(command)
+    damage(command.output / name)
+    run = command.run_to_the_end()
+    after = committed(command)
+    assert unequal(reference, run) == []
+    changed = {name for name in before if after[name] != before[name]}
+    # What was dropped after its last use has to be made again, for that partition alone.
+    assert redone <= changed | (set(after) - set(before))
+    assert changed <= redone | {f"neighbours/{each.partition('/')[2]}" for each in redone}
+
+
+@pytest.fixture
+def finished(new_command: Callable[..., Command]) -> Command:
+    command = new_command()
+    command.run_to_the_end()
+    return command
+
+
+def test_damage_in_a_finished_run_is_mended(reference: Run, finished: Command) -> None:
+    before = committed(finished)
+    truncate(finished.output / "label/c/2")
+    (finished.output / "projection/c/6/0").unlink()
+    assert unequal(reference, finished.run_to_the_end()) == []
+    flip_bit(finished.output / "probability/c/9")
+    assert "nothing was left to do" in finished.run().stdout  # sizes are right: only --verify reads
+    assert unequal(reference, finished.run_to_the_end("--verify")) == []
+    after = committed(finished)
+    assert {name for name in before if after[name] != before[name]} == {
+        "assign/2", "project/6", "neighbours/6", "assign/9"
+    }  # fmt: skip
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_resume(reference: Run, new_command: Callable[..., Command]) -> None:
+    command = new_command()
+    process = command.start()
+    while count(command, "neighbours") < 1:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines() == [
+        "distcluster: Interrupted. What was committed stays: run the same command again to resume."
+    ]
+    wait_until_gone(process.pid)
+    assert unequal(reference, command.run_to_the_end()) == []
+
+
+def test_a_killed_worker_changes_nothing(reference: Run, new_command: Callable[..., Command], tmp_path: Path) -> None:
+    command = new_command()
+    with dask_cluster(tmp_path, n_workers=3) as (address, workers):
+        process = command.start("--scheduler", address)
+        for stage, worker in zip(("neighbours", "candidate"), workers, strict=False):
+            while count(command, stage) < 2 and process.poll() is None:
+                time.sleep(0.002)
+            for nanny_child in children(worker.pid):
+                os.kill(nanny_child, signal.SIGKILL)
+        _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert unequal(reference, Run(str(command.output))) == []
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "--parent", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+def test_a_lost_scheduler_is_exit_75_and_the_run_resumes(
+    reference: Run, new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    command = new_command()
+    with dask_cluster(tmp_path, n_workers=2) as (address, _):
+        process = command.start("--scheduler", address)
+        while count(command, "neighbours") < 1 and process.poll() is None:
+            time.sleep(0.002)
+        pid = subprocess.run(
+            ["pgrep", "-f", str(tmp_path / "scheduler.json")], capture_output=True, text=True, check=True
+        ).stdout.split()[0]
+        os.kill(int(pid), signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "run again to resume" in errors
+    assert unequal(reference, command.run_to_the_end()) == []
