@@ -227,37 +227,30 @@ def _duration(seconds: float) -> str:
 def main() -> None:
     """Run the command line; every expected failure is a message and an exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod that is told to leave: as Ctrl-C
     try:
-        code = app(standalone_mode=False)
+        app()
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            _say("Interrupted. What was committed stays: run the same command again to resume.")
+        raise
     except JobError as error:
-        code = _say(str(error), WRONG)
-    except KeyboardInterrupt:
-        code = _say("Interrupted. What was committed stays: run the same command again to resume.", INTERRUPTED)
-    except Exception as error:  # told apart by what they mean, not where they come from
-        code = _explain(error)
-    sys.exit(code)
+        _say(str(error))
+        sys.exit(WRONG)
+    except Exception as error:
+        sys.exit(_exit_code(error))
 
 
-def _explain(error: Exception) -> int:
-    from click.exceptions import Abort, ClickException
-
+def _exit_code(error: Exception) -> int:
     from distcluster.deploy import SchedulerLostError
     from distcluster.pipeline import JobFailedError
 
-    if isinstance(error, Abort):
-        return INTERRUPTED
-    if isinstance(error, ClickException):
-        error.show()
-        return error.exit_code
-    if isinstance(error, SchedulerLostError):
-        return _say(str(error), TRY_AGAIN)
-    if isinstance(error, JobFailedError):
-        return _say(str(error), FAILED)
-    logging.getLogger("distcluster").exception("unexpected error")
+    if isinstance(error, SchedulerLostError | JobFailedError):
+        _say(str(error))
+        return TRY_AGAIN if isinstance(error, SchedulerLostError) else FAILED
+    logging.getLogger("distcluster").error("unexpected error", exc_info=error)
     return FAILED
 
 
-def _say(message: str, code: int) -> int:
+def _say(message: str) -> None:
     Console(stderr=True, soft_wrap=True).print(Text(f"distcluster: {message}"))
-    return code

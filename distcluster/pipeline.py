@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import zarr
 from distributed import Client
 from distributed.client import FutureCancelledError
+from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from distcluster import tasks
@@ -210,7 +211,7 @@ async def _run_job(run: Run, job: Job, reporter: Reporter, verify: bool) -> None
                         run.discard(error.stage, error.item)
             else:
                 raise JobFailedError("data that was written keeps being lost or damaged: check the storage")
-        except* FutureCancelledError as group:
+        except* (FutureCancelledError, CommClosedError) as group:
             raise SchedulerLostError(
                 "the Dask scheduler was lost. What was committed stays: run again to resume."
             ) from group
