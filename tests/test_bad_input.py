@@ -1,0 +1,219 @@
+"""Every wrong job, input or output: exit code 2, the values and the remedy, and no result written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from conftest import Command, planted_rows, write_input
+
+from distcluster.job import JobError, load_job, parse_job
+from distcluster.pipeline import prepare_run
+from distcluster.store import Run
+
+GOOD = planted_rows(400, 4)[0]
+
+
+def job(source: Path, output: Path, **settings: Any) -> dict[str, Any]:
+    tables: dict[str, Any] = {"input": {"url": str(source)}, "output": {"url": str(output)}}
+    for key, value in settings.items():
+        table, _, field = key.partition("__")
+        tables.setdefault(table, {})[field] = value
+    return tables
+
+
+def write_array(path: Path, values: np.ndarray) -> Path:
+    zarr.create_array(str(path), data=values)
+    return path
+
+
+INPUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "no file": (lambda path: path, "there is no input at"),
+    "no array": (lambda path: (zarr.open_group(str(path), mode="w"), path)[1], "has no array 'embeddings'; it holds nothing"),
+    "1-D": (lambda path: write_array(path, np.zeros(9, np.float32)), "has 1 dimension, shape (9,)"),
+    "3-D": (lambda path: write_array(path, np.zeros((9, 2, 2), np.float32)), "has 3 dimensions, shape (9, 2, 2)"),
+    "int64": (lambda path: write_array(path, np.zeros((9, 2), np.int64)), "has dtype int64"),
+    "complex": (lambda path: write_array(path, np.zeros((9, 2), np.complex64)), "has dtype complex64"),
+    "text": (lambda path: write_array(path, np.array([["a"]], np.dtypes.StringDType())), "has dtype StringDType"),
+    "no rows": (lambda path: write_array(path, np.zeros((0, 4), np.float32)), "is empty: shape (0, 4)"),
+    "no features": (lambda path: write_array(path, np.zeros((4, 0), np.float32)), "is empty: shape (4, 0)"),
+    "few rows": (lambda path: write_input(path, GOOD[:20]), "20 valid rows give a sample of 10"),
+    "a .npy": (lambda path: (np.save(path.with_suffix(".npy"), GOOD), path.with_suffix(".npy"))[1], "distcluster ingest"),
+    "not Zarr": (lambda path: (path.mkdir(), (path / "x").write_text("x"), path)[2], "cannot open"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_wrong_input_is_refused_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+    make, message = INPUTS[name]
+    source = make(tmp_path / "input")
+    with pytest.raises(JobError) as error:
+        prepare_run(parse_job(job(source, tmp_path / "output")))
+    assert message in str(error.value)
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mixture__n_component": 3}, "[mixture] has no key 'n_component'; did you mean 'n_components'?"),
+        ({"mixtures__n_components": [3]}, "there is no table 'mixtures'; did you mean 'mixture'?"),
+        ({"sample__seed": "zero"}, "sample.seed: Input should be a valid integer, got 'zero'"),
+        ({"sample__rows": 0}, "sample.rows"),
+        ({"mixture__covariance_type": ["full", "round"]}, "mixture.covariance_type"),
+        ({"mixture__n_components": [4, 4]}, "4 given more than once"),
+        ({"assign__partition_rows": 50_000}, "must be block_rows (16,384) times"),
+        ({"projection__metric": "manhattan"}, "projection.metric"),
+        ({"deploy__kind": "address"}, 'kind = "address" needs address'),
+        ({"input__url": None}, "input.url"),
+    ],
+)
+def test_a_wrong_job_file_names_the_key_and_the_value(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(JobError) as error:
+        parse_job(job(tmp_path / "input", tmp_path / "output", **settings))
+    assert message in str(error.value)
+
+
+def test_all_offenders_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(JobError) as error:
+        parse_job(job(tmp_path, tmp_path, sample__seed=-1, mixture__tol=0.0, nothing__at=1))
+    assert len(str(error.value).splitlines()) == 4
+
+
+def test_a_job_file_that_is_missing_or_no_toml_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="cannot read the job file"):
+        load_job(tmp_path / "job.toml")
+    (tmp_path / "job.toml").write_text("[input\n")
+    with pytest.raises(JobError, match="is not TOML"):
+        load_job(tmp_path / "job.toml")
+
+
+def test_set_wins_over_the_file_and_is_checked(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text('[input]\nurl = "a"\n[output]\nurl = "b"\n[sample]\nseed = 1\n')
+    overridden = load_job(file, ["sample.seed=7", "output.url=s3://bucket/run", "mixture.n_components=[3, 5]"])
+    assert (overridden.sample.seed, overridden.output.url) == (7, "s3://bucket/run")
+    assert overridden.mixture.n_components == (3, 5)
+    with pytest.raises(JobError, match=r"expected table\.key=value"):
+        load_job(file, ["seed=7"])
+
+
+def test_an_output_inside_the_input_or_around_it_is_refused(tmp_path: Path) -> None:
+    source = write_input(tmp_path / "input", GOOD)
+    for output, message in ((source / "run", "lies inside the input"), (source, "lies inside"), (tmp_path, "inside the output")):
+        with pytest.raises(JobError, match=message):
+            prepare_run(parse_job(job(source, output)))
+
+
+def test_an_output_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    source = write_input(tmp_path / "input", GOOD)
+    occupied, other = tmp_path / "occupied", tmp_path / "other"
+    occupied.mkdir()
+    (occupied / "thesis.txt").write_text("mine")
+    zarr.open_group(str(other), mode="w")
+    with pytest.raises(JobError, match=r"holds something else \(thesis.txt\)"):
+        prepare_run(parse_job(job(source, occupied)))
+    with pytest.raises(JobError, match="Zarr that distcluster did not make"):
+        prepare_run(parse_job(job(source, other)))
+    with pytest.raises(JobError, match="is a file"):
+        prepare_run(parse_job(job(source, occupied / "thesis.txt")))
+
+
+def test_an_output_made_for_another_job_or_input_names_every_difference(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    prepare_run(parse_job(job(write_input(tmp_path / "input", GOOD), output)))
+    other = write_input(tmp_path / "other", GOOD[:300].astype(np.float16))
+    with pytest.raises(JobError) as error:
+        prepare_run(parse_job(job(other, output, sample__seed=3, mixture__tol=0.1, deploy__n_workers=1)))
+    for line in (
+        "sample.seed: 0 in the run, 3 in the job",
+        "mixture.tol: 0.001 in the run, 0.1 in the job",
+        "the input's shape: [400, 16] in the run, [300, 16] now",
+        "the input's dtype: float32 in the run, float16 now",
+    ):
+        assert line in str(error.value)
+    assert "n_workers" not in str(error.value)
+
+
+def test_an_output_of_another_format_version_is_refused(tmp_path: Path) -> None:
+    source, output = write_input(tmp_path / "input", GOOD), tmp_path / "output"
+    prepare_run(parse_job(job(source, output)))
+    root = json.loads((output / "zarr.json").read_text())
+    root["attributes"]["distcluster"]["format_version"] = 99
+    (output / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(JobError, match="format version 99"):
+        prepare_run(parse_job(job(source, output)))
+
+
+def test_missing_items_are_refused(tmp_path: Path) -> None:
+    source = write_input(tmp_path / "input", GOOD)
+    with pytest.raises(JobError, match=r"report\.items: there is no file"):
+        prepare_run(parse_job(job(source, tmp_path / "output", report__items=str(tmp_path / "items.txt"))))
+
+
+def damaged_rows() -> np.ndarray:
+    rows = planted_rows(6000, 4)[0]
+    rows[17, 3] = np.nan
+    rows[1800, 0] = np.inf
+    rows[5999] = 0.0
+    return rows
+
+
+def test_invalid_rows_stop_the_job_with_their_number_and_the_first_ones(
+    new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    source = write_input(tmp_path / "input", damaged_rows())
+    command = new_command(source, projection__metric="cosine")
+    done = command.run()
+    assert done.returncode == 2
+    assert "3 of 6,000 rows hold NaN or infinite values, or only zeros; the first: 17, 1800, 5999" in done.stderr
+    assert 'set input.on_invalid = "skip"' in done.stderr
+    assert not list((command.output / "label").glob("c/*"))
+
+
+def test_skipped_rows_have_label_minus_one_and_change_no_other_row(
+    new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    source = write_input(tmp_path / "input", damaged_rows())
+    run = new_command(source, projection__metric="cosine", input__on_invalid="skip").run_to_the_end()
+    label, invalid = run.array("label")[:], [17, 1800, 5999]
+    assert np.flatnonzero(label < 0).tolist() == invalid
+    assert np.flatnonzero(np.isnan(run.array("probability")[:])).tolist() == invalid
+    assert np.isnan(run.array("projection")[:][invalid]).all()
+    assert not set(invalid) & set(run.array("sample/row")[:]) | set(invalid) & set(run.array("sample/mixture_row")[:])
+
+
+def test_a_constant_input_is_refused(new_command: Callable[..., Command], tmp_path: Path) -> None:
+    done = new_command(write_input(tmp_path / "input", np.ones((4000, 8), np.float32))).run()
+    assert done.returncode == 2
+    assert "hold only 1 distinct ones" in done.stderr
+
+
+def test_an_input_that_changed_is_refused(new_command: Callable[..., Command], tmp_path: Path) -> None:
+    source = write_input(tmp_path / "input", planted_rows(4000, 4)[0])
+    command = new_command(source)
+    command.run_to_the_end()
+    array = zarr.open_array(str(source), path="embeddings", mode="r+")
+    array[3000, 5] += 1.0
+    done = command.run()
+    assert done.returncode == 2
+    assert "rows 2,560 to 3,071" in done.stderr
+    assert "the input was changed" in done.stderr
+
+
+def test_an_input_that_was_only_copied_is_the_same_input(new_command: Callable[..., Command], tmp_path: Path) -> None:
+    rows = planted_rows(4000, 4)[0]
+    command = new_command(write_input(tmp_path / "input", rows))
+    command.run_to_the_end()
+    command.source = write_input(tmp_path / "copy", rows)
+    assert command.run().returncode == 0
+
+
+def test_a_run_has_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distcluster.store import public_url
+
+    assert public_url("s3://key:secret@bucket/run?X-Amz-Signature=abc") == "s3://bucket/run"
+    assert Run(str(tmp_path / "nothing")).read_attributes() is None
