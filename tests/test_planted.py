@@ -1,0 +1,142 @@
+"""Planted truth, structureless data, and scikit-learn as the oracle: what the verdict and the labels are worth."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command, planted_rows, write_input
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+
+from distcluster.job import MixtureTable
+from distcluster.mixture import Mixture, block_sums, fit_candidate, initial_labels, natural_parameters
+from distcluster.selection import Criteria, grid, information_criteria, select
+from distcluster.store import Run
+from distcluster.tasks import chosen_mixture
+
+
+def as_sklearn(mixture: Mixture) -> GaussianMixture:
+    """A scikit-learn model with the same parameters, by its public interface."""
+    K, d = mixture.means.shape
+    model = GaussianMixture(K, covariance_type=mixture.candidate.covariance_type)
+    model.weights_, model.means_, model.covariances_ = mixture.weights, mixture.means, mixture.covariances
+    inverse = np.linalg.inv(mixture.full_covariances())
+    cholesky = np.linalg.cholesky(inverse)
+    model.precisions_cholesky_ = {
+        "full": cholesky,
+        "tied": cholesky[0],
+        "diag": np.einsum("kii->ki", cholesky),
+        "spherical": cholesky[:, 0, 0],
+    }[mixture.candidate.covariance_type]
+    model.n_features_in_ = d
+    return model
+
+
+def test_the_planted_clusters_are_found(reference: Run, planted: tuple[Path, np.ndarray]) -> None:
+    facts = reference.record("select", "all")["facts"]
+    assert facts["n_components"] == 8
+    assert facts["finding"] == "elbow"
+    assert adjusted_rand_score(planted[1], reference.array("label")[:]) > 0.95
+
+
+def test_labels_equal_scikit_learns_on_the_stored_projection(reference: Run) -> None:
+    model = as_sklearn(chosen_mixture(reference))
+    projection = reference.array("projection")[:].astype(np.float64)
+    assert (model.predict(projection) == reference.array("label")[:]).all()
+    probability = model.predict_proba(projection)
+    np.testing.assert_allclose(probability.max(axis=1), reference.array("probability")[:], atol=1e-6)
+    np.testing.assert_allclose(model.score_samples(projection), reference.array("log_density")[:], rtol=1e-4, atol=1e-4)
+
+
+def test_the_selection_table_is_what_scikit_learn_says_of_the_judging_rows(reference: Run) -> None:
+    judging = np.ones(reference.partitioning.n_rows, bool)
+    judging[reference.array("sample/row")[:]] = False
+    judging[reference.array("sample/mixture_row")[:]] = False
+    rows = reference.array("projection")[:][judging].astype(np.float64)
+    model = as_sklearn(chosen_mixture(reference))
+    facts = reference.record("select", "all")["facts"]
+    ks = reference.array("selection/n_components")[:]
+    kinds = reference.array("selection/covariance_type")[:]
+    chosen = np.flatnonzero((ks == facts["n_components"]) & (kinds == facts["covariance_type"]))[0]
+    assert reference.array("selection/bic")[chosen] == pytest.approx(model.bic(rows), rel=1e-9)
+    probability = model.predict_proba(rows)
+    entropy = -np.sum(probability * np.log(np.maximum(probability, 1e-300)))
+    icl = reference.array("selection/icl")[chosen]
+    assert icl == pytest.approx(model.bic(rows) + 2 * entropy, rel=1e-9)
+
+
+def test_cluster_summaries_are_those_of_the_labels(reference: Run) -> None:
+    label, probability = reference.array("label")[:], reference.array("probability")[:]
+    size = reference.array("cluster/size")[:]
+    assert (np.bincount(label, minlength=len(size)) == size).all()
+    for k in np.flatnonzero(size):
+        assert reference.array("cluster/mean_probability")[k] == pytest.approx(probability[label == k].mean(), rel=1e-5)
+    assert (label[reference.array("cluster/exemplar")[:, :3]] == np.arange(len(size))[:, None]).all()
+
+
+@pytest.mark.parametrize("what", ["noise", "one Gaussian"])
+def test_structureless_data_is_flagged(what: str, new_command: Callable[..., Command], tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    shape = (6000, 16)
+    rows = random.uniform(-1, 1, shape) if what == "noise" else random.normal(size=shape) @ random.normal(size=(16, 16))
+    source = write_input(tmp_path / "input", rows.astype(np.float32))
+    run = new_command(source, mixture__n_components="auto").run_to_the_end()
+    facts = run.record("select", "all")["facts"]
+    assert facts["finding"] in ("no elbow", "no cluster structure"), facts["reason"]
+
+
+def draw_mixture(kind: str, k: int, n_rows: int, seed: int) -> np.ndarray:
+    """Rows of k well separated Gaussians of one covariance type, in three dimensions."""
+    random = np.random.default_rng(seed)
+    means = random.uniform(-1, 1, (k, 3)) * 9 * k ** (1 / 3)
+    stretch = np.diag([2.0, 1.0, 0.5])
+
+    def rotated() -> np.ndarray:
+        return np.linalg.qr(random.normal(size=(3, 3)))[0] @ stretch
+
+    tied = rotated()
+    factors = {
+        "spherical": [np.eye(3) * random.uniform(0.5, 1.5) for _ in range(k)],
+        "diag": [np.diag(random.permutation([2.0, 1.0, 0.5])) for _ in range(k)],
+        "tied": [tied] * k,
+        "full": [rotated() for _ in range(k)],
+    }[kind]
+    truth = random.integers(k, size=n_rows)
+    noise = random.normal(size=(n_rows, 3))
+    return (means[truth] + np.einsum("nij,nj->ni", np.stack(factors)[truth], noise)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["spherical", "diag", "tied", "full"])
+def test_k_and_covariance_type_of_a_planted_mixture_are_chosen(kind: str) -> None:
+    rows = draw_mixture(kind, 11, 8000, seed=1)
+    fitted, judging = rows[:4000], rows[4000:]
+    table = MixtureTable(n_components=(2, 3, 4, 6, 8, 11, 16, 23, 32), n_init=3)
+    starts = {k: initial_labels(fitted, k, table.n_init, 0) for k in (1, *table.n_components)}
+    criteria = []
+    for candidate in grid(table, len(fitted)):
+        fit = fit_candidate(fitted, starts[candidate.n_components], candidate, table)
+        assert fit.mixture is not None, fit.error
+        centre = fitted.mean(axis=0, dtype=np.float64)
+        theta = natural_parameters(fit.mixture, centre)
+        everything = np.ones(len(judging), bool)
+        (likelihood, entropy), = block_sums(judging, everything, centre, theta, np.array([0, theta.shape[1]]))
+        bic, icl = information_criteria(likelihood, entropy, fit.mixture.n_parameters, len(judging))
+        criteria.append(
+            Criteria(candidate.n_components, candidate.covariance_type, likelihood, bic, icl, 0.0, fit.n_iter, True)
+        )
+        assert bic == pytest.approx(as_sklearn(fit.mixture).bic(judging.astype(np.float64)), rel=1e-9)
+        assert icl >= bic
+    verdict = select(criteria, "elbow", len(judging))
+    assert (verdict.finding, str(verdict.candidate)) == ("elbow", f"{kind}-11"), verdict.reason
+
+
+def test_a_candidate_that_cannot_be_fitted_is_a_row_of_the_table(
+    new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    source = write_input(tmp_path / "input", planted_rows(4000, 4)[0])
+    run = new_command(source, sample__mixture_rows=40, mixture__n_components=[2, 4, 39, 500]).run_to_the_end()
+    errors = dict(zip(run.array("selection/n_components")[:], run.array("selection/error")[:], strict=True))
+    assert "too few distinct rows: k-means filled only 40 of 500 components" in errors[500]
+    assert errors[2] == ""
+    assert np.isnan(run.array("selection/bic")[run.array("selection/n_components")[:] == 500]).all()
