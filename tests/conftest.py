@@ -54,6 +54,7 @@ class Command:
     environ: dict[str, str] = field(default_factory=dict)
 
     def argv(self, *arguments: str) -> list[str]:
+        """The command, its job file freshly written."""
         job = self.directory / f"{self.output.name}.toml"
         lines = [f"input.url = {json.dumps(str(self.source))}", f"output.url = {json.dumps(str(self.output))}"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in self.settings.items()]
@@ -61,20 +62,28 @@ class Command:
         return [sys.executable, "-m", "distcluster", "run", str(job), *arguments]
 
     def process_environment(self) -> dict[str, str]:
-        """This process's environment, without the kernel family that a developer's machine may export."""
+        """The environment of this process, without the kernel family that a developer's machine may export."""
         return {key: value for key, value in os.environ.items() if key != "OPENBLAS_CORETYPE"} | self.environ
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run it, however it ends."""
         return subprocess.run(
-            self.argv(*arguments), env=self.process_environment(), capture_output=True, text=True, timeout=300, check=False
+            self.argv(*arguments),
+            env=self.process_environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
 
     def run_to_the_end(self, *arguments: str) -> Run:
+        """Run it, and insist on success."""
         done = self.run(*arguments)
         assert done.returncode == 0, done.stderr + done.stdout
         return Run(str(self.output))
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start it in a session of its own, for a test to kill."""
         return subprocess.Popen(
             self.argv(*arguments),
             env=self.process_environment(),
@@ -110,9 +119,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]
 
 
 @pytest.fixture(scope="session")
-def new_command(
-    planted: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Command]:
+def new_command(planted: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Command]:
     """Make a command with a fresh output on the planted input."""
 
     def make(source: Path | None = None, environ: dict[str, str] | None = None, **settings: Any) -> Command:
@@ -137,7 +144,9 @@ def unequal(a: Run, b: Run) -> list[str]:
 
 
 @contextmanager
-def dask_cluster(directory: Path, n_workers: int, n_threads: int = 1) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+def dask_cluster(
+    directory: Path, n_workers: int, n_threads: int = 1
+) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A scheduler and workers as processes of their own: the address, and the workers."""
     scheduler_file = directory / "scheduler.json"
     scheduler = [sys.executable, "-m", "dask", "scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
@@ -151,7 +160,8 @@ def dask_cluster(directory: Path, n_workers: int, n_threads: int = 1) -> Iterato
             assert time.monotonic() < deadline, "the scheduler did not start"
             time.sleep(0.05)
         processes += [
-            subprocess.Popen([*worker, "--local-directory", str(directory), *where], **silence) for _ in range(n_workers)
+            subprocess.Popen([*worker, "--local-directory", str(directory), *where], **silence)
+            for _ in range(n_workers)
         ]
         yield json.loads(scheduler_file.read_text())["address"], processes[1:]
     finally:

@@ -32,7 +32,7 @@ def write_array(path: Path, values: np.ndarray) -> Path:
 
 INPUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no file": (lambda path: path, "there is no input at"),
-    "no array": (lambda path: (zarr.open_group(str(path), mode="w"), path)[1], "has no array 'embeddings'; it holds nothing"),
+    "no array": (lambda path: (zarr.open_group(str(path), mode="w"), path)[1], "no array 'embeddings'; it holds nothing"),
     "1-D": (lambda path: write_array(path, np.zeros(9, np.float32)), "has 1 dimension, shape (9,)"),
     "3-D": (lambda path: write_array(path, np.zeros((9, 2, 2), np.float32)), "has 3 dimensions, shape (9, 2, 2)"),
     "int64": (lambda path: write_array(path, np.zeros((9, 2), np.int64)), "has dtype int64"),
@@ -41,7 +41,7 @@ INPUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no rows": (lambda path: write_array(path, np.zeros((0, 4), np.float32)), "is empty: shape (0, 4)"),
     "no features": (lambda path: write_array(path, np.zeros((4, 0), np.float32)), "is empty: shape (4, 0)"),
     "few rows": (lambda path: write_input(path, GOOD[:20]), "20 valid rows give a sample of 10"),
-    "a .npy": (lambda path: (np.save(path.with_suffix(".npy"), GOOD), path.with_suffix(".npy"))[1], "distcluster ingest"),
+    "a .npy": (lambda path: (np.save(f"{path}.npy", GOOD), path.with_suffix(".npy"))[1], "distcluster ingest"),
     "not Zarr": (lambda path: (path.mkdir(), (path / "x").write_text("x"), path)[2], "cannot open"),
 }  # fmt: skip
 
@@ -103,7 +103,11 @@ def test_set_wins_over_the_file_and_is_checked(tmp_path: Path) -> None:
 
 def test_an_output_inside_the_input_or_around_it_is_refused(tmp_path: Path) -> None:
     source = write_input(tmp_path / "input", GOOD)
-    for output, message in ((source / "run", "lies inside the input"), (source, "lies inside"), (tmp_path, "inside the output")):
+    for output, message in (
+        (source / "run", "lies inside the input"),
+        (source, "lies inside"),
+        (tmp_path, "inside the output"),
+    ):
         with pytest.raises(JobError, match=message):
             prepare_run(parse_job(job(source, output)))
 

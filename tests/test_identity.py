@@ -87,14 +87,14 @@ def test_results_follow_their_rows(
             assert values.tobytes() == reference.array(name)[:3000][batch].tobytes(), name
 
 
-def test_equal_rows_get_equal_coordinates(labelled: Callable[[np.ndarray], dict[str, np.ndarray]], reference: Run) -> None:
+def test_equal_rows_get_equal_coordinates(
+    labelled: Callable[[np.ndarray], dict[str, np.ndarray]], reference: Run
+) -> None:
     row = np.asarray(open_input(job_of(reference).input.url, "embeddings")[5:6])
     assert np.unique(labelled(np.repeat(row, 100, axis=0))["projection"], axis=0).shape[0] == 1
 
 
-def test_a_worker_with_another_kernel_family_is_refused(
-    reference: Run, new_command: Callable[..., Command]
-) -> None:
+def test_a_worker_with_another_kernel_family_is_refused(reference: Run, new_command: Callable[..., Command]) -> None:
     resumed = new_command(environ={"OPENBLAS_CORETYPE": "Haswell"})
     resumed.output = Path(reference.url)
     refused = resumed.run()
@@ -105,9 +105,7 @@ def test_a_worker_with_another_kernel_family_is_refused(
     assert f"OpenBLAS kernels: {ours} expected, Haswell here" in refused.stderr
 
 
-def test_a_cluster_that_cannot_see_the_output_is_refused(
-    new_command: Callable[..., Command], tmp_path: Path
-) -> None:
+def test_a_cluster_that_cannot_see_the_output_is_refused(new_command: Callable[..., Command], tmp_path: Path) -> None:
     command = new_command()
     with dask_cluster(tmp_path, n_workers=1) as (address, _):
         # In a mount namespace of its own the client writes to a file system that the worker does not see.

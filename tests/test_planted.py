@@ -120,7 +120,7 @@ def test_k_and_covariance_type_of_a_planted_mixture_are_chosen(kind: str) -> Non
         centre = fitted.mean(axis=0, dtype=np.float64)
         theta = natural_parameters(fit.mixture, centre)
         everything = np.ones(len(judging), bool)
-        (likelihood, entropy), = block_sums(judging, everything, centre, theta, np.array([0, theta.shape[1]]))
+        ((likelihood, entropy),) = block_sums(judging, everything, centre, theta, np.array([0, theta.shape[1]]))
         bic, icl = information_criteria(likelihood, entropy, fit.mixture.n_parameters, len(judging))
         criteria.append(
             Criteria(candidate.n_components, candidate.covariance_type, likelihood, bic, icl, 0.0, fit.n_iter, True)

@@ -1,0 +1,89 @@
+"""The draws: exact sizes, and a function of (seed, N) and the valid rows only."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command, planted_rows, write_input
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distcluster.job import JobError, SampleTable
+from distcluster.sample import draw_bound, draw_priority, draw_sizes, invalid_rows, select_draws
+from distcluster.store import Run
+
+
+def permutation(seed: int, n_rows: int) -> np.ndarray:
+    rows = np.arange(n_rows)
+    return np.lexsort((rows, draw_priority(seed, n_rows, rows)))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(40, 500), st.integers(16, 600), st.integers(2, 600), st.data())
+def test_draws_are_the_first_valid_rows_of_the_permutation(
+    seed: int, n_rows: int, sample_rows: int, mixture_rows: int, data: st.DataObject
+) -> None:
+    invalid = data.draw(st.sets(st.integers(0, n_rows - 1), max_size=n_rows - 20))
+    valid = np.setdiff1d(np.arange(n_rows), list(invalid))
+    sizes = draw_sizes(SampleTable(rows=sample_rows, mixture_rows=mixture_rows), len(valid), n_neighbors=15)
+    shuffled = np.random.default_rng(seed).permutation(valid)
+    sample, mixture = select_draws(shuffled, draw_priority(seed, n_rows, shuffled), sizes)
+    expected = [row for row in permutation(seed, n_rows) if row not in invalid]
+    assert len(sample) == min(sample_rows, len(valid))
+    assert len(mixture) == min(mixture_rows, len(valid))
+    assert shuffled[sample].tolist() == expected[: len(sample)]
+    disjoint = len(valid) - len(sample) >= len(mixture)
+    start = len(sample) if disjoint else len(valid) - len(mixture)
+    assert shuffled[mixture].tolist() == expected[start : start + len(mixture)]
+
+
+def test_the_bound_gathers_enough_rows() -> None:
+    for seed in range(200):
+        priority = draw_priority(seed, 20_000, np.arange(20_000))
+        assert (priority <= np.uint64(draw_bound(300, 20_000))).sum() >= 300
+
+
+def test_every_row_is_as_likely_to_be_drawn() -> None:
+    counts = np.zeros(100)
+    for seed in range(4000):
+        counts[permutation(seed, 100)[:25]] += 1
+    assert abs(counts / 4000 - 0.25).max() < 5 * (0.25 * 0.75 / 4000) ** 0.5
+
+
+def test_rows_that_cannot_be_clustered() -> None:
+    rows = np.array([[1, 2], [np.nan, 1], [0, 0], [np.inf, 0]], np.float32)
+    assert invalid_rows(rows, "euclidean").tolist() == [False, True, False, True]
+    assert invalid_rows(rows, "cosine").tolist() == [False, True, True, True]
+
+
+def test_too_small_a_sample_says_what_would_do() -> None:
+    with pytest.raises(JobError, match="at least 32 valid rows are needed"):
+        draw_sizes(SampleTable(), 20, n_neighbors=15)
+    with pytest.raises(JobError, match=r"raise sample\.rows"):
+        draw_sizes(SampleTable(rows=10), 1000, n_neighbors=15)
+
+
+def test_a_mostly_invalid_input_still_gives_draws_of_exact_size(
+    new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    rows, _ = planted_rows(6000, 4)
+    lost = np.random.default_rng(1).random(6000) < 0.6
+    rows[lost] = np.nan
+    run = new_command(
+        write_input(tmp_path / "input", rows), input__on_invalid="skip", sample__rows=1000, sample__mixture_rows=700
+    ).run_to_the_end()
+    expected = [row for row in permutation(0, 6000) if not lost[row]]
+    assert run.array("sample/row")[:].tolist() == expected[:1000]
+    assert run.array("sample/mixture_row")[:].tolist() == expected[1000:1700]
+
+
+def test_draws_that_leave_no_row_are_judged_by_the_mixture_draw_and_the_summary_says_so(
+    new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    rows, _ = planted_rows(2000, 4)
+    command = new_command(write_input(tmp_path / "input", rows), sample__rows=1500, sample__mixture_rows=2000)
+    done = command.run()
+    assert done.returncode == 0, done.stderr
+    assert "their figures flatter" in " ".join(done.stdout.split())
+    facts = Run(str(command.output)).record("select", "all")["facts"]
+    assert (facts["n_judging"], facts["judged_by_draw"]) == (2000, True)

@@ -1,0 +1,164 @@
+"""Every kind of input, an S3 API, and what a commit promises."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import obstore
+import pytest
+import zarr
+from conftest import SMALL, Command, planted_rows, write_input
+from distributed.utils import open_port
+from obstore.store import S3Store
+
+from distcluster.job import parse_job
+from distcluster.pipeline import prepare_run
+from distcluster.store import CorruptError, Run, checksum, open_input, read_lines
+
+ROWS = planted_rows(400, 4)[0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "uint8"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_input_of_any_format_and_dtype_is_read(zarr_format: int, dtype: str, tmp_path: Path) -> None:
+    values = np.abs(ROWS).astype(dtype)
+    write_input(tmp_path / "group", values, zarr_format=zarr_format)
+    zarr.create_array(str(tmp_path / "array"), data=values, zarr_format=zarr_format)
+    for place in ("group", "array"):
+        assert (open_input(str(tmp_path / place), "embeddings")[:] == values).all()
+
+
+def test_a_zipped_and_a_sharded_input_are_read(tmp_path: Path) -> None:
+    with zarr.storage.ZipStore(tmp_path / "input.zip", mode="w") as store:
+        zarr.create_array(store, name="embeddings", data=ROWS)
+    write_input(tmp_path / "sharded", ROWS, chunks=(50, 16), shards=(200, 16))
+    for place in ("input.zip", "sharded"):
+        assert (open_input(str(tmp_path / place), "embeddings")[:] == ROWS).all()
+
+
+def test_lines_of_a_file_are_found_by_number(tmp_path: Path) -> None:
+    (tmp_path / "items.txt").write_bytes(b"first\r\nzweite Zeile\n\nlast")
+    found = read_lines(str(tmp_path / "items.txt"), [3, 0, 1, 2, 9])
+    assert found == {0: "first", 1: "zweite Zeile", 2: "", 3: "last"}
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """A real S3 API on this machine, and the environment that points at it."""
+    port = open_port("127.0.0.1")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    endpoint = f"http://127.0.0.1:{port}"
+    environ = {
+        "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }  # fmt: skip
+    for key, value in environ.items():
+        monkeypatch.setenv(key, value)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urlopen(f"{endpoint}/moto-api/data.json").close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, "the S3 API did not start"
+                time.sleep(0.1)
+        import boto3
+
+        client = boto3.client("s3", endpoint_url=endpoint)
+        client.create_bucket(Bucket="bucket")
+        client.close()
+        yield environ
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")
+def test_a_job_from_s3_to_s3_gives_the_bytes_of_a_local_one(
+    s3: dict[str, str], new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    rows, _ = planted_rows(4000, 4)
+    local = write_input(tmp_path / "input", rows)
+    bucket = S3Store("bucket", client_options={"allow_http": True})
+    for path in local.rglob("*"):
+        if path.is_file():
+            obstore.put(bucket, f"in/{path.relative_to(local)}", path.read_bytes())
+    expected = new_command(local).run_to_the_end()
+    command = new_command(environ=s3)
+    # Paths would make s3:// one slash short.
+    command.settings |= {"input.url": "s3://bucket/in", "output.url": "s3://bucket/out"}
+    argv = command.argv()
+    job = Path(argv[4])
+    job.write_text("\n".join(line for line in job.read_text().splitlines() if str(tmp_path.parent) not in line))
+    for said in ("rows/s", "nothing was left to do"):
+        done = subprocess.run(
+            argv, env=command.process_environment(), capture_output=True, text=True, timeout=200, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+    run = Run("s3://bucket/out")
+    for name in ("label", "probability", "projection", "model/anchors", "selection/bic"):
+        assert run.array(name)[:].tobytes() == expected.array(name)[:].tobytes()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    source = write_input(tmp_path / "input", planted_rows(2000, 4)[0])
+    tables = {"input": {"url": str(source)}, "output": {"url": str(tmp_path / "output")}}
+    tables["assign"] = {"block_rows": 512, "partition_rows": 512}
+    return prepare_run(parse_job(tables))
+
+
+def test_a_commit_is_seen_whole_or_not_at_all(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.arange(512, dtype=np.int32)
+    run.commit("assign", "1", parts={"label": (512, labels)})
+    assert run.committed("assign").keys() == {"1"}
+    # A writer that dies after its shard and before its record:
+    monkeypatch.setattr(Run, "_flush", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run.commit("assign", "1", parts={"label": (512, labels + 1)})
+    assert run.committed("assign") == {}
+
+
+def test_a_missing_shard_is_an_error_and_never_the_fill_value(run: Run) -> None:
+    with pytest.raises(CorruptError, match="partition 0 of label is missing"):
+        run.read_rows("label", run.partitioning[0], "assign")
+
+
+def test_a_part_that_is_no_whole_shard_is_refused(run: Run) -> None:
+    with pytest.raises(ValueError, match="no whole shard of 512 rows"):
+        run.commit("assign", "0", parts={"label": (100, np.zeros(512, np.int32))})
+
+
+def test_a_model_that_was_changed_is_refused(run: Run) -> None:
+    run.commit("draw", "all", models={"model/sample": np.zeros((4, 2), np.float32)})
+    run.array("model/sample")[2, 1] = 1.0
+    with pytest.raises(CorruptError, match="is not what draw all committed"):
+        run.read_model("draw", "all")
+
+
+def test_checksums_see_every_byte_and_not_the_layout() -> None:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert checksum(values) == checksum(np.asfortranarray(values))
+    changed = values.copy()
+    changed[2, 3] += 1
+    assert checksum(values) != checksum(changed)
+
+
+def test_piped_output_is_plain_text_with_the_dashboard_first(new_command: Callable[..., Command]) -> None:
+    done = new_command(mixture__n_components=[2, 8]).run()
+    assert re.search(r"[\x00-\x08\x0b-\x1f]", done.stdout) is None
+    assert done.stdout.startswith("Dashboard: http://127.0.0.1:")
+    stages = [line.split()[0] for line in done.stdout.splitlines() if re.search(r"(rows|tasks)/s$", line)]
+    assert stages[:3] == ["scan", "draw", "index"]
+    assert stages[-3:] == ["select", "assign", "cluster"]
+    assert SMALL["deploy.n_workers"] == 2
