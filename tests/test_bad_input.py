@@ -32,7 +32,7 @@ def write_array(path: Path, values: np.ndarray) -> Path:
 
 INPUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no file": (lambda path: path, "there is no input at"),
-    "no array": (lambda path: (zarr.open_group(str(path), mode="w"), path)[1], "no array 'embeddings'; it holds nothing"),
+    "no array": (lambda path: (zarr.open_group(str(path), mode="w"), path)[1], "'embeddings'; it holds nothing"),
     "1-D": (lambda path: write_array(path, np.zeros(9, np.float32)), "has 1 dimension, shape (9,)"),
     "3-D": (lambda path: write_array(path, np.zeros((9, 2, 2), np.float32)), "has 3 dimensions, shape (9, 2, 2)"),
     "int64": (lambda path: write_array(path, np.zeros((9, 2), np.int64)), "has dtype int64"),
