@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 import zarr
@@ -78,7 +78,17 @@ def prepare_run(job: Job) -> Run:
     run = Run(job.output.url)
     if run.read_attributes() is None:
         run.create(_new_attributes(job, array))
-    _refuse_differences(run, job, array)
+    found = _differences(run, job, array)
+    if found and run.record("draw", ONE) is None:
+        # Nothing but a scan: a job that was refused for its input, and has been mended since.
+        run.erase()
+        run.create(_new_attributes(job, array))
+    elif found:
+        raise JobError(
+            f"the output {public_url(run.url)} was made for something else:\n"
+            + "\n".join(f"  {line}" for line in found)
+            + "\nUndo the change, or choose another output."
+        )
     run.ensure_arrays(tasks.row_arrays(run))
     for table, key in RESERVED:
         if key in getattr(job, table).model_fields_set:
@@ -128,28 +138,24 @@ def _input_facts(array: zarr.Array[Any]) -> dict[str, Any]:
     return {"shape": list(array.shape), "dtype": str(array.dtype)}
 
 
-def _refuse_differences(run: Run, job: Job, array: zarr.Array[Any]) -> None:
-    """Refuse a run that was made for something else; the input's content is compared later, by checksum."""
+def _differences(run: Run, job: Job, array: zarr.Array[Any]) -> list[str]:
+    """What the run was made for and is not so now; the input's content is compared later, by checksum."""
     was, now = run.attributes["job"], _stored_job(job)
-    found = [
-        f"{table}.{key}: {was[table].get(key)!r} in the run, {value!r} in the job"
-        for table, keys in now.items()
-        for key, value in keys.items()
-        if key not in ("url", "partition_rows") and was[table].get(key) != value
-    ]
     seen = _input_facts(array)
-    found += [
-        f"the input's {key}: {run.attributes['input'][key]} in the run, {seen[key]} now"
-        for key in seen
-        if run.attributes["input"][key] != seen[key]
+    return [
+        *(
+            f"{table}.{key}: {was[table].get(key)!r} in the run, {value!r} in the job"
+            for table, keys in now.items()
+            for key, value in keys.items()
+            if key not in ("url", "partition_rows") and was[table].get(key) != value
+        ),
+        *(
+            f"the input's {key}: {run.attributes['input'][key]} in the run, {seen[key]} now"
+            for key in seen
+            if run.attributes["input"][key] != seen[key]
+        ),
+        *differences(run.attributes["environment"], environment()),
     ]
-    found += differences(run.attributes["environment"], environment())
-    if found:
-        raise JobError(
-            f"the output {public_url(run.url)} was made for something else:\n"
-            + "\n".join(f"  {line}" for line in found)
-            + "\nUndo the change, or choose another output."
-        )
 
 
 # --- the flow ---------------------------------------------------------------------------------------------------
@@ -221,7 +227,10 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
     """The whole job; everything that is already committed is skipped."""
     parts = range(len(run.partitioning))
     if not _input_unchanged(run, job) and run.committed("scan"):
-        await stages.each("check input", tasks.check_input, parts)
+        if run.record("draw", ONE) is None:
+            run.forget("scan")
+        else:
+            await stages.each("check input", tasks.check_input, parts)
         run.update_attributes(input_version=input_version(job.input.url))
     await stages.each("scan", tasks.scan, parts)
     _refuse_invalid_rows(run, job)
@@ -229,14 +238,11 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
     _refuse_few_distinct_rows(run, job)
     run.drop("partial/scan")
     await stages.one("index", tasks.index)
-    async with asyncio.TaskGroup() as together:  # neighbours do not wait for the fit
+    async with asyncio.TaskGroup() as together:
         fitted = together.create_task(stages.each("fit", tasks.fit, tasks.spaces(job)))
-        together.create_task(stages.each("neighbours", tasks.neighbours, parts))
-    await fitted
-    await stages.each("sketch", tasks.sketch, tasks.sketch_items(run))
-    async with asyncio.TaskGroup() as together:  # the grid needs the mixture draw alone
-        together.create_task(_fit_grid(run, stages))
-        together.create_task(stages.each("project", tasks.project_rows, parts))
+        found = together.create_task(stages.each("neighbours", tasks.neighbours, parts))  # does not wait for the fit
+        together.create_task(_fit_grid(run, stages, after=fitted))  # needs the mixture draw alone
+        together.create_task(_project(run, stages, after=asyncio.gather(fitted, found)))
     run.drop("neighbours")
     await stages.each("score", tasks.score, parts)
     await stages.one("select", tasks.select_candidate)
@@ -246,10 +252,17 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
         raise JobFailedError("what was committed has gone missing during the run: check the storage, then run again")
 
 
-async def _fit_grid(run: Run, stages: "_Stages") -> None:
+async def _fit_grid(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
+    await after
+    await stages.each("sketch", tasks.sketch, tasks.sketch_items(run))
     candidates = tasks.candidates(run)
     await stages.each("kmeans", tasks.kmeans, sorted({each.n_components for each in candidates}, reverse=True))
     await stages.each("candidate", tasks.candidate, sorted(candidates, key=lambda each: -each.n_components))
+
+
+async def _project(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
+    await after
+    await stages.each("project", tasks.project_rows, range(len(run.partitioning)))
 
 
 def _refuse_invalid_rows(run: Run, job: Job) -> None:
@@ -329,6 +342,8 @@ class _Stages:
                 key = (f"{stage.replace(' ', '-')}-{self._ref.run_id[:8]}", str(item), self.attempt)
                 try:
                     await self._client.submit(function, self._ref, *arguments, key=key, pure=False)
+                except tasks.EnvironmentMismatchError as error:
+                    raise JobFailedError(str(error)) from error
                 except KilledWorker as error:
                     raise JobFailedError(
                         f"{stage} {item} killed every worker that tried it, most likely for lack of memory. Give "

@@ -503,6 +503,16 @@ class Run:
         """Forget that an item was committed, so that the next run does it again."""
         self._delete([_record_key(stage, item)])
 
+    def forget(self, stage: str) -> None:
+        """Discard every item of a stage."""
+        self._delete(self.keys(f"commit/{stage}"))
+
+    def erase(self) -> None:
+        """Delete everything, the root last."""
+        self._delete(sorted(self.keys(""), key=lambda key: key == "zarr.json"))
+        self.__dict__.pop("attributes", None)
+        self.__dict__.pop("partitioning", None)
+
     def commit(
         self,
         stage: str,
@@ -588,7 +598,8 @@ class Run:
 
     def keys(self, prefix: str) -> list[str]:
         """Every object under a path."""
-        return [item["path"] for batch in obstore.list(self.objects, prefix=f"{prefix}/") for item in batch]
+        prefix = f"{prefix}/" if prefix else ""
+        return [item["path"] for batch in obstore.list(self.objects, prefix=prefix) for item in batch]
 
     def _delete(self, keys: Sequence[str]) -> None:
         for key in keys:

@@ -128,7 +128,8 @@ def test_an_output_that_holds_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_an_output_made_for_another_job_or_input_names_every_difference(tmp_path: Path) -> None:
     output = tmp_path / "output"
-    prepare_run(parse_job(job(write_input(tmp_path / "input", GOOD), output)))
+    run = prepare_run(parse_job(job(write_input(tmp_path / "input", GOOD), output)))
+    run.commit("draw", "all")
     other = write_input(tmp_path / "other", GOOD[:300].astype(np.float16))
     with pytest.raises(JobError) as error:
         prepare_run(parse_job(job(other, output, sample__seed=3, mixture__tol=0.1, deploy__n_workers=1)))
@@ -176,6 +177,8 @@ def test_invalid_rows_stop_the_job_with_their_number_and_the_first_ones(
     assert "3 of 6,000 rows hold NaN or infinite values, or only zeros; the first: 17, 1800, 5999" in done.stderr
     assert 'set input.on_invalid = "skip"' in done.stderr
     assert not list((command.output / "label").glob("c/*"))
+    command.settings["input.on_invalid"] = "skip"  # the remedy works at once, on the same output
+    command.run_to_the_end()
 
 
 def test_skipped_rows_have_label_minus_one_and_change_no_other_row(
@@ -188,6 +191,14 @@ def test_skipped_rows_have_label_minus_one_and_change_no_other_row(
     assert np.flatnonzero(np.isnan(run.array("probability")[:])).tolist() == invalid
     assert np.isnan(run.array("projection")[:][invalid]).all()
     assert not set(invalid) & set(run.array("sample/row")[:]) | set(invalid) & set(run.array("sample/mixture_row")[:])
+
+
+def test_an_input_mended_in_place_is_scanned_again(new_command: Callable[..., Command], tmp_path: Path) -> None:
+    source = write_input(tmp_path / "input", damaged_rows())
+    command = new_command(source)
+    assert command.run().returncode == 2
+    zarr.open_array(str(source), path="embeddings", mode="r+")[:] = planted_rows(6000, 4)[0]
+    command.run_to_the_end()
 
 
 def test_a_constant_input_is_refused(new_command: Callable[..., Command], tmp_path: Path) -> None:
