@@ -12,6 +12,6 @@ The flow, one stage a line (``distcluster.tasks`` has a function for each, ``dis
 """
 
 from distcluster.job import Job, JobError, load_job, parse_job
-from distcluster.store import Run
+from distcluster.run import Run
 
 __all__ = ["Job", "JobError", "Run", "load_job", "parse_job"]

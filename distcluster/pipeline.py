@@ -18,17 +18,8 @@ from distcluster.deploy import SchedulerLostError, connect
 from distcluster.environment import differences, environment
 from distcluster.job import RESERVED, Job, JobError
 from distcluster.plan import choose_partitioning, make_plan
-from distcluster.store import (
-    FORMAT_VERSION,
-    CorruptError,
-    Run,
-    absolute_url,
-    input_version,
-    open_input,
-    public_url,
-    refuse_nested,
-    require_file,
-)
+from distcluster.run import FORMAT_VERSION, CorruptError, Run
+from distcluster.store import absolute_url, input_version, open_input, public_url, refuse_nested, require_file
 from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, RunRef, is_finished
 
 log = logging.getLogger("distcluster")

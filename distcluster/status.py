@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from distcluster.job import JobError
-from distcluster.store import Run, public_url
+from distcluster.run import Run
+from distcluster.store import public_url
 from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, candidates, is_finished, job_of, sketch_items, spaces
 
 

@@ -8,7 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from distcluster.store import Run, public_url, read_lines
+from distcluster.run import Run
+from distcluster.store import public_url, read_lines
 from distcluster.tasks import ONE
 
 _CLUSTERS = 10

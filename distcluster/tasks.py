@@ -35,6 +35,7 @@ from distcluster.neighbors import (
 )
 from distcluster.partition import RowRange, tree_sum
 from distcluster.projection import curve_parameters, fit_anchors, project, transform_epochs
+from distcluster.run import ArraySpec, CorruptError, Run
 from distcluster.sample import (
     draw_bound,
     draw_priority,
@@ -43,14 +44,7 @@ from distcluster.sample import (
     select_draws,
 )
 from distcluster.selection import Criteria, grid, information_criteria, select, table_columns
-from distcluster.store import (
-    ArraySpec,
-    CorruptError,
-    InputChangedError,
-    Run,
-    checksum,
-    open_input,
-)
+from distcluster.store import InputChangedError, checksum, open_input
 
 Float32 = npt.NDArray[np.float32]
 P = ParamSpec("P")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
-from distcluster.store import Run
+from distcluster.run import Run
 
 BLOCK_ROWS = 512
 N_ROWS = 8 * 4 * BLOCK_ROWS - 100  # eight partitions of four blocks, the last block short
@@ -43,6 +43,15 @@ def write_input(path: Path, rows: np.ndarray, **options: Any) -> Path:
     return path
 
 
+# Some machines export a kernel family for OpenBLAS, users do not: identity is tested with and without.
+OTHER_KERNELS: dict[str, str | None] = {"OPENBLAS_CORETYPE": None if "OPENBLAS_CORETYPE" in os.environ else "Haswell"}
+
+
+def changed_environment(changes: dict[str, str | None]) -> dict[str, str]:
+    """The environment of this process with some variables set, or taken out where the value is None."""
+    return {key: value for key, value in (dict(os.environ) | changes).items() if value is not None}
+
+
 @dataclass
 class Command:
     """A job file and the command line on it."""
@@ -51,7 +60,7 @@ class Command:
     source: Path
     output: Path
     settings: dict[str, Any] = field(default_factory=dict)
-    environ: dict[str, str] = field(default_factory=dict)
+    environ: dict[str, str | None] = field(default_factory=dict)
 
     def argv(self, *arguments: str) -> list[str]:
         """The command, its job file freshly written."""
@@ -62,8 +71,8 @@ class Command:
         return [sys.executable, "-m", "distcluster", "run", str(job), *arguments]
 
     def process_environment(self) -> dict[str, str]:
-        """The environment of this process, without the kernel family that a developer's machine may export."""
-        return {key: value for key, value in os.environ.items() if key != "OPENBLAS_CORETYPE"} | self.environ
+        """The environment of this process with the command's changes."""
+        return changed_environment(self.environ)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run it, however it ends."""
@@ -122,7 +131,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]
 def new_command(planted: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Command]:
     """Make a command with a fresh output on the planted input."""
 
-    def make(source: Path | None = None, environ: dict[str, str] | None = None, **settings: Any) -> Command:
+    def make(source: Path | None = None, environ: dict[str, str | None] | None = None, **settings: Any) -> Command:
         directory = tmp_path_factory.mktemp("run")
         changed = {key.replace("__", "."): value for key, value in settings.items()}
         return Command(directory, source or planted[0], directory / "output", SMALL | changed, environ or {})
@@ -145,14 +154,15 @@ def unequal(a: Run, b: Run) -> list[str]:
 
 @contextmanager
 def dask_cluster(
-    directory: Path, n_workers: int, n_threads: int = 1
+    directory: Path, n_workers: int, n_threads: int = 1, environ: dict[str, str | None] | None = None
 ) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A scheduler and workers as processes of their own: the address, and the workers."""
     scheduler_file = directory / "scheduler.json"
     scheduler = [sys.executable, "-m", "dask", "scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
     worker = [sys.executable, "-m", "dask", "worker", "--nthreads", str(n_threads), "--no-dashboard"]
     where = ["--scheduler-file", str(scheduler_file)]
-    silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    silence: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    silence["env"] = changed_environment(environ or {})
     processes = [subprocess.Popen([*scheduler, "--host", "127.0.0.1", *where], **silence)]
     try:
         deadline = time.monotonic() + 60

@@ -12,7 +12,7 @@ from conftest import Command, planted_rows, write_input
 
 from distcluster.job import JobError, load_job, parse_job
 from distcluster.pipeline import prepare_run
-from distcluster.store import Run
+from distcluster.run import Run
 
 GOOD = planted_rows(400, 4)[0]
 

@@ -11,8 +11,8 @@ from sklearn.mixture import GaussianMixture
 
 from distcluster.job import MixtureTable
 from distcluster.mixture import Mixture, block_sums, fit_candidate, initial_labels, natural_parameters
+from distcluster.run import Run
 from distcluster.selection import Criteria, grid, information_criteria, select
-from distcluster.store import Run
 from distcluster.tasks import chosen_mixture
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Command, dask_cluster, unequal
 
-from distcluster.store import Run
+from distcluster.run import Run
 
 KILLS = (
     ("scan", 1), ("scan", 32), ("draw", 1), ("index", 1), ("neighbours", 1), ("fit", 1), ("fit", 2), ("neighbours", 32),

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distcluster.job import JobError, SampleTable
+from distcluster.run import Run
 from distcluster.sample import draw_bound, draw_priority, draw_sizes, invalid_rows, select_draws
-from distcluster.store import Run
 
 
 def permutation(seed: int, n_rows: int) -> np.ndarray:

@@ -18,7 +18,8 @@ from obstore.store import S3Store
 
 from distcluster.job import parse_job
 from distcluster.pipeline import prepare_run
-from distcluster.store import CorruptError, Run, checksum, open_input, read_lines
+from distcluster.run import CorruptError, Run
+from distcluster.store import checksum, open_input, read_lines
 
 ROWS = planted_rows(400, 4)[0]
 
