@@ -181,7 +181,7 @@ class ProgressReporter:
             return
         amount, unit = self._left[stage]
         self._console.print(
-            f"{stage:<12} {amount:>12,} {unit:<5} {seconds:>8.1f} s {amount / seconds:>12,.0f} {unit}/s",
+            f"{stage:<12} {amount:>12,} {unit:<5} {seconds:>8.1f} s {_rate(amount / seconds, unit):>18}",
             highlight=False,
         )
 
@@ -192,8 +192,14 @@ class _Amount(ProgressColumn):
     def render(self, task: Task) -> Text:
         unit = task.fields["unit"]
         speed = task.finished_speed or task.speed
-        rate = f"{speed:,.0f} {unit}/s" if speed else ""
+        rate = _rate(speed, unit) if speed else ""
         return Text(f"{int(task.completed):,}/{int(task.total or 0):,} {unit}  {rate}")
+
+
+def _rate(per_second: float, unit: str) -> str:
+    if per_second < 1.0:
+        return f"{1.0 / per_second:,.1f} s/{unit.removesuffix('s')}"
+    return f"{per_second:,.0f} {unit}/s"
 
 
 def _with_scheduler(job: Job, address: str) -> Job:

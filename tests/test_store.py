@@ -159,7 +159,7 @@ def test_piped_output_is_plain_text_with_the_dashboard_first(new_command: Callab
     done = new_command(mixture__n_components=[2, 8]).run()
     assert re.search(r"[\x00-\x08\x0b-\x1f]", done.stdout) is None
     assert done.stdout.startswith("Dashboard: http://127.0.0.1:")
-    stages = [line.split()[0] for line in done.stdout.splitlines() if re.search(r"(rows|tasks)/s$", line)]
+    stages = [line.split()[0] for line in done.stdout.splitlines() if re.search(r"(/s|s/task)$", line)]
     assert stages[:3] == ["scan", "draw", "index"]
     assert stages[-3:] == ["select", "assign", "cluster"]
     assert SMALL["deploy.n_workers"] == 2
