@@ -216,7 +216,12 @@ def parse_job(tables: dict[str, Any], name: str = "the job") -> Job:
         # Through JSON: in strict mode "5" is no integer, while an array may still become a tuple.
         return Job.model_validate_json(json.dumps(tables, default=str), strict=True)
     except ValidationError as error:
-        lines = list(dict.fromkeys(_explain(detail) for detail in error.errors()))
+        # A union reports a finding for each of its members: one line for all of them.
+        found: dict[str, list[str]] = {}
+        for detail in error.errors():
+            field, message = _explain(detail)
+            found.setdefault(field, []).append(message)
+        lines = [f"{field}: {'; or: '.join(dict.fromkeys(messages))}" for field, messages in found.items()]
         raise JobError(f"{name}:\n" + "\n".join(f"  {line}" for line in lines)) from error
 
 
@@ -235,23 +240,21 @@ def _override(tables: dict[str, Any], override: str) -> None:
     section[field] = value
 
 
-def _explain(detail: Any) -> str:
-    """One line for one of pydantic's findings."""
+def _explain(detail: Any) -> tuple[str, str]:
+    """One of pydantic's findings: the table or key, and what is wrong with it."""
     location = [part for part in detail["loc"] if isinstance(part, str)]
     if detail["type"] == "extra_forbidden":
         *table, key = location
         known = _fields(table)
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        where = f"[{table[0]}] has no key" if table else "there is no table"
-        return f"{where} {key!r}; did you mean {nearest[0]!r}? Known: {', '.join(known)}"
-    # A union reports one finding per member, with the member's name as a last part of the location.
-    field = ".".join(location[:2])
+        kind = "key" if table else "table"
+        return ".".join(location), f"no such {kind}; did you mean {nearest[0]!r}? Known: {', '.join(known)}"
     if detail["type"] == "missing":
-        return f"{field} is required"
+        return ".".join(location), "required, and not there"
+    # A union adds the name of its member, a list its position.
     message = detail["msg"].removeprefix("Value error, ")
-    if isinstance(detail["input"], dict | list) and len(location) < 2:
-        return f"[{field}] {message}"
-    return f"{field}: {message}, got {detail['input']!r}"
+    given = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"
+    return ".".join(location[:2]) or "job", f"{message}{given}"
 
 
 def _fields(table: Iterable[str]) -> list[str]:

@@ -205,9 +205,8 @@ def require_file(url: str, field: str) -> None:
     ------
     JobError
     """
-    store, name = _file_store(url)
     try:
-        obstore.head(store, name)
+        obstore.head(*_file_store(url))
     except (FileNotFoundError, BaseError) as error:
         raise JobError(f"{field}: there is no file at {public_url(url)}.") from error
 
@@ -222,7 +221,7 @@ def _file_store(url: str) -> tuple[Any, str]:
     directory, _, name = absolute_url(url).rpartition("/")
     path = local_path(directory or "/")
     if path is not None and not path.is_dir():
-        raise JobError(f"there is no directory {path}.")
+        raise FileNotFoundError(path)
     return object_store(directory or "/"), name
 
 

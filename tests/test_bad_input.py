@@ -59,10 +59,14 @@ def test_a_wrong_input_is_refused_and_nothing_is_written(name: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mixture__n_component": 3}, "[mixture] has no key 'n_component'; did you mean 'n_components'?"),
-        ({"mixtures__n_components": [3]}, "there is no table 'mixtures'; did you mean 'mixture'?"),
+        ({"mixture__n_component": 3}, "mixture.n_component: no such key; did you mean 'n_components'?"),
+        ({"mixtures__n_components": [3]}, "mixtures: no such table; did you mean 'mixture'?"),
         ({"sample__seed": "zero"}, "sample.seed: Input should be a valid integer, got 'zero'"),
         ({"sample__rows": 0}, "sample.rows"),
+        (
+            {"sample__rows": "many"},
+            "Input should be 'auto', got 'many'; or: Input should be a valid integer, got 'many'",
+        ),
         ({"mixture__covariance_type": ["full", "round"]}, "mixture.covariance_type"),
         ({"mixture__n_components": [4, 4]}, "4 given more than once"),
         ({"assign__partition_rows": 50_000}, "must be block_rows (16,384) times"),
@@ -155,8 +159,9 @@ def test_an_output_of_another_format_version_is_refused(tmp_path: Path) -> None:
 
 def test_missing_items_are_refused(tmp_path: Path) -> None:
     source = write_input(tmp_path / "input", GOOD)
-    with pytest.raises(JobError, match=r"report\.items: there is no file"):
-        prepare_run(parse_job(job(source, tmp_path / "output", report__items=str(tmp_path / "items.txt"))))
+    for name in ("items.txt", "nowhere/items.txt"):
+        with pytest.raises(JobError, match=r"report\.items: there is no file"):
+            prepare_run(parse_job(job(source, tmp_path / "output", report__items=str(tmp_path / name))))
 
 
 def damaged_rows() -> np.ndarray:
