@@ -13,8 +13,8 @@ from conftest import Command, dask_cluster, unequal
 from distcluster.run import Run
 
 KILLS = (
-    ("scan", 1), ("scan", 32), ("draw", 1), ("index", 1), ("neighbours", 1), ("fit", 1), ("fit", 2), ("neighbours", 32),
-    ("sketch", 1), ("sketch", 3), ("kmeans", 1), ("project", 1), ("kmeans", 9), ("candidate", 1), ("project", 32),
+    ("scan", 1), ("scan", 32), ("draw", 1), ("index", 1), ("neighbours", 1), ("neighbours", 32), ("fit", 1), ("fit", 2),
+    ("sketch", 1), ("project", 1), ("sketch", 3), ("kmeans", 1), ("kmeans", 9), ("candidate", 1), ("project", 32),
     ("candidate", 36), ("score", 1), ("score", 32), ("select", 1), ("assign", 1), ("assign", 32),
 )  # fmt: skip
 """Kill the client as soon as this many items of a stage are committed: in the middle, and between two stages."""
@@ -59,15 +59,18 @@ def test_a_run_killed_at_every_stage_resumes_to_the_same_bytes(
     reference: Run, new_command: Callable[..., Command]
 ) -> None:
     command = new_command()
-    kills, seen = 0, {}
+    killed_in: list[str] = []
+    seen: dict[str, str] = {}
     for stage, items in KILLS:
         if count(command, stage) >= items:  # the last kill came too late to stop this one
             continue
-        kills += kill_at(command, stage, items)
+        if kill_at(command, stage, items):
+            killed_in.append(stage)
         now = committed(command)
         assert {name: now.get(name) for name in seen} == seen, "committed work was done again"
         seen = now
-    assert kills >= len(KILLS) - 5
+    # Stages overlap, so a kill in one can come too late for the next; most must have been cut, or nothing is shown.
+    assert len(set(killed_in)) >= 8, killed_in
     run = command.run_to_the_end()
     final = committed(command)
     assert {name: final.get(name) for name in seen} == seen, "committed work was done again"
