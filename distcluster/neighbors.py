@@ -1,6 +1,8 @@
 """The index over the sample, and the k nearest sample rows of any row."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import faiss
 import numba
@@ -10,10 +12,43 @@ import numpy.typing as npt
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
+_EXACT_ROWS = 1_000  # up to here, comparing with every sample row is as fast as any graph
 _LINKS = 32  # links a vertex has in faiss's graph, "M" of Malkov & Yashunin 2016
-_BUILD_CANDIDATES = 100  # efConstruction
-_SEARCH_CANDIDATES = 96  # efSearch
-_SPARE = 8  # candidates beyond k that the exact distances may promote
+_BUILD_CANDIDATES = 40  # efConstruction; 100 takes twice the time for the same recall of the search
+_SEARCH_CANDIDATES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # efSearch, the smallest that will do
+_SPARE = 5  # candidates beyond k, at least, that the exact distances may promote
+_RECALL = 0.96  # to be reached on the probes, so that other rows have 0.95
+BEYOND_LIMIT = 0.001
+"""Share of rows that lie beyond ``support_limit`` when the sample represents them."""
+_PROBES = 1_000  # rows that the recall is measured on: a standard error of 0.003 or less
+
+Kind = Literal["exact", "8-bit graph", "32-bit graph"]
+_GRAPHS: dict[Kind, Callable[[int], Any]] = {
+    "8-bit graph": lambda dimensions: faiss.IndexHNSWSQ(
+        dimensions, cast(Any, faiss.ScalarQuantizer.QT_8bit_uniform), _LINKS
+    ),
+    "32-bit graph": lambda dimensions: faiss.IndexHNSWFlat(dimensions, _LINKS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFacts:
+    """How a sample is searched, and how well."""
+
+    kind: Kind
+    search_candidates: int
+    """faiss's efSearch; for "exact" the number of sample rows."""
+    recall: float
+    """Share of the k nearest sample rows that the search finds, over probe rows outside the sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourIndex:
+    """An opened index: the prepared sample (S, D), and for graphs faiss's index over it."""
+
+    facts: IndexFacts
+    sample: Float32
+    graph: Any
 
 
 @numba.njit(cache=True, nogil=True)
@@ -48,33 +83,60 @@ def prepare(rows: Float32, metric: str) -> Float32:
     return normalise(rows) if metric == "cosine" else rows
 
 
-def build_index(sample: Float32) -> npt.NDArray[np.uint8]:
-    """A navigable-small-world graph (HNSW) over the prepared sample, as faiss's bytes.
+def build_index(sample: Float32, probes: Float32, k: int, metric: str) -> tuple[npt.NDArray[np.uint8], IndexFacts]:
+    """An index over the prepared sample that finds 96 % of the k nearest rows of a probe, and how it is searched.
 
-    Built in one thread: insertions depend on their order. faiss draws the levels from a fixed seed.
+    Small samples are compared row by row. Larger ones get a navigable-small-world graph (HNSW) over vectors of 8-bit
+    codes; where those are too coarse (outliers stretch their range), over the vectors themselves; where that falls
+    short too, rows are compared with all. Built in one thread: insertions depend on their order. faiss draws the
+    levels from a fixed seed.
 
     Parameters
     ----------
-    sample : (S, D) float32
+    sample : (S, D) float32, prepared, distinct rows
+    probes : (n, D) float32
+        Prepared rows outside the sample, at most 1,000 of which are used: a graph finds the neighbours of its own
+        rows more easily.
+    k : int
+    metric : "cosine" or "euclidean"
 
     Returns
     -------
-    (bytes,) uint8
+    data : (bytes,) uint8
+        faiss's bytes; empty for an exact search.
+    facts : IndexFacts
     """
-    index: Any = faiss.IndexHNSWFlat(sample.shape[1], _LINKS)
-    index.hnsw.efConstruction = _BUILD_CANDIDATES
-    index.add(sample)
-    return np.asarray(faiss.serialize_index(index))
+    exact = IndexFacts("exact", len(sample), 1.0)
+    if len(sample) <= _EXACT_ROWS:
+        return np.empty(0, np.uint8), exact
+    probes = np.ascontiguousarray(probes[:: -(-len(probes) // _PROBES)])
+    truth, _ = nearest(NeighbourIndex(exact, sample, None), probes, k, metric)
+    for kind, make in _GRAPHS.items():
+        graph = make(sample.shape[1])
+        graph.hnsw.efConstruction = _BUILD_CANDIDATES
+        graph.train(sample)
+        graph.add(sample)
+        for candidates in _SEARCH_CANDIDATES:
+            facts = IndexFacts(kind, candidates, 0.0)
+            found, _ = nearest(_with_candidates(facts, sample, graph), probes, k, metric)
+            recall = float((found[:, :, None] == truth[:, None, :]).sum() / truth.size)
+            if recall >= _RECALL:
+                return np.asarray(faiss.serialize_index(graph)), IndexFacts(kind, candidates, recall)
+    return np.empty(0, np.uint8), exact
 
 
-def open_index(data: npt.NDArray[np.uint8]) -> Any:
-    """The faiss index of ``build_index``'s bytes."""
-    index: Any = faiss.deserialize_index(data)
-    index.hnsw.efSearch = _SEARCH_CANDIDATES
-    return index
+def open_index(data: npt.NDArray[np.uint8], facts: IndexFacts, sample: Float32) -> NeighbourIndex:
+    """The index of ``build_index``, over the same sample."""
+    return _with_candidates(facts, sample, faiss.deserialize_index(data) if len(data) else None)
 
 
-def nearest(index: Any, sample: Float32, rows: Float32, k: int, metric: str) -> tuple[Int32, Float32]:
+def _with_candidates(facts: IndexFacts, sample: Float32, graph: Any) -> NeighbourIndex:
+    if graph is not None:
+        graph.hnsw.efSearch = facts.search_candidates
+    return NeighbourIndex(facts, sample, graph)
+
+
+def nearest(index: NeighbourIndex, rows: Float32, k: int, metric: str) -> tuple[Int32, Float32]:
     """The k nearest sample rows of each row that are not equal to it.
 
     The graph proposes, exact distances decide: a row's answer depends on the row and the index alone. Sample rows
@@ -83,8 +145,7 @@ def nearest(index: Any, sample: Float32, rows: Float32, k: int, metric: str) -> 
 
     Parameters
     ----------
-    index : faiss index of ``open_index``
-    sample : (S, D) float32, prepared, distinct rows, S > k
+    index : NeighbourIndex over S > k rows
     rows : (n, D) float32, prepared
     k : int
     metric : "cosine" (1 - cos) or "euclidean"
@@ -95,39 +156,55 @@ def nearest(index: Any, sample: Float32, rows: Float32, k: int, metric: str) -> 
         Rows of the sample, by ascending distance, then row.
     distance : (n, k) float32
     """
-    _, candidates = index.search(rows, min(k + _SPARE, len(sample)))
-    cosine = metric == "cosine"
+    sample, cosine = index.sample, metric == "cosine"
+    every = np.arange(len(sample))[None]
+    candidates = every
+    if index.graph is not None:
+        width = max(k + _SPARE, index.facts.search_candidates // 2)
+        _, candidates = index.graph.search(rows, min(width, len(sample)))
     found, distance = _rank(candidates, sample, rows, k, cosine)
     # A graph search can get stuck among tight clusters and return too few: those rows are compared with all.
     short = np.flatnonzero(found[:, -1] < 0)
     if len(short):
-        every = np.broadcast_to(np.arange(len(sample)), (len(short), len(sample)))
-        found[short], distance[short] = _rank(np.ascontiguousarray(every), sample, rows[short], k, cosine)
+        found[short], distance[short] = _rank(every, sample, rows[short], k, cosine)
     return found, distance
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _squared_distance(a: Float32, b: Float32) -> np.float32:
-    total = np.float32(0.0)
-    for j in range(a.shape[0]):
-        difference = a[j] - b[j]
-        total += difference * difference
-    return total
+@numba.njit(cache=True, nogil=True)
+def pairwise_sum(terms: Float32, n: int) -> np.float32:
+    """The sum of the first n terms, which are overwritten: halves added to halves, a loop that has vectors.
+
+    The order is fixed and no operation is fused: a compiler that may reorder a sum gave other bits to a kernel that
+    was just compiled and to the same kernel read from numba's cache.
+    """
+    half = 1
+    while 2 * half < n:
+        half *= 2
+    while half >= 1:
+        for j in range(min(half, max(0, n - half))):
+            terms[j] += terms[j + half]
+        half //= 2
+    return np.float32(terms[0])
 
 
 @numba.njit(cache=True, nogil=True)
 def _rank(
     candidates: npt.NDArray[np.int64], sample: Float32, rows: Float32, k: int, cosine: bool
 ) -> tuple[Int32, Float32]:
-    n, width = candidates.shape
+    """Of each row's candidates (n, width), or of all rows' (1, width), the k nearest that are not equal to it."""
+    n, width = len(rows), candidates.shape[1]
     index = np.full((n, k), -1, np.int32)
     distance = np.full((n, k), np.inf, np.float32)
+    squares = np.empty(rows.shape[1], np.float32)
     for i in range(n):
         for c in range(width):
-            row = candidates[i, c]
+            row = candidates[i if len(candidates) > 1 else 0, c]
             if row < 0:
                 continue
-            square = _squared_distance(sample[row], rows[i])
+            for j in range(rows.shape[1]):
+                difference = sample[row, j] - rows[i, j]
+                squares[j] = difference * difference
+            square = pairwise_sum(squares, rows.shape[1])
             if square == 0.0:
                 continue
             value = np.float32(0.5) * square if cosine else np.float32(np.sqrt(square))
@@ -177,6 +254,19 @@ def support(index: Int32, distance: Float32, scale: Float32) -> Float32:
     (n,) float32
     """
     return np.asarray(distance[:, 0] / scale[index[:, 0]], np.float32)
+
+
+def support_limit(index: Int32, distance: Float32, scale: Float32) -> float:
+    """The support that one in a thousand of the sample's own rows exceeds: other rows should not do so more often.
+
+    Parameters
+    ----------
+    index, distance : (S, k) int32, float32
+        ``nearest`` of the sample in itself.
+    scale : (S,) float32
+        ``local_scale`` of the same.
+    """
+    return float(np.quantile(support(index, distance, scale), 1.0 - BEYOND_LIMIT, method="higher"))
 
 
 def distinct_rows(sample: Float32) -> npt.NDArray[np.int64]:

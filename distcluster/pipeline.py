@@ -230,14 +230,18 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
     run.drop("partial/scan")
     await stages.one("index", tasks.index)
     async with asyncio.TaskGroup() as together:
-        fitted = together.create_task(stages.each("fit", tasks.fit, tasks.spaces(job)))
-        found = together.create_task(stages.each("neighbours", tasks.neighbours, parts))  # does not wait for the fit
-        together.create_task(_fit_grid(run, stages, after=fitted))  # needs the mixture draw alone
-        together.create_task(_project(run, stages, after=asyncio.gather(fitted, found)))
+        # Workers take tasks in this order; the neighbours do not wait for the fit, nor the grid for the views.
+        fitted = together.create_task(stages.one("fit", tasks.fit))
+        found = together.create_task(stages.each("neighbours", tasks.neighbours, parts))
+        viewed = together.create_task(stages.each("view", tasks.view, tasks.views(job)))
+        together.create_task(_fit_grid(run, stages, after=fitted))
+        together.create_task(_project(run, stages, after=asyncio.gather(fitted, found, viewed)))
     run.drop("neighbours")
     await stages.each("score", tasks.score, parts)
     await stages.one("select", tasks.select_candidate)
-    await stages.each("assign", tasks.assign, parts)
+    async with asyncio.TaskGroup() as together:
+        together.create_task(stages.one("quality", tasks.quality))
+        together.create_task(stages.each("assign", tasks.assign, parts))
     await stages.one("cluster", tasks.cluster)
     if not is_finished(run):
         raise JobFailedError("what was committed has gone missing during the run: check the storage, then run again")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from distcluster.job import JobError
 from distcluster.run import Run
 from distcluster.store import public_url
-from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, candidates, is_finished, job_of, sketch_items, spaces
+from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, candidates, is_finished, job_of, sketch_items, views
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ def read_status(url: str) -> Status:
 def _total(run: Run, stage: str) -> int | None:
     if stage in PARTITION_STAGES:
         return len(run.partitioning)
-    if stage == "fit":
-        return len(spaces(job_of(run)))
+    if stage == "view":
+        return len(views(job_of(run)))
     if stage in ("sketch", "kmeans", "candidate"):
         if run.record("draw", ONE) is None:
             return None

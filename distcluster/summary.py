@@ -1,6 +1,7 @@
 """What a finished run says, as text: the verdict, the clusters, where everything lies."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -8,13 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from distcluster.neighbors import BEYOND_LIMIT
 from distcluster.run import Run
 from distcluster.store import public_url, read_lines
 from distcluster.tasks import ONE
 
 _CLUSTERS = 10
 _ITEMS = 3
-_OUTSIDE = 0.05  # share of rows outside the sample's support that deserves a warning
+_OUTSIDE = 3.0  # times as many rows beyond the sample's support as there should be deserve a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Summary:
         The largest ten, by size.
     sizes : tuple of int
         The smallest, the median and the largest cluster, rows.
+    quality : str
+        How far the projection can be trusted, a sentence with its figures.
     warnings : list of str
         What a reader must know before using the labels.
     url : str
@@ -52,6 +56,7 @@ class Summary:
     n_clusters: int
     clusters: list[Cluster]
     sizes: tuple[int, int, int]
+    quality: str
     warnings: list[str]
     url: str
 
@@ -88,12 +93,28 @@ def summarise(run: Run, items: str | None) -> Summary:
         n_clusters=len(filled),
         clusters=clusters,
         sizes=(int(filled[0]), int(filled[len(filled) // 2]), int(filled[-1])),
+        quality=_quality(run, select["facts"], draw["facts"], cluster["facts"]),
         warnings=_warnings(run, select["facts"], draw["facts"], cluster["facts"]),
         url=public_url(run.url),
     )
 
 
-def _warnings(run: Run, select: dict[str, int], draw: dict[str, int], cluster: dict[str, int]) -> list[str]:
+def _quality(run: Run, select: dict[str, Any], draw: dict[str, int], cluster: dict[str, int]) -> str:
+    search, measured = ((run.record(stage, ONE) or {})["facts"] for stage in ("index", "quality"))
+    search = search["search"]
+    how = "an exact search" if search["kind"] == "exact" else f"the {search['kind']}"
+    trust = measured["trustworthiness"]
+    return (
+        f"Projection: {how} finds {search['recall']:.1%} of a row's nearest sample rows; "
+        + (f"trustworthiness {trust:.3f} on rows that it was not fitted on; " if trust is not None else "")
+        + f"mean log density {measured['sample_log_density']:.2f} nats for sample rows, "
+        f"{select['log_likelihood'] / select['n_judging']:.2f} for others; "
+        f"{cluster['n_outside_support'] / draw['n_valid']:.2%} of the rows lie beyond the sample's support "
+        f"({BEYOND_LIMIT:.1%} expected)."
+    )
+
+
+def _warnings(run: Run, select: dict[str, Any], draw: dict[str, int], cluster: dict[str, int]) -> list[str]:
     found = []
     skipped = run.partitioning.n_rows - draw["n_valid"]
     if skipped:
@@ -103,11 +124,13 @@ def _warnings(run: Run, select: dict[str, int], draw: dict[str, int], cluster: d
             "No row was left outside both draws: the candidates were judged on the rows that they were fitted on, so "
             "their figures flatter. Lower sample.rows or sample.mixture_rows."
         )
-    share = cluster["n_outside_support"] / draw["n_valid"]
-    if share > _OUTSIDE:
+    limit = (run.record("index", ONE) or {})["facts"]["support_limit"]
+    expected = BEYOND_LIMIT * draw["n_valid"]
+    if cluster["n_outside_support"] > _OUTSIDE * expected:
         found.append(
-            f"{share:.0%} of the rows lie outside the sample's support (array `support` above 1): the sample hardly "
-            f"represents them. Raise sample.rows, now {draw['sample']:,}."
+            f"{cluster['n_outside_support']:,} rows lie beyond the sample's support (array `support` above "
+            f"{limit:.2f}), where about {expected:.0f} were to be expected: the sample misses what they are, and their "
+            f"coordinates say little. Raise sample.rows, now {draw['sample']:,}."
         )
     return found
 
@@ -134,6 +157,7 @@ def render(summary: Summary) -> RenderableType:
         ),
         Text(),
         table,
+        Text(summary.quality),
         Text(),
         *(Text(f"Warning: {warning}") for warning in summary.warnings),
         Text(

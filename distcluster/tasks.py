@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.manifold import trustworthiness
 from sklearn.metrics import silhouette_score
 
 from distcluster.assign import assign_rows, merge_nearest, nearest_to_means
@@ -25,6 +26,8 @@ from distcluster.mixture import (
     natural_parameters,
 )
 from distcluster.neighbors import (
+    IndexFacts,
+    NeighbourIndex,
     build_index,
     distinct_rows,
     local_scale,
@@ -32,9 +35,10 @@ from distcluster.neighbors import (
     open_index,
     prepare,
     support,
+    support_limit,
 )
 from distcluster.partition import RowRange, tree_sum
-from distcluster.projection import curve_parameters, fit_anchors, project, transform_epochs
+from distcluster.projection import curve_parameters, fit_anchors, project, repulsion_field
 from distcluster.run import ArraySpec, CorruptError, Run
 from distcluster.sample import (
     draw_bound,
@@ -57,11 +61,13 @@ EXEMPLARS = 10
 
 PARTITION_STAGES = ("scan", "neighbours", "project", "score", "assign")
 STAGES = (
-    "scan", "draw", "index", "fit", "neighbours", "sketch", "project", "kmeans", "candidate", "score", "select",
-    "assign", "cluster",
+    "scan", "draw", "index", "fit", "neighbours", "view", "sketch", "project", "kmeans", "candidate", "score", "select",
+    "quality", "assign", "cluster",
 )  # fmt: skip
 """In the order of the flow; "cluster" is the last, and a run that has it is finished."""
 
+_TRUST_ROWS = 2_048  # of the mixture draw: trustworthiness costs the square
+_DENSITY_ROWS = 8_192  # of the sample: a standard error of about 0.02 nats
 _SILHOUETTE_ROWS = 4096  # of the mixture draw: silhouettes cost the square, and only illustrate
 
 
@@ -256,30 +262,51 @@ def index(run: Run) -> None:
     """Build the neighbour index, and find the sample's own neighbours for UMAP."""
     job = job_of(run)
     k, metric = job.projection.n_neighbors, job.projection.metric
-    sample = _model(run, "draw")["model/sample"]
-    data = build_index(sample)
-    found, distance = nearest(open_index(data), sample, sample, k, metric)
+    draws = _model(run, "draw")
+    sample = draws["model/sample"]
+    data, facts = build_index(sample, draws["partial/draw"], k, metric)
+    found, distance = nearest(open_index(data, facts, sample), sample, k, metric)
+    scale = local_scale(distance)
     run.commit(
         "index",
         ONE,
-        {"mean_distance": float(distance.mean(dtype=np.float64))},
+        {
+            "mean_distance": float(distance.mean(dtype=np.float64)),
+            "support_limit": support_limit(found, distance, scale),
+            "search": asdict(facts),
+        },
         models={
             "model/index": data,
             "model/sample_neighbours/index": found,
             "model/sample_neighbours/distance": distance,
-            "model/sample_scale": local_scale(distance),
+            "model/sample_scale": scale,
         },
     )
 
 
+def views(job: Job) -> dict[str, int]:
+    """The projections for looking, name to dimensions."""
+    return {f"view_{d}d": d for d in job.projection.views}
+
+
 def spaces(job: Job) -> dict[str, int]:
     """The projections of a job, name to dimensions: the one that is clustered, then the views."""
-    return {"projection": job.projection.n_components} | {f"view_{d}d": d for d in job.projection.views}
+    return {"projection": job.projection.n_components} | views(job)
 
 
 @_task
-def fit(run: Run, space: str) -> None:
-    """Fit UMAP on the sample, for one space."""
+def fit(run: Run) -> None:
+    """Fit UMAP on the sample, for the space that is clustered."""
+    _fit(run, "fit", "projection")
+
+
+@_task
+def view(run: Run, space: str) -> None:
+    """Fit UMAP on the sample, for a view."""
+    _fit(run, "view", space)
+
+
+def _fit(run: Run, stage: str, space: str) -> None:
     job = job_of(run)
     table = job.projection
     neighbours = _model(run, "index")
@@ -294,11 +321,17 @@ def fit(run: Run, space: str) -> None:
         seed=job.sample.seed,
     )
     a, b = curve_parameters(table.min_dist)
-    run.commit("fit", space, {"a": a, "b": b}, models={_anchors(space): anchors})
+    run.commit(
+        stage,
+        ONE if stage == "fit" else space,
+        {"a": a, "b": b},
+        models={_of_space("anchors", space): anchors, _of_space("field", space): repulsion_field(anchors)},
+    )
 
 
-def _anchors(space: str) -> str:
-    return "model/anchors" if space == "projection" else space.replace("view", "model/anchors")
+def _of_space(name: str, space: str) -> str:
+    """Path of a model's array: plain for the space that is clustered, with ``_2d`` or ``_3d`` for a view."""
+    return f"model/{name}{space.removeprefix('projection').removeprefix('view')}"
 
 
 # --- every row --------------------------------------------------------------------------------------------------
@@ -310,12 +343,14 @@ def _nearest(run: Run, rows: Float32) -> tuple[npt.NDArray[np.int32], Float32]:
     opened = _opened_index(
         RunRef(run.url, run.attributes["run_id"]), _record(run, "index")["id"], _record(run, "draw")["id"]
     )
-    return nearest(opened, _model(run, "draw")["model/sample"], rows, table.n_neighbors, table.metric)
+    return nearest(opened, rows, table.n_neighbors, table.metric)
 
 
 @functools.lru_cache(maxsize=2)
-def _opened_index(ref: RunRef, index_id: str, _draw_id: str) -> Any:
-    return open_index(_cached(ref, "index", ONE, index_id)["model/index"])
+def _opened_index(ref: RunRef, index_id: str, draw_id: str) -> NeighbourIndex:
+    facts = IndexFacts(**_record(open_run(ref), "index")["facts"]["search"])
+    data = _cached(ref, "index", ONE, index_id)["model/index"]
+    return open_index(data, facts, _cached(ref, "draw", ONE, draw_id)["model/sample"])
 
 
 @_task
@@ -338,17 +373,16 @@ def neighbours(run: Run, index: int) -> None:
 
 
 def _project(run: Run, space: str, found: npt.NDArray[np.int32], distance: Float32) -> Float32:
-    job = job_of(run)
-    facts = _record(run, "fit", space)["facts"]
+    fitted = ("fit", ONE) if space == "projection" else ("view", space)
+    facts, models = _record(run, *fitted)["facts"], _model(run, *fitted)
     return project(
         found,
         distance,
-        _model(run, "fit", space)[_anchors(space)],
+        models[_of_space("anchors", space)],
+        models[_of_space("field", space)],
         a=facts["a"],
         b=facts["b"],
         mean_distance=_record(run, "index")["facts"]["mean_distance"],
-        n_epochs=transform_epochs(job.projection.n_epochs),
-        seed=job.sample.seed,
     )
 
 
@@ -386,7 +420,7 @@ def project_rows(run: Run, index: int) -> None:
     run.commit(
         "project",
         str(index),
-        {"n_outside_support": int((results["support"] > 1.0).sum())},
+        {"n_outside_support": int((results["support"] > _record(run, "index")["facts"]["support_limit"]).sum())},
         parts={name: (partition.start, values) for name, values in results.items()},
     )
 
@@ -520,6 +554,11 @@ def select_candidate(run: Run) -> None:
             "finding": verdict.finding,
             "reason": verdict.reason,
             "n_judging": n_rows,
+            "log_likelihood": next(
+                each.log_likelihood
+                for each in table
+                if Candidate(each.n_components, each.covariance_type) == verdict.candidate
+            ),
             "judged_by_draw": judged_by_draw(run),
         },
         models={
@@ -567,6 +606,33 @@ def chosen_mixture(run: Run) -> Mixture:
     return Mixture(
         Candidate(facts["n_components"], facts["covariance_type"]),
         *(arrays[f"model/mixture/{name}"] for name in ("weights", "means", "covariances")),
+    )
+
+
+@_task
+def quality(run: Run) -> None:
+    """How far the projection can be trusted: on rows that it was not fitted on, and on those that it was."""
+    job = job_of(run)
+    models = _model(run, "index")
+    some = slice(None, None, -(-len(models["model/sample_scale"]) // _DENSITY_ROWS))
+    of_sample = _project(
+        run,
+        "projection",
+        np.ascontiguousarray(models["model/sample_neighbours/index"][some]),
+        np.ascontiguousarray(models["model/sample_neighbours/distance"][some]),
+    )
+    points, vectors = _points(run), _model(run, "draw")["partial/draw"]
+    some = slice(None, None, -(-len(points) // _TRUST_ROWS))
+    few = min(job.projection.n_neighbors, (len(points[some]) - 1) // 2)
+    run.commit(
+        "quality",
+        ONE,
+        {
+            "trustworthiness": float(trustworthiness(vectors[some], points[some], n_neighbors=few)) if few else None,
+            "sample_log_density": float(
+                assign_rows(of_sample, chosen_mixture(run), top=1).log_density.mean(dtype=np.float64)
+            ),
+        },
     )
 
 
@@ -668,7 +734,7 @@ def new_draw_bound(job: Job, n_rows: int) -> int:
 
 def is_finished(run: Run) -> bool:
     """Whether every row has its results and every summary is there."""
-    if ONE not in run.committed("cluster"):
+    if not all(ONE in run.committed(stage) for stage in ("cluster", "quality")):
         return False
     wanted = {str(index) for index in range(len(run.partitioning))}
     return all(wanted <= run.committed(stage).keys() for stage in ("project", "assign"))

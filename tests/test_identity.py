@@ -9,8 +9,8 @@ import pytest
 from conftest import BLOCK_ROWS, OTHER_KERNELS, Command, dask_cluster, unequal
 
 from distcluster.assign import assign_rows
-from distcluster.neighbors import nearest, open_index, prepare
-from distcluster.projection import project, transform_epochs
+from distcluster.neighbors import IndexFacts, nearest, open_index, prepare
+from distcluster.projection import project
 from distcluster.run import Run
 from distcluster.store import open_input
 from distcluster.tasks import chosen_mixture, job_of
@@ -50,17 +50,18 @@ def labelled(reference: Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Project and assign any rows with the frozen model of the reference run."""
     job = job_of(reference)
     draw, models = reference.read_model("draw", "all"), reference.read_model("index", "all")
-    index, sample = open_index(models["model/index"]), draw["model/sample"]
-    anchors = reference.read_model("fit", "projection")["model/anchors"]
-    facts = reference.record("fit", "projection")["facts"]
-    mean_distance = reference.record("index", "all")["facts"]["mean_distance"]
+    search = reference.record("index", "all")["facts"]
+    index = open_index(models["model/index"], IndexFacts(**search["search"]), draw["model/sample"])
+    assert index.facts.kind == "8-bit graph"
+    fitted = reference.read_model("fit", "all")
+    curve = reference.record("fit", "all")["facts"]
 
     def label(rows: np.ndarray) -> dict[str, np.ndarray]:
         prepared = prepare(np.ascontiguousarray(rows), job.projection.metric)
-        found, distance = nearest(index, sample, prepared, job.projection.n_neighbors, job.projection.metric)
+        found, distance = nearest(index, prepared, job.projection.n_neighbors, job.projection.metric)
         projection = project(
-            found, distance, anchors, a=facts["a"], b=facts["b"], mean_distance=mean_distance,
-            n_epochs=transform_epochs(job.projection.n_epochs), seed=job.sample.seed,
+            found, distance, fitted["model/anchors"], fitted["model/field"], **curve,
+            mean_distance=search["mean_distance"],
         )  # fmt: skip
         result = assign_rows(projection, chosen_mixture(reference), job.assign.top)
         return {"projection": projection, "label": result.label, "log_density": result.log_density}

@@ -66,6 +66,16 @@ def test_the_selection_table_is_what_scikit_learn_says_of_the_judging_rows(refer
     assert icl == pytest.approx(model.bic(rows) + 2 * entropy, rel=1e-9)
 
 
+def test_sample_rows_are_as_dense_as_others(reference: Run) -> None:
+    sampled = reference.array("log_density")[:][reference.array("sample/row")[:]]
+    drawn = np.concatenate([reference.array(f"sample/{name}")[:] for name in ("row", "mixture_row")])
+    others = np.delete(reference.array("log_density")[:], drawn)
+    assert abs(sampled.mean() - others.mean()) < 0.1
+    facts = reference.record("quality", "all")["facts"]
+    assert facts["sample_log_density"] == pytest.approx(sampled.mean(), abs=1e-3)
+    assert 0.5 < facts["trustworthiness"] <= 1.0
+
+
 def test_cluster_summaries_are_those_of_the_labels(reference: Run) -> None:
     label, probability = reference.array("label")[:], reference.array("probability")[:]
     size = reference.array("cluster/size")[:]
@@ -73,6 +83,23 @@ def test_cluster_summaries_are_those_of_the_labels(reference: Run) -> None:
     for k in np.flatnonzero(size):
         assert reference.array("cluster/mean_probability")[k] == pytest.approx(probability[label == k].mean(), rel=1e-5)
     assert (label[reference.array("cluster/exemplar")[:, :3]] == np.arange(len(size))[:, None]).all()
+
+
+def test_a_rare_cluster_that_the_sample_misses_is_warned_of(
+    new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    rows, _ = planted_rows(8000, 4)
+    drawn = new_command(write_input(tmp_path / "plain", rows)).run_to_the_end().array("sample/row")[:]
+    rare = np.setdiff1d(np.arange(len(rows)), drawn)[:60]  # the draw depends on the seed and N alone
+    rows[rare] = planted_rows(60, 1, seed=1)[0] + 40.0
+    command = new_command(write_input(tmp_path / "rare", rows))
+    done = command.run()
+    assert "Warning: 6" in done.stdout, done.stdout + done.stderr
+    assert "rows lie beyond the sample's support" in done.stdout
+    assert "Raise sample.rows, now 1,500" in done.stdout
+    run = Run(str(command.output))
+    limit = run.record("index", "all")["facts"]["support_limit"]
+    assert (run.array("support")[:][rare] > limit).all()
 
 
 @pytest.mark.parametrize("what", ["noise", "one Gaussian"])
