@@ -69,6 +69,9 @@ class ProjectionTable(Table):
     """Least distance of rows in the projection; 0 keeps clusters dense, which is what a mixture wants."""
     metric: Literal["cosine", "euclidean"] = "cosine"
     """Distance between embeddings; cosine suits sentence and image models, euclidean raw features."""
+    pca: PositiveInt | None = None
+    """Principal components that neighbours are searched among; absent: all features. Fewer is faster and finds fewer of
+    the true neighbours (docs/method.md)."""
     n_epochs: PositiveInt | None = None
     """Epochs of UMAP's fit; absent: umap-learn's own choice, 500 up to 10,000 sample rows, 200 beyond."""
     views: tuple[Literal[2, 3], ...] = (2, 3)

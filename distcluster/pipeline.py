@@ -17,6 +17,7 @@ from distcluster import tasks
 from distcluster.deploy import SchedulerLostError, connect
 from distcluster.environment import differences, environment
 from distcluster.job import RESERVED, Job, JobError
+from distcluster.pca import principal_components
 from distcluster.plan import choose_partitioning, make_plan
 from distcluster.run import FORMAT_VERSION, CorruptError, Run
 from distcluster.store import absolute_url, input_version, open_input, public_url, refuse_nested, require_file
@@ -228,6 +229,8 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
     await stages.one("draw", tasks.draw)
     _refuse_few_distinct_rows(run, job)
     run.drop("partial/scan")
+    if job.projection.pca is not None:
+        await stages.driven("pca", _fit_pca)
     await stages.one("index", tasks.index)
     async with asyncio.TaskGroup() as together:
         # Workers take tasks in this order; the neighbours do not wait for the fit, nor the grid for the views.
@@ -258,6 +261,12 @@ async def _fit_grid(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
 async def _project(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
     await after
     await stages.each("project", tasks.project_rows, range(len(run.partitioning)))
+
+
+def _fit_pca(ref: RunRef) -> None:
+    table, seed = (job := tasks.job_of(tasks.open_run(ref))).projection, job.sample.seed
+    assert table.pca is not None
+    tasks.keep_pca(ref, *principal_components(ref, table.pca, seed))
 
 
 def _refuse_invalid_rows(run: Run, job: Job) -> None:
@@ -316,6 +325,21 @@ class _Stages:
     async def one(self, stage: str, function: Callable[..., None]) -> None:
         """Run a stage of a single task."""
         await self.each(stage, function, [ONE])
+
+    async def driven(self, stage: str, function: Callable[[RunRef], None]) -> None:
+        """Run a stage whose function computes Dask collections, in a thread with a client that it may block."""
+        if self._run.record(stage, ONE) is not None:
+            return
+
+        def drive() -> None:
+            with Client(self._client.scheduler.address, security=self._client.security) as client, client.as_current():
+                function(self._ref)
+
+        self._reporter.start(stage, 1, 0, "tasks")
+        started = time.perf_counter()
+        await asyncio.to_thread(drive)
+        self._reporter.advance(stage, 1)
+        self._reporter.finish(stage, time.perf_counter() - started)
 
     async def each(self, stage: str, function: Callable[..., None], items: Iterable[Any]) -> None:
         """Run a task for every item that has not been committed."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distcluster.job import Job
+from distcluster.job import Job, JobError
 from distcluster.partition import Partitioning
 from distcluster.sample import draw_sizes
 from distcluster.selection import grid
@@ -84,6 +84,11 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
     parts = choose_partitioning(job, N, D)
     sizes = draw_sizes(job.sample, N, job.projection.n_neighbors)
     S, M = sizes.sample, sizes.mixture
+    P = job.projection.pca or D
+    if job.projection.pca is not None and min(D, S) <= P:
+        raise JobError(
+            f"projection.pca = {P} must be less than the input's {D:,} features and the sample's {S:,} rows."
+        )
     k, top, d = job.projection.n_neighbors, job.assign.top, job.projection.n_components
     candidates = grid(job.mixture, M)
     components = sum(each.n_components for each in candidates)

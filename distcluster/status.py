@@ -37,13 +37,16 @@ def read_status(url: str) -> Status:
     run = Run(url)
     if run.read_attributes() is None:
         raise JobError(f"there is no run at {public_url(run.url)}.")
-    stages = [StageStatus(stage, len(run.committed(stage)), _total(run, stage)) for stage in STAGES]
+    totals = {stage: _total(run, stage) for stage in STAGES}
+    stages = [StageStatus(stage, len(run.committed(stage)), total) for stage, total in totals.items() if total != 0]
     return Status(stages, is_finished(run), run.last_error())
 
 
 def _total(run: Run, stage: str) -> int | None:
     if stage in PARTITION_STAGES:
         return len(run.partitioning)
+    if stage == "pca":
+        return int(job_of(run).projection.pca is not None)
     if stage == "view":
         return len(views(job_of(run)))
     if stage in ("sketch", "kmeans", "candidate"):

@@ -34,6 +34,7 @@ from distcluster.neighbors import (
     nearest,
     open_index,
     prepare,
+    principal,
     support,
     support_limit,
 )
@@ -61,8 +62,8 @@ EXEMPLARS = 10
 
 PARTITION_STAGES = ("scan", "neighbours", "project", "score", "assign")
 STAGES = (
-    "scan", "draw", "index", "fit", "neighbours", "view", "sketch", "project", "kmeans", "candidate", "score", "select",
-    "quality", "assign", "cluster",
+    "scan", "draw", "pca", "index", "fit", "neighbours", "view", "sketch", "project", "kmeans", "candidate", "score",
+    "select", "quality", "assign", "cluster",
 )  # fmt: skip
 """In the order of the flow; "cluster" is the last, and a run that has it is finished."""
 
@@ -257,14 +258,47 @@ def _read_valid_rows_above(run: Run, missing: int) -> tuple[npt.NDArray[np.int64
     return kept_rows, kept_vectors
 
 
+def draw_parts(ref: RunRef) -> list[tuple[int, int]]:
+    """Shapes of the parts, of a block's rows, in which both draws are read: the sample's, then the mixture draw's."""
+    run = open_run(ref)
+    size, D = run.partitioning.block_rows, run.attributes["input"]["shape"][1]
+    facts = _record(run, "draw")["facts"]
+    return [(min(size, n - i), D) for n in (facts["distinct"], facts["mixture"]) for i in range(0, n, size)]
+
+
+def read_draw_part(ref: RunRef, part: int) -> Float32:
+    """One of ``draw_parts``, prepared rows."""
+    pin_to_one_thread()  # and what follows on this worker: the decomposition's own tasks
+    run = open_run(ref)
+    size, models = run.partitioning.block_rows, _model(run, "draw")
+    starts = [(name, i) for name in ("model/sample", "partial/draw") for i in range(0, len(models[name]), size)]
+    name, start = starts[part]
+    return np.asarray(models[name][start : start + size])
+
+
+@_task
+def keep_pca(run: Run, mean: Float32, components: Float32) -> None:
+    """Publish the principal components."""
+    run.commit("pca", ONE, models={"model/pca/mean": mean, "model/pca/components": components})
+
+
+def _searched(run: Run, prepared: Float32) -> Float32:
+    """Prepared rows as the index compares them: their principal components, where the job asks for them."""
+    if job_of(run).projection.pca is None:
+        return prepared
+    models = _model(run, "pca")
+    found = principal(np.ascontiguousarray(prepared), models["model/pca/mean"], models["model/pca/components"])
+    return np.asarray(found)
+
+
 @_task
 def index(run: Run) -> None:
     """Build the neighbour index, and find the sample's own neighbours for UMAP."""
     job = job_of(run)
     k, metric = job.projection.n_neighbors, job.projection.metric
     draws = _model(run, "draw")
-    sample = draws["model/sample"]
-    data, facts = build_index(sample, draws["partial/draw"], k, metric)
+    sample = _searched(run, draws["model/sample"])
+    data, facts = build_index(sample, _searched(run, draws["partial/draw"]), k, metric)
     found, distance = nearest(open_index(data, facts, sample), sample, k, metric)
     scale = local_scale(distance)
     run.commit(
@@ -343,14 +377,15 @@ def _nearest(run: Run, rows: Float32) -> tuple[npt.NDArray[np.int32], Float32]:
     opened = _opened_index(
         RunRef(run.url, run.attributes["run_id"]), _record(run, "index")["id"], _record(run, "draw")["id"]
     )
-    return nearest(opened, rows, table.n_neighbors, table.metric)
+    return nearest(opened, _searched(run, rows), table.n_neighbors, table.metric)
 
 
 @functools.lru_cache(maxsize=2)
 def _opened_index(ref: RunRef, index_id: str, draw_id: str) -> NeighbourIndex:
-    facts = IndexFacts(**_record(open_run(ref), "index")["facts"]["search"])
+    run = open_run(ref)
+    facts = IndexFacts(**_record(run, "index")["facts"]["search"])
     data = _cached(ref, "index", ONE, index_id)["model/index"]
-    return open_index(data, facts, _cached(ref, "draw", ONE, draw_id)["model/sample"])
+    return open_index(data, facts, _searched(run, _cached(ref, "draw", ONE, draw_id)["model/sample"]))
 
 
 @_task

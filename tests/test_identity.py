@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +44,22 @@ def test_two_runs_at_once_on_one_scheduler_do_not_meet(
             assert process.returncode == 0, errors
     assert unequal(reference, Run(str(same.output))) == []
     assert "label" in unequal(reference, Run(str(other.output)))
+
+
+def test_principal_components_do_not_depend_on_workers_or_partitions(new_command: Callable[..., Command]) -> None:
+    settings: dict[str, Any] = {"projection__pca": 6, "projection__views": [], "mixture__n_components": [8]}
+    runs = [
+        new_command(deploy__n_workers=n, assign__partition_rows=n * 2 * BLOCK_ROWS, **settings).run_to_the_end()
+        for n in (1, 2)
+    ]
+    names = ("model/pca/mean", "model/pca/components", "projection", "label")
+    assert [runs[0].array(name)[:].tobytes() for name in names] == [runs[1].array(name)[:].tobytes() for name in names]
+    components = runs[0].array("model/pca/components")[:].astype(np.float64)
+    assert components.T @ components == pytest.approx(np.eye(6), abs=1e-5)
+    rows = np.concatenate([runs[0].read_model("draw", "all")[name] for name in ("model/sample", "partial/draw")])
+    spectrum = np.linalg.eigvalsh(np.cov(rows.T.astype(np.float64)))[::-1]
+    kept = np.var((rows - rows.mean(axis=0)) @ components, axis=0, ddof=1).sum()
+    assert kept == pytest.approx(spectrum[:6].sum(), rel=1e-3)
 
 
 @pytest.fixture(scope="module")
