@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.mixture import Mixture, natural_parameters, responsibilities
+from distcluster.mixture import Mixture, responsibilities
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -48,8 +48,7 @@ def assign_rows(projection: Float32, mixture: Mixture, top: int) -> Assignment:
     """
     n = len(projection)
     kept = min(top, mixture.candidate.n_components)
-    centre = mixture.weights @ mixture.means
-    responsibility, log_density = responsibilities(projection, centre, natural_parameters(mixture, centre))
+    responsibility, log_density = responsibilities(projection, mixture)
     order = np.argsort(-responsibility, axis=1, kind="stable")[:, :kept]
     invalid = np.isnan(projection).any(axis=1)
     top_label = np.full((n, top), -1, np.int32)

@@ -1,19 +1,23 @@
-"""Gaussian mixtures: fit one candidate; densities and responsibilities of rows under many at once."""
+"""Gaussian mixtures as sums over rows: E-step, M-step for four covariance types, EM; fit one candidate.
+
+The file is in the order of the mathematics. ``distcluster.tile`` has the loops over rows.
+"""
 
 import time
-import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from distcluster.job import CovarianceType, MixtureTable
+from distcluster.tile import KIND, expectation, label_sums, make_tiles, n_features
+from distcluster.tile import responsibilities as tile_responsibilities
+from distcluster.tile import score as tile_score
 
 Float64 = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,10 @@ class Mixture:
         of_covariance = {"spherical": K, "diag": K * d, "tied": d * (d + 1) // 2, "full": K * d * (d + 1) // 2}
         return K - 1 + K * d + of_covariance[self.candidate.covariance_type]
 
+    def moved(self, by: Float64) -> "Mixture":
+        """The same mixture with ``by`` (d,) added to every mean."""
+        return replace(self, means=self.means + by)
+
     def full_covariances(self) -> Float64:
         """The covariances of all components, (K, d, d)."""
         K, d = self.means.shape
@@ -68,6 +76,397 @@ class Mixture:
                 return c
 
 
+# --- densities --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NaturalParameters:
+    """A mixture as ``distcluster.tile`` wants it: weighted log densities are ``theta @ phi(x - centre)``.
+
+    Attributes
+    ----------
+    kind : int
+        ``tile.KIND`` of the covariance type.
+    centre : (d,) float64
+    theta : (K, F) float64
+    shared : (d, d) float64
+        For a tied mixture y' shared y is in every component's log density and not in theta; else zeros.
+    """
+
+    kind: int
+    centre: Float64
+    theta: Float64
+    shared: Float64
+
+
+def natural_parameters(mixture: Mixture, centre: Float64) -> NaturalParameters:
+    """The natural parameters of a mixture.
+
+    Parameters
+    ----------
+    mixture : Mixture
+    centre : (d,) float64
+        Near the data: far from zero the squares would cancel.
+
+    Raises
+    ------
+    ValueError
+        When a covariance is not positive definite.
+    """
+    kind = mixture.candidate.covariance_type
+    offset = mixture.means - centre
+    d = len(centre)
+    shared = np.zeros((d, d))
+    if kind in ("spherical", "diag"):
+        if not (mixture.covariances > 0.0).all():
+            raise ValueError("a component has no extent: its covariance is singular; raise reg_covar")
+        precisions = 1.0 / np.broadcast_to(mixture.covariances.reshape(len(offset), -1), offset.shape)
+        linear = precisions * offset
+        log_determinant = -np.log(precisions).sum(axis=1)
+        quadratic = -0.5 * (precisions[:, :1] if kind == "spherical" else precisions)
+    else:
+        covariances = mixture.covariances if kind == "full" else mixture.covariances[None]
+        precisions, log_determinant = _inverse(covariances)
+        linear = (precisions @ offset[:, :, None])[:, :, 0]
+        upper = np.triu_indices(d)
+        quadratic = -0.5 * precisions[:, *upper] * np.where(upper[0] == upper[1], 1.0, 2.0)
+        if kind == "tied":
+            shared = -0.5 * precisions[0]
+            quadratic = np.empty((len(offset), 0))
+    # A component that died keeps its place: a logarithm of zero would make NaN of rows that are far from all others.
+    weights = np.maximum(mixture.weights, DEAD_WEIGHT)
+    constant = np.log(weights) - 0.5 * (
+        d * np.log(2.0 * np.pi) + log_determinant + np.einsum("ki,ki->k", offset, linear)
+    )
+    theta = np.ascontiguousarray(np.hstack([constant[:, None], linear, quadratic]))
+    return NaturalParameters(KIND[kind], np.asarray(centre, np.float64), theta, shared)
+
+
+def _inverse(covariances: Float64) -> tuple[Float64, Float64]:
+    """Inverses and log determinants of covariances (m, d, d), by way of correlations: features may differ in scale."""
+    extent = np.sqrt(np.einsum("kii->ki", covariances))
+    try:
+        factor = np.linalg.cholesky(covariances / (extent[:, :, None] * extent[:, None, :]))
+    except np.linalg.LinAlgError as error:
+        raise ValueError("a covariance is singular: too few distinct rows in a component; raise reg_covar") from error
+    inverse = np.linalg.inv(factor) / extent[:, None, :]
+    log_determinant = 2.0 * (np.log(np.einsum("kii->ki", factor)) + np.log(extent)).sum(axis=1)
+    return np.swapaxes(inverse, 1, 2) @ inverse, log_determinant
+
+
+def responsibilities(rows: Rows, mixture: Mixture) -> tuple[Float64, Float64]:
+    """Responsibilities and log density of rows under one mixture; each row by itself.
+
+    Parameters
+    ----------
+    rows : (n, d) float32 or float64
+        NaN in invalid rows.
+
+    Returns
+    -------
+    responsibility : (n, K) float64
+        Sums to 1 in a row; NaN in a row of NaN.
+    log_density : (n,) float64
+        log p(x), nats.
+    """
+    natural = natural_parameters(mixture, mixture.weights @ mixture.means)
+    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), natural.centre)
+    responsibility, density = tile_responsibilities(tiles, weight, natural.kind, natural.theta, natural.shared)
+    return responsibility[: len(rows)], density[: len(rows)]
+
+
+def score_rows(
+    rows: Rows,
+    taken: npt.NDArray[np.bool_],
+    centre: Float64,
+    candidates: Sequence[NaturalParameters],
+) -> Float64:
+    """Log-likelihood and entropy of a block's rows under many candidates; the rows are cut into tiles once.
+
+    Parameters
+    ----------
+    rows : (n, d) float32 or float64
+    taken : (n,) bool
+        The rows that count.
+    centre : (d,) float64
+        Of all candidates.
+    candidates : sequence of NaturalParameters
+
+    Returns
+    -------
+    (C, 2) float64
+        For each candidate the sums over rows of log p(x) and of the entropy of the responsibilities, nats.
+    """
+    tiles, weight = make_tiles(rows, taken, centre)
+    return np.array([tile_score(tiles, weight, each.kind, each.theta, each.shared) for each in candidates])
+
+
+# --- the E-step -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What the M-step needs to know of the rows themselves; coordinates are relative to a centre.
+
+    Attributes
+    ----------
+    n_rows : int
+    scatter : (d, d) float64
+        Sum of y y'.
+    variance : (d,) float64
+        Of every feature: the data's scale.
+    """
+
+    n_rows: int
+    scatter: Float64
+    variance: Float64
+
+
+def moments(n_rows: int, total: Float64, scatter: Float64) -> Moments:
+    """Moments from the sums of 1, y (d,) and y y' (d, d) over rows."""
+    return Moments(n_rows, scatter, np.diagonal(scatter) / n_rows - (total / n_rows) ** 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One E-step: sums over rows that add up over partitions.
+
+    Attributes
+    ----------
+    sums : (K, F) float64
+        Sum over rows of responsibility times phi.
+    log_likelihood : float
+        Of the parameters that gave the responsibilities, nats.
+    """
+
+    sums: Float64
+    log_likelihood: float
+
+
+def e_step(tiles: Float64, weight: Float64, mixture: Mixture) -> Expectation:
+    """The sums over rows for the next M-step.
+
+    Parameters
+    ----------
+    tiles, weight : (T, d, 1024), (T, 1024) float64
+        ``tile.make_tiles``.
+    mixture : Mixture
+        Its means relative to the tiles' centre.
+    """
+    natural = natural_parameters(mixture, np.zeros(mixture.means.shape[1]))
+    return Expectation(*expectation(tiles, weight, natural.kind, natural.theta, natural.shared))
+
+
+# --- the M-step -------------------------------------------------------------------------------------------------
+
+DEAD_WEIGHT = 1e-300
+"""The weight of a component that has died: its logarithm is finite."""
+
+_DEAD_MASS = 1e-3  # rows: a component that has less of them than this can estimate nothing
+_FLOOR = 1e-10  # variance of a component over that of the data: below, double precision cannot hold a log density
+
+
+def m_step(expected: Expectation, of_rows: Moments, previous: Mixture, reg_covar: float) -> Mixture:
+    """The parameters that maximise the expected log-likelihood, as scikit-learn estimates them.
+
+    Parameters
+    ----------
+    expected : Expectation
+    of_rows : Moments
+    previous : Mixture
+        A component that has died (less than a thousandth of a row) keeps its mean and covariance and gets a weight of
+        1e-300: no row will ever be its, and all shapes stay.
+    reg_covar : float
+        Added to the diagonal of every covariance, squared units of the data.
+
+    Returns
+    -------
+    Mixture
+        No variance in any direction is below 1e-10 of the data's (a constant feature counts with ``reg_covar``).
+    """
+    candidate, sums = previous.candidate, expected.sums
+    d = of_rows.scatter.shape[0]
+    dead = sums[:, 0] < _DEAD_MASS
+    mass = np.where(dead, 1.0, sums[:, 0]) + 10.0 * np.finfo(np.float64).eps
+    means = sums[:, 1 : d + 1] / mass[:, None]
+    total = np.where(dead, 0.0, mass).sum()
+    weights = np.where(dead, DEAD_WEIGHT, mass / total)
+    covariances = _COVARIANCES[candidate.covariance_type](sums[:, d + 1 :], np.where(dead, 0.0, mass), means, of_rows)
+    covariances = _raised(candidate.covariance_type, covariances, reg_covar, _floor(of_rows, reg_covar))
+    if dead.any():
+        means = np.where(dead[:, None], previous.means, means)
+        if candidate.covariance_type != "tied":
+            covariances[dead] = previous.covariances[dead]
+    return Mixture(candidate, weights, means, covariances)
+
+
+def _full(quadratic: Float64, mass: Float64, means: Float64, of_rows: Moments) -> Float64:
+    d = of_rows.scatter.shape[0]
+    upper = np.triu_indices(d)
+    covariances = np.empty((len(mass), d, d))
+    covariances[:, *upper] = quadratic / np.maximum(mass, _DEAD_MASS)[:, None]
+    covariances[:, *upper[::-1]] = covariances[:, *upper]
+    return covariances - means[:, :, None] * means[:, None, :]
+
+
+def _tied(_quadratic: Float64, mass: Float64, means: Float64, of_rows: Moments) -> Float64:
+    return np.asarray((of_rows.scatter - (mass * means.T) @ means) / mass.sum())
+
+
+def _diag(quadratic: Float64, mass: Float64, means: Float64, _of_rows: Moments) -> Float64:
+    return np.asarray(quadratic / np.maximum(mass, _DEAD_MASS)[:, None] - means**2)
+
+
+def _spherical(quadratic: Float64, mass: Float64, means: Float64, _of_rows: Moments) -> Float64:
+    squares = quadratic[:, 0] / np.maximum(mass, _DEAD_MASS)
+    return np.asarray((squares - (means**2).sum(axis=1)) / means.shape[1])
+
+
+_COVARIANCES: dict[CovarianceType, Callable[[Float64, Float64, Float64, Moments], Float64]] = {
+    "spherical": _spherical,
+    "diag": _diag,
+    "tied": _tied,
+    "full": _full,
+}
+
+
+def _floor(of_rows: Moments, reg_covar: float) -> Float64:
+    """The least variance of a component in each feature, (d,)."""
+    return _FLOOR * np.where(of_rows.variance > 0.0, of_rows.variance, reg_covar or 1.0)
+
+
+def _raised(kind: CovarianceType, covariances: Float64, reg_covar: float, floor: Float64) -> Float64:
+    """Covariances with ``reg_covar`` on their diagonals and no variance below the floor."""
+    if kind == "spherical":
+        return np.asarray(np.maximum(covariances + reg_covar, floor.mean()))
+    if kind == "diag":
+        return np.maximum(covariances + reg_covar, floor)
+    matrices = np.atleast_3d(covariances.T).T + reg_covar * np.eye(len(floor))
+    extent = np.sqrt(floor)
+    unit = extent[:, None] * extent
+    scaled = matrices / unit
+    try:
+        np.linalg.cholesky(scaled - np.eye(len(floor)))  # no eigenvalue below 1: the usual case, and cheap
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(scaled)
+        low = values[:, 0] < 1.0
+        raised = (vectors * np.maximum(values, 1.0)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+        matrices = np.where(low[:, None, None], raised * unit, matrices)
+    return matrices if kind == "full" else matrices[0]
+
+
+# --- EM ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRows:
+    """The rows that a mixture is fitted on, relative to their mean.
+
+    Attributes
+    ----------
+    tiles, weight : (T, d, 1024), (T, 1024) float64
+    centre : (d,) float64
+    of_rows : Moments
+    """
+
+    tiles: Float64
+    weight: Float64
+    centre: Float64
+    of_rows: Moments
+
+
+def prepare_rows(points: Rows) -> PreparedRows:
+    """Cut valid rows (n, d) into tiles around their mean."""
+    centre = points.mean(axis=0, dtype=np.float64)
+    tiles, weight = make_tiles(points, np.ones(len(points), np.bool_), centre)
+    total, scatter = row_sums(tiles)
+    return PreparedRows(tiles, weight, centre, moments(len(points), total, scatter))
+
+
+def row_sums(tiles: Float64) -> tuple[Float64, Float64]:
+    """Sums over rows of y (d,) and y y' (d, d); rows that do not count are zeros."""
+    return tiles.sum(axis=2).sum(axis=0), (tiles @ np.swapaxes(tiles, 1, 2)).sum(axis=0)
+
+
+def from_labels(rows: PreparedRows, labels: npt.NDArray[np.int32], candidate: Candidate, reg_covar: float) -> Mixture:
+    """The mixture that hard labels (n,) imply: an M-step with responsibilities of 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        When a component has no row.
+    """
+    k, d = candidate.n_components, len(rows.centre)
+    counts = np.bincount(labels, minlength=k)
+    if (counts == 0).any():
+        raise ValueError(f"too few distinct rows: k-means filled only {np.count_nonzero(counts)} of {k} components")
+    sums = np.zeros((k, n_features(candidate.covariance_type, d)))
+    label_sums(rows.tiles, rows.weight, KIND[candidate.covariance_type], labels, sums)
+    nothing = Mixture(candidate, *(np.empty(0),) * 3)
+    return m_step(Expectation(sums, float("nan")), rows.of_rows, nothing, reg_covar)
+
+
+@dataclass(frozen=True, slots=True)
+class Maximum:
+    """Where EM ended.
+
+    Attributes
+    ----------
+    mixture : Mixture
+    log_likelihoods : tuple of float
+        Mean over rows before each M-step, nats: scikit-learn's lower bounds.
+    converged : bool
+        Whether the last change was less than ``tol``.
+    """
+
+    mixture: Mixture
+    log_likelihoods: tuple[float, ...]
+    converged: bool
+
+
+def maximise(rows: PreparedRows, start: Mixture, *, tol: float, reg_covar: float, max_iter: int) -> Maximum:
+    """EM with scikit-learn's stopping rule.
+
+    Parameters
+    ----------
+    rows : PreparedRows
+    start : Mixture
+        Its means relative to ``rows.centre``, as are the result's.
+    tol : float
+        Stop when the mean log-likelihood of a row changes by less, nats.
+    reg_covar : float
+        See ``m_step``.
+    max_iter : int
+    """
+    mixture, history = start, [-np.inf]
+    for _ in range(max_iter):
+        expected = e_step(rows.tiles, rows.weight, mixture)
+        mixture = m_step(expected, rows.of_rows, mixture, reg_covar)
+        history.append(expected.log_likelihood / rows.of_rows.n_rows)
+        if abs(history[-1] - history[-2]) < tol:
+            return Maximum(mixture, tuple(history[1:]), True)
+    return Maximum(mixture, tuple(history[1:]), False)
+
+
+def remarks(mixture: Mixture, of_rows: Moments, reg_covar: float) -> str:
+    """What a reader must know of a mixture's components: dead ones, and those at the floor; empty when nothing."""
+    found = []
+    dead = int((mixture.weights <= DEAD_WEIGHT).sum())
+    if dead:
+        found.append(f"{dead} of {len(mixture.weights)} components died: no row is theirs")
+    extent = np.sqrt(_floor(of_rows, reg_covar))
+    least = np.linalg.eigvalsh(mixture.full_covariances() / (extent[:, None] * extent))[:, 0]
+    flat = int((least < 1.0 + 1e-3).sum())
+    if flat:
+        found.append(
+            f"{flat} of {len(mixture.weights)} components have no extent of their own and were given a least one"
+        )
+    return "; ".join(found)
+
+
+# --- the grid ---------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class CandidateFit:
     """The result of fitting one candidate; ``mixture`` is None where ``error`` says why there is none."""
@@ -78,6 +477,7 @@ class CandidateFit:
     converged: bool
     seconds: float
     error: str = ""
+    note: str = ""
 
 
 def initial_labels(points: npt.NDArray[np.float32], n_components: int, n_init: int, seed: int) -> npt.NDArray[np.int32]:
@@ -114,211 +514,20 @@ def fit_candidate(
     Returns
     -------
     CandidateFit
-        With an error instead of a mixture where the covariances are singular or the rows too few.
+        With an error instead of a mixture where the rows are too few.
     """
     started = time.perf_counter()
-    x = points.astype(np.float64)
+    rows = prepare_rows(points)
     try:
-        start = _from_labels(x, labels, candidate, table.reg_covar)
-        model = GaussianMixture(
-            candidate.n_components,
-            covariance_type=candidate.covariance_type,
-            tol=table.tol,
-            reg_covar=table.reg_covar,
-            max_iter=table.max_iter,
-            weights_init=start.weights,
-            means_init=start.means,
-            precisions_init=_precisions(start),
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # recorded in `converged`
-            model.fit(x)
-    except (ValueError, np.linalg.LinAlgError) as error:
-        message = str(error).splitlines()[0]
-        return CandidateFit(candidate, None, 0, False, time.perf_counter() - started, message)
-    mixture = Mixture(candidate, model.weights_, model.means_, model.covariances_)
-    return CandidateFit(candidate, mixture, int(model.n_iter_), bool(model.converged_), time.perf_counter() - started)
-
-
-def _from_labels(x: Float64, labels: npt.NDArray[np.int32], candidate: Candidate, reg_covar: float) -> Mixture:
-    """The mixture that hard labels imply: an M-step with responsibilities of 0 and 1."""
-    (n, d), k = x.shape, candidate.n_components
-    counts = np.bincount(labels, minlength=k)
-    if (counts == 0).any():
-        raise ValueError(f"too few distinct rows: k-means filled only {np.count_nonzero(counts)} of {k} components")
-    means = np.stack([x[labels == c].mean(axis=0) for c in range(k)])
-    residual = x - means[labels]
-    identity = reg_covar * np.eye(d)
-    if candidate.covariance_type == "tied":
-        covariances = residual.T @ residual / n + identity
-    else:
-        members = [residual[labels == c] for c in range(k)]
-        covariances = np.stack([rows.T @ rows / len(rows) for rows in members]) + identity
-        if candidate.covariance_type != "full":
-            covariances = np.einsum("kii->ki", covariances)
-        if candidate.covariance_type == "spherical":
-            covariances = covariances.mean(axis=1)
-    return Mixture(candidate, counts / n, means, covariances)
-
-
-def _precisions(mixture: Mixture) -> Float64:
-    """The inverse covariances, in scikit-learn's shapes; LinAlgError where one is singular."""
-    if mixture.candidate.covariance_type in ("full", "tied"):
-        return np.asarray(np.linalg.inv(mixture.covariances), np.float64)
-    if (mixture.covariances <= 0.0).any():
-        raise np.linalg.LinAlgError("a component has no extent: its covariance is singular; raise reg_covar")
-    return 1.0 / mixture.covariances
-
-
-# --- The E-step -------------------------------------------------------------------------------------------------
-#
-# A Gaussian mixture is an exponential family: with y = x - centre and the features
-#
-#     phi(y) = [1, y_1 ... y_d, y_i y_j for i <= j]
-#
-# log(w_k N(x | k)) = phi(y) . theta_k. One row's densities are F multiply-adds over a row of K (or of all candidates'
-# components), in one fixed order: they depend on the row and theta alone.
-
-
-def natural_parameters(mixture: Mixture, centre: Float64) -> Float64:
-    """Theta, so that the weighted log density of every component is phi(x - centre) @ theta.
-
-    Parameters
-    ----------
-    mixture : Mixture
-    centre : (d,) float64
-        Near the data: far from zero the squares would cancel.
-
-    Returns
-    -------
-    (F, K) float64, F = 1 + d + d (d + 1) / 2
-    """
-    covariances = mixture.full_covariances()
-    precisions = np.linalg.inv(covariances)
-    offset = mixture.means - centre
-    linear = np.einsum("kij,kj->ki", precisions, offset)
-    d = len(centre)
-    constant = np.log(mixture.weights) - 0.5 * (
-        d * np.log(2.0 * np.pi) + np.linalg.slogdet(covariances)[1] + np.einsum("ki,ki->k", offset, linear)
+        start = from_labels(rows, labels, candidate, table.reg_covar)
+        found = maximise(rows, start, tol=table.tol, reg_covar=table.reg_covar, max_iter=table.max_iter)
+    except ValueError as error:
+        return CandidateFit(candidate, None, 0, False, time.perf_counter() - started, str(error))
+    return CandidateFit(
+        candidate,
+        found.mixture.moved(rows.centre),
+        len(found.log_likelihoods),
+        found.converged,
+        time.perf_counter() - started,
+        note=remarks(found.mixture, rows.of_rows, table.reg_covar),
     )
-    upper = np.triu_indices(d)
-    quadratic = -0.5 * precisions[:, *upper] * np.where(upper[0] == upper[1], 1.0, 2.0)
-    return np.ascontiguousarray(np.hstack([constant[:, None], linear, quadratic]).T)
-
-
-@numba.njit(cache=True, nogil=True)
-def _features(row: npt.NDArray[np.float32], centre: Float64, phi: Float64) -> None:
-    d = row.shape[0]
-    phi[0] = 1.0
-    for i in range(d):
-        phi[1 + i] = row[i] - centre[i]
-    f = d + 1
-    for i in range(d):
-        for j in range(i, d):
-            phi[f] = phi[1 + i] * phi[1 + j]
-            f += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _log_densities(phi: Float64, theta: Float64, result: Float64) -> None:
-    result[:] = theta[0]
-    for f in range(1, theta.shape[0]):
-        value = phi[f]
-        for k in range(theta.shape[1]):
-            result[k] += value * theta[f, k]
-
-
-_NEGLIGIBLE = -40.0  # exp(-40) is 4e-18: in a sum that holds exp(0) it changes nothing
-
-
-@numba.njit(cache=True, nogil=True)
-def block_sums(
-    rows: npt.NDArray[np.float32],
-    taken: npt.NDArray[np.bool_],
-    centre: Float64,
-    theta: Float64,
-    offsets: npt.NDArray[np.int64],
-) -> Float64:
-    """Log-likelihood and entropy of some rows of a block under many candidates, in one pass.
-
-    Parameters
-    ----------
-    rows : (n, d) float32
-    taken : (n,) bool
-        The rows that count.
-    centre, theta : (d,), (F, sum of K) float64
-        ``natural_parameters`` of all candidates, side by side.
-    offsets : (C + 1,) int64
-        Where each candidate's components start in theta.
-
-    Returns
-    -------
-    (C, 2) float64
-        For each candidate the sums over rows, in row order, of log p(x) and of the entropy of the responsibilities,
-        both in nats.
-    """
-    n_candidates = offsets.shape[0] - 1
-    sums = np.zeros((n_candidates, 2))
-    phi = np.empty(theta.shape[0])
-    log_density = np.empty(theta.shape[1])
-    for i in range(rows.shape[0]):
-        if not taken[i]:
-            continue
-        _features(rows[i], centre, phi)
-        _log_densities(phi, theta, log_density)
-        for c in range(n_candidates):
-            highest = -np.inf
-            for k in range(offsets[c], offsets[c + 1]):
-                highest = max(highest, log_density[k])
-            total = 0.0
-            weighted = 0.0
-            for k in range(offsets[c], offsets[c + 1]):
-                below = log_density[k] - highest
-                if below > _NEGLIGIBLE:
-                    share = np.exp(below)
-                    total += share
-                    weighted += share * below
-            log_total = np.log(total)
-            sums[c, 0] += highest + log_total
-            sums[c, 1] += log_total - weighted / total
-    return sums
-
-
-@numba.njit(cache=True, nogil=True)
-def responsibilities(
-    rows: npt.NDArray[np.float32], centre: Float64, theta: Float64
-) -> tuple[Float64, npt.NDArray[np.float64]]:
-    """Responsibilities and log density of rows under one mixture.
-
-    Parameters
-    ----------
-    rows : (n, d) float32
-    centre, theta : (d,), (F, K) float64
-
-    Returns
-    -------
-    responsibility : (n, K) float64
-        Sums to 1 in a row; NaN in a row of NaN.
-    log_density : (n,) float64
-        log p(x), nats.
-    """
-    n, K = rows.shape[0], theta.shape[1]
-    responsibility = np.empty((n, K))
-    density = np.empty(n)
-    phi = np.empty(theta.shape[0])
-    log_density = np.empty(K)
-    for i in range(n):
-        _features(rows[i], centre, phi)
-        _log_densities(phi, theta, log_density)
-        highest = log_density[0]
-        for k in range(1, K):
-            highest = max(highest, log_density[k])
-        total = 0.0
-        for k in range(K):
-            share = np.exp(log_density[k] - highest)
-            responsibility[i, k] = share
-            total += share
-        for k in range(K):
-            responsibility[i, k] /= total
-        density[i] = highest + np.log(total)
-    return responsibility, density

@@ -19,10 +19,11 @@ from distcluster.job import Job, parse_job
 from distcluster.mixture import (
     Candidate,
     Mixture,
-    block_sums,
+    NaturalParameters,
     fit_candidate,
     initial_labels,
     natural_parameters,
+    score_rows,
 )
 from distcluster.neighbors import (
     build_index,
@@ -435,6 +436,7 @@ def candidate(run: Run, wanted: Candidate) -> None:
             "n_iter": fitted.n_iter,
             "converged": fitted.converged,
             "error": fitted.error,
+            "note": fitted.note,
             "silhouette": silhouette,
             "seconds": fitted.seconds,
         },
@@ -453,13 +455,13 @@ def _fitted_candidates(run: Run) -> list[Candidate]:
 
 
 @functools.lru_cache(maxsize=2)
-def _grid_parameters(ref: RunRef, _commit_ids: tuple[str, ...]) -> tuple[Any, Any, Any]:
-    """Centre, theta of all fitted candidates side by side, and their offsets."""
+def _grid_parameters(
+    ref: RunRef, _commit_ids: tuple[str, ...]
+) -> tuple[npt.NDArray[np.float64], list[NaturalParameters]]:
+    """The centre of the mixture draw, and all fitted candidates relative to it."""
     run = open_run(ref)
     centre = _points(run).mean(axis=0, dtype=np.float64)
-    blocks = [natural_parameters(_fitted(run, each), centre) for each in _fitted_candidates(run)]
-    offsets = np.cumsum([0, *(block.shape[1] for block in blocks)])
-    return centre, np.ascontiguousarray(np.hstack(blocks)), offsets.astype(np.int64)
+    return centre, [natural_parameters(_fitted(run, each), centre) for each in _fitted_candidates(run)]
 
 
 @_task
@@ -476,7 +478,7 @@ def score(run: Run, index: int) -> None:
     sums = []
     for block in parts.blocks(partition):
         here = slice(block.start - partition.start, block.stop - partition.start)
-        sums.append(block_sums(rows[here], judging[here], *parameters))
+        sums.append(score_rows(rows[here], judging[here], *parameters))
     run.commit(
         "score",
         str(index),

@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from distcluster.job import MixtureTable
-from distcluster.mixture import Mixture, block_sums, fit_candidate, initial_labels, natural_parameters
+from distcluster.mixture import Mixture, fit_candidate, initial_labels, natural_parameters, score_rows
 from distcluster.run import Run
 from distcluster.selection import Criteria, grid, information_criteria, select
 from distcluster.tasks import chosen_mixture
@@ -118,9 +118,9 @@ def test_k_and_covariance_type_of_a_planted_mixture_are_chosen(kind: str) -> Non
         fit = fit_candidate(fitted, starts[candidate.n_components], candidate, table)
         assert fit.mixture is not None, fit.error
         centre = fitted.mean(axis=0, dtype=np.float64)
-        theta = natural_parameters(fit.mixture, centre)
         everything = np.ones(len(judging), bool)
-        ((likelihood, entropy),) = block_sums(judging, everything, centre, theta, np.array([0, theta.shape[1]]))
+        natural = natural_parameters(fit.mixture, centre)
+        ((likelihood, entropy),) = score_rows(judging, everything, centre, [natural])
         bic, icl = information_criteria(likelihood, entropy, fit.mixture.n_parameters, len(judging))
         criteria.append(
             Criteria(candidate.n_components, candidate.covariance_type, likelihood, bic, icl, 0.0, fit.n_iter, True)
