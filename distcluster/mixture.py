@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans
+from sklearn.mixture import GaussianMixture
 
 from distcluster.job import CovarianceType, MixtureTable
 from distcluster.tile import KIND, expectation, label_sums, make_tiles, n_features
@@ -126,7 +127,8 @@ def natural_parameters(mixture: Mixture, centre: Float64) -> NaturalParameters:
         quadratic = -0.5 * (precisions[:, :1] if kind == "spherical" else precisions)
     else:
         covariances = mixture.covariances if kind == "full" else mixture.covariances[None]
-        precisions, log_determinant = _inverse(covariances)
+        factors, log_determinant = _inverse_factors(covariances)
+        precisions = np.swapaxes(factors, 1, 2) @ factors
         linear = (precisions @ offset[:, :, None])[:, :, 0]
         upper = np.triu_indices(d)
         quadratic = -0.5 * precisions[:, *upper] * np.where(upper[0] == upper[1], 1.0, 2.0)
@@ -142,16 +144,38 @@ def natural_parameters(mixture: Mixture, centre: Float64) -> NaturalParameters:
     return NaturalParameters(KIND[kind], np.asarray(centre, np.float64), theta, shared)
 
 
-def _inverse(covariances: Float64) -> tuple[Float64, Float64]:
-    """Inverses and log determinants of covariances (m, d, d), by way of correlations: features may differ in scale."""
+def _inverse_factors(covariances: Float64) -> tuple[Float64, Float64]:
+    """Triangular factors V (m, d, d), V' V the inverses of the covariances, and the log determinants (m,).
+
+    By way of correlations, because features may differ in scale.
+    """
     extent = np.sqrt(np.einsum("kii->ki", covariances))
     try:
         factor = np.linalg.cholesky(covariances / (extent[:, :, None] * extent[:, None, :]))
     except np.linalg.LinAlgError as error:
         raise ValueError("a covariance is singular: too few distinct rows in a component; raise reg_covar") from error
-    inverse = np.linalg.inv(factor) / extent[:, None, :]
     log_determinant = 2.0 * (np.log(np.einsum("kii->ki", factor)) + np.log(extent)).sum(axis=1)
-    return np.swapaxes(inverse, 1, 2) @ inverse, log_determinant
+    return np.linalg.inv(factor) / extent[:, None, :], log_determinant
+
+
+def to_sklearn(mixture: Mixture) -> GaussianMixture:
+    """A scikit-learn model with the same parameters, ready to predict; by its public attributes alone."""
+    K, d = mixture.means.shape
+    kind = mixture.candidate.covariance_type
+    model = GaussianMixture(K, covariance_type=kind)
+    model.weights_, model.means_, model.covariances_ = mixture.weights, mixture.means, mixture.covariances
+    if kind in ("full", "tied"):
+        covariances = mixture.covariances if kind == "full" else mixture.covariances[None]
+        factors = np.swapaxes(_inverse_factors(covariances)[0], 1, 2)
+        precisions = factors @ np.swapaxes(factors, 1, 2)
+        model.precisions_cholesky_ = factors if kind == "full" else factors[0]
+        model.precisions_ = precisions if kind == "full" else precisions[0]
+    else:
+        model.precisions_ = 1.0 / mixture.covariances
+        model.precisions_cholesky_ = np.sqrt(model.precisions_)
+    model.n_features_in_ = d
+    model.converged_ = True
+    return model
 
 
 def responsibilities(rows: Rows, mixture: Mixture) -> tuple[Float64, Float64]:
