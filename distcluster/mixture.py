@@ -16,6 +16,7 @@ from distcluster.job import CovarianceType, MixtureTable
 from distcluster.tile import KIND, expectation, label_sums, make_tiles, n_features
 from distcluster.tile import responsibilities as tile_responsibilities
 from distcluster.tile import score as tile_score
+from distcluster.tile import silhouette as tile_silhouette
 
 Float64 = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -201,28 +202,55 @@ def responsibilities(rows: Rows, mixture: Mixture) -> tuple[Float64, Float64]:
 
 def score_rows(
     rows: Rows,
-    taken: npt.NDArray[np.bool_],
+    judging: npt.NDArray[np.bool_],
     centre: Float64,
     candidates: Sequence[NaturalParameters],
-) -> Float64:
-    """Log-likelihood and entropy of a block's rows under many candidates; the rows are cut into tiles once.
+) -> tuple[Float64, Float64]:
+    """Sums over a block's rows under many candidates; the rows are cut into tiles once.
 
     Parameters
     ----------
     rows : (n, d) float32 or float64
-    taken : (n,) bool
-        The rows that count.
+        NaN in invalid rows.
+    judging : (n,) bool
+        The rows that judge, all of them valid.
     centre : (d,) float64
         Of all candidates.
     candidates : sequence of NaturalParameters
 
     Returns
     -------
-    (C, 2) float64
-        For each candidate the sums over rows of log p(x) and of the entropy of the responsibilities, nats.
+    criteria : (C, 4) float64
+        For each candidate the sums over judging rows of log p(x) and of the entropy of the responsibilities, and the
+        same over all rows; nats.
+    clusters : (sum of K, d + 2) float64
+        For each component, candidate by candidate, the sums of 1, y, |y|^2 over the rows that it labels.
     """
-    tiles, weight = make_tiles(rows, taken, centre)
-    return np.array([tile_score(tiles, weight, each.kind, each.theta, each.shared) for each in candidates])
+    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), centre)
+    judges = np.zeros(weight.shape)
+    judges.reshape(-1)[: len(rows)] = judging
+    sums = [tile_score(tiles, weight, judges, each.kind, each.theta, each.shared) for each in candidates]
+    return np.stack([criteria for criteria, _ in sums]), np.concatenate([clusters for _, clusters in sums])
+
+
+def silhouette_rows(rows: Rows, centre: Float64, candidates: Sequence[NaturalParameters], clusters: Float64) -> Float64:
+    """Sums over a block's rows of the silhouette in squared Euclidean distance, (C,) float64.
+
+    Parameters
+    ----------
+    rows, centre, candidates
+        As ``score_rows``.
+    clusters : (sum of K, d + 2) float64
+        ``score_rows``' second result, summed over all rows of the run.
+    """
+    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), centre)
+    ends = np.cumsum([len(each.theta) for each in candidates])
+    return np.array(
+        [
+            tile_silhouette(tiles, weight, each.kind, each.theta, of_candidate)
+            for each, of_candidate in zip(candidates, np.split(clusters, ends[:-1]), strict=True)
+        ]
+    )
 
 
 # --- the E-step -------------------------------------------------------------------------------------------------

@@ -236,6 +236,8 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
         together.create_task(_project(run, stages, after=asyncio.gather(fitted, found)))
     run.drop("neighbours")
     await stages.each("score", tasks.score, parts)
+    await stages.one("clusters", tasks.clusters)
+    await stages.each("silhouette", tasks.silhouette, parts)
     await stages.one("select", tasks.select_candidate)
     await stages.each("assign", tasks.assign, parts)
     await stages.one("cluster", tasks.cluster)

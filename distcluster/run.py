@@ -21,7 +21,7 @@ from distcluster.job import JobError
 from distcluster.partition import Partitioning, RowRange
 from distcluster.store import Array, absolute_url, checksum, local_path, object_store, public_url
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised with every change of the run layout; a run of another version is refused."""
 
 _COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())

@@ -6,12 +6,11 @@ nothing: data moves only through the store.
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import silhouette_score
 
 from distcluster.assign import assign_rows, merge_nearest, nearest_to_means
 from distcluster.environment import differences, environment, pin_to_one_thread
@@ -24,6 +23,7 @@ from distcluster.mixture import (
     initial_labels,
     natural_parameters,
     score_rows,
+    silhouette_rows,
 )
 from distcluster.neighbors import (
     build_index,
@@ -44,7 +44,7 @@ from distcluster.sample import (
     invalid_rows,
     select_draws,
 )
-from distcluster.selection import Criteria, grid, information_criteria, select, table_columns
+from distcluster.selection import Criteria, grid, judged, select, stratified_silhouette, table_columns
 from distcluster.store import InputChangedError, checksum, open_input
 
 Float32 = npt.NDArray[np.float32]
@@ -56,14 +56,12 @@ ONE = "all"
 EXEMPLARS = 10
 """Rows kept for each component, nearest to its mean."""
 
-PARTITION_STAGES = ("scan", "neighbours", "project", "score", "assign")
+PARTITION_STAGES = ("scan", "neighbours", "project", "score", "silhouette", "assign")
 STAGES = (
-    "scan", "draw", "index", "fit", "neighbours", "sketch", "project", "kmeans", "candidate", "score", "select",
-    "assign", "cluster",
+    "scan", "draw", "index", "fit", "neighbours", "sketch", "project", "kmeans", "candidate", "score", "clusters",
+    "silhouette", "select", "assign", "cluster",
 )  # fmt: skip
 """In the order of the flow; "cluster" is the last, and a run that has it is finished."""
-
-_SILHOUETTE_ROWS = 4096  # of the mixture draw: silhouettes cost the square, and only illustrate
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,7 +415,7 @@ def candidate(run: Run, wanted: Candidate) -> None:
     labels = _model(run, "kmeans", str(k))[f"partial/kmeans/{k}"]
     fitted = fit_candidate(points, labels, wanted, job.mixture)
     models: dict[str, npt.NDArray[Any]] = {}
-    silhouette = None
+    silhouette = error = None
     if fitted.mixture is not None:
         prefix = f"selection/fit/{wanted}"
         models = {
@@ -425,10 +423,8 @@ def candidate(run: Run, wanted: Candidate) -> None:
             f"{prefix}/means": fitted.mixture.means,
             f"{prefix}/covariances": fitted.mixture.covariances,
         }
-        judged = points[:_SILHOUETTE_ROWS]
-        label = assign_rows(judged, fitted.mixture, top=1).label
-        if 2 <= len(np.unique(label)) < len(judged):
-            silhouette = float(silhouette_score(judged.astype(np.float64), label))
+        label = assign_rows(points, fitted.mixture, top=1).label
+        silhouette, error = stratified_silhouette(points, label)
     run.commit(
         "candidate",
         str(wanted),
@@ -437,7 +433,8 @@ def candidate(run: Run, wanted: Candidate) -> None:
             "converged": fitted.converged,
             "error": fitted.error,
             "note": fitted.note,
-            "silhouette": silhouette,
+            "silhouette_euclidean": silhouette,
+            "silhouette_euclidean_error": error,
             "seconds": fitted.seconds,
         },
         models=models,
@@ -464,27 +461,71 @@ def _grid_parameters(
     return centre, [natural_parameters(_fitted(run, each), centre) for each in _fitted_candidates(run)]
 
 
+def _grid(run: Run) -> tuple[npt.NDArray[np.float64], list[NaturalParameters]]:
+    ids = tuple(_record(run, "candidate", str(each))["id"] for each in candidates(run))
+    return _grid_parameters(RunRef(run.url, run.attributes["run_id"]), ids)
+
+
 @_task
 def score(run: Run, index: int) -> None:
-    """Log-likelihood and entropy of a partition's judging rows under every candidate: one node of the sums' tree."""
+    """Sums over a partition's rows under every candidate: one node of the sums' tree."""
     parts = run.partitioning
     partition = parts[index]
-    ref = RunRef(run.url, run.attributes["run_id"])
-    ids = tuple(_record(run, "candidate", str(each))["id"] for each in candidates(run))
-    parameters = _grid_parameters(ref, ids)
+    centre, parameters = _grid(run)
     rows = run.read_rows("projection", partition, "project")
     judging = np.asarray(~np.isnan(rows).any(axis=1))
     judging[_drawn_in(run, partition)] = False
-    sums = []
+    criteria, clusters = [], []
     for block in parts.blocks(partition):
         here = slice(block.start - partition.start, block.stop - partition.start)
-        sums.append(score_rows(rows[here], judging[here], *parameters))
+        of_candidates, of_components = score_rows(rows[here], judging[here], centre, parameters)
+        criteria.append(of_candidates)
+        clusters.append(of_components)
     run.commit(
         "score",
         str(index),
         {"n_rows": int(judging.sum())},
-        models={f"partial/score/{index}": tree_sum(np.stack(sums))},
+        models={
+            f"partial/score/{index}/criteria": tree_sum(criteria),
+            f"partial/score/{index}/clusters": tree_sum(clusters),
+        },
     )
+
+
+@_task
+def clusters(run: Run) -> None:
+    """Sums over all rows for every component of every candidate: what a silhouette compares a row with."""
+    parts = range(len(run.partitioning))
+    sums = tree_sum(run.read_model("score", str(i))[f"partial/score/{i}/clusters"] for i in parts)
+    centre, _ = _grid(run)
+    with np.errstate(invalid="ignore"):  # an empty component has no mean
+        mean = sums[:, 1:-1] / sums[:, :1] + centre
+    run.commit(
+        "clusters",
+        ONE,
+        models={
+            "partial/clusters": sums,
+            "selection/component/rows": sums[:, 0].astype(np.int64),
+            "selection/component/mean": mean,
+        },
+    )
+
+
+@_task
+def silhouette(run: Run, index: int) -> None:
+    """Sums over a partition's rows of their silhouettes under every candidate."""
+    parts = run.partitioning
+    partition = parts[index]
+    centre, parameters = _grid(run)
+    of_components = _model(run, "clusters")["partial/clusters"]
+    rows = run.read_rows("projection", partition, "project")
+    sums = [
+        silhouette_rows(
+            rows[block.start - partition.start : block.stop - partition.start], centre, parameters, of_components
+        )
+        for block in parts.blocks(partition)
+    ]
+    run.commit("silhouette", str(index), models={f"partial/silhouette/{index}": tree_sum(sums)})
 
 
 def _drawn_in(run: Run, partition: RowRange) -> npt.NDArray[np.int64]:
@@ -507,10 +548,8 @@ def judged_by_draw(run: Run) -> bool:
 def select_candidate(run: Run) -> None:
     """Reduce the scores to the selection table and the verdict; publish the chosen mixture."""
     job = job_of(run)
-    parts = [str(index) for index in range(len(run.partitioning))]
-    sums = tree_sum(np.stack([run.read_model("score", i)[f"partial/score/{i}"] for i in parts]))
-    n_rows = sum(_record(run, "score", i)["facts"]["n_rows"] for i in parts)
-    table = _selection_table(run, sums, n_rows)
+    n_rows = sum(_record(run, "score", str(i))["facts"]["n_rows"] for i in range(len(run.partitioning)))
+    table = _selection_table(run, n_rows)
     verdict = select(table, job.selection.rule, n_rows)
     chosen = _fitted(run, verdict.candidate)
     columns = table_columns(table)
@@ -533,30 +572,33 @@ def select_candidate(run: Run) -> None:
     )
 
 
-def _selection_table(run: Run, sums: npt.NDArray[np.float64], n_rows: int) -> list[Criteria]:
+def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
+    parts, n_valid = range(len(run.partitioning)), _record(run, "draw")["facts"]["n_valid"]
+    criteria = tree_sum(run.read_model("score", str(i))[f"partial/score/{i}/criteria"] for i in parts)
+    silhouettes = tree_sum(run.read_model("silhouette", str(i))[f"partial/silhouette/{i}"] for i in parts)
+    fitted = iter(zip(criteria, silhouettes, strict=True))
     table = []
-    fitted = iter(sums)
     for each in candidates(run):
         facts = _record(run, "candidate", str(each))["facts"]
-        silhouette = float("nan") if facts["silhouette"] is None else facts["silhouette"]
-        log_likelihood = bic = icl = float("nan")
+        row = Criteria(each.n_components, each.covariance_type, *(float("nan"),) * 4, facts["n_iter"],
+                       facts["converged"], facts["error"])  # fmt: skip
         if not facts["error"]:
-            log_likelihood, entropy = (float(value) for value in next(fitted))
-            bic, icl = information_criteria(log_likelihood, entropy, _fitted(run, each).n_parameters, n_rows)
-        table.append(
-            Criteria(
-                each.n_components,
-                each.covariance_type,
-                log_likelihood,
-                bic,
-                icl,
-                silhouette,
-                facts["n_iter"],
-                facts["converged"],
-                facts["error"],
+            sums, of_rows = next(fitted)
+            row = judged(row, _fitted(run, each).n_parameters, sums, n_rows, n_valid)
+            row = replace(
+                row,
+                silhouette=float("nan") if each.n_components == 1 else float(of_rows) / n_valid,
+                silhouette_euclidean=_number(facts["silhouette_euclidean"]),
+                silhouette_euclidean_error=_number(facts["silhouette_euclidean_error"]),
+                note=facts["note"],
             )
-        )
+        table.append(row)
     return table
+
+
+def _number(value: float | None) -> float:
+    """A number from a record: JSON has no NaN."""
+    return float("nan") if value is None else value
 
 
 # --- labels -----------------------------------------------------------------------------------------------------
@@ -587,14 +629,14 @@ def assign(run: Run, index: int) -> None:
         here = slice(block.start - partition.start, block.stop - partition.start)
         valid = result.label[here] >= 0
         label, probability = result.label[here][valid], result.probability[here][valid]
-        probability_sums.append(np.bincount(label, weights=probability, minlength=K))
+        probability_sums.append(np.bincount(label, probability, K).astype(np.float64))
     run.commit(
         "assign",
         str(index),
         parts={name: (partition.start, values) for name, values in asdict(result).items()},
         models={
             f"partial/assign/{index}/size": np.bincount(result.label[result.label >= 0], minlength=K),
-            f"partial/assign/{index}/probability": tree_sum(np.stack(probability_sums)),
+            f"partial/assign/{index}/probability": tree_sum(probability_sums),
             f"partial/assign/{index}/exemplar": exemplar,
             f"partial/assign/{index}/exemplar_distance": distance,
         },
@@ -609,7 +651,7 @@ def cluster(run: Run) -> None:
         arrays = run.read_model("assign", str(i))
         partials.append({path.rpartition("/")[2]: values for path, values in arrays.items()})
     size = np.sum([each["size"] for each in partials], axis=0)
-    probability = tree_sum(np.stack([each["probability"] for each in partials]))
+    probability = tree_sum(each["probability"] for each in partials)
     exemplar, distance = merge_nearest(
         np.stack([each["exemplar"] for each in partials]),
         np.stack([each["exemplar_distance"] for each in partials]),

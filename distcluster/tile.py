@@ -267,17 +267,34 @@ def expectation(tiles: Float64, weight: Float64, kind: int, theta: Float64, shar
 
 
 @_compiled
-def score(tiles: Float64, weight: Float64, kind: int, theta: Float64, shared: Float64) -> tuple[float, float]:
-    """Log-likelihood and entropy of the responsibilities, summed over rows, nats; parameters as ``expectation``."""
-    K, F = theta.shape
+def score(
+    tiles: Float64, weight: Float64, judging: Float64, kind: int, theta: Float64, shared: Float64
+) -> tuple[Float64, Float64]:
+    """Sums over rows that the criteria of a candidate are made of.
+
+    Parameters
+    ----------
+    tiles, weight, kind, theta, shared
+        As ``expectation``.
+    judging : (T, 1024) float64
+        1 for the rows that judge the candidates, 0 for others.
+
+    Returns
+    -------
+    criteria : (4,) float64
+        Log-likelihood and entropy of the responsibilities of the judging rows, then of all rows; nats.
+    clusters : (K, d + 2) float64
+        Over the rows with label k: sums of 1, y, |y|^2.
+    """
+    d, K, F = tiles.shape[1], theta.shape[0], theta.shape[1]
     phi, density = np.empty((F, TILE_ROWS)), np.empty((K, TILE_ROWS))
     highest, total, common = np.empty(TILE_ROWS), np.empty(TILE_ROWS), np.empty(TILE_ROWS)
-    weighted = np.empty(TILE_ROWS)
-    log_likelihood = entropy = 0.0
+    weighted, label = np.empty(TILE_ROWS), np.empty(TILE_ROWS, np.int64)
+    criteria, clusters = np.zeros(4), np.zeros((K, d + 2))
     for t in range(tiles.shape[0]):
         _fill_features(kind, tiles[t], phi)
         np.dot(theta, phi, density)
-        _highest(density, highest)
+        _label(density, highest, label)
         total[:] = 0.0
         weighted[:] = 0.0
         for k in range(K):
@@ -287,12 +304,93 @@ def score(tiles: Float64, weight: Float64, kind: int, theta: Float64, shared: Fl
                 total[r] += share
                 weighted[r] += share * below
         _shared_term(kind, tiles[t], shared, common)
-        logs = _sum_of_logs(total, weight[t])
-        log_likelihood += logs + (_weighted_sum(highest, weight[t]) + _weighted_sum(common, weight[t]))
         for r in range(TILE_ROWS):
             weighted[r] /= total[r]
-        entropy += logs - _weighted_sum(weighted, weight[t])
-    return log_likelihood, entropy
+        for i in range(2):
+            rows = weight[t] if i else judging[t]
+            logs = _sum_of_logs(total, rows)
+            criteria[2 * i] += logs + (_weighted_sum(highest, rows) + _weighted_sum(common, rows))
+            criteria[2 * i + 1] += logs - _weighted_sum(weighted, rows)
+        _add_to_clusters(tiles[t], weight[t], label, clusters)
+    return criteria, clusters
+
+
+@_compiled
+def _label(density: Float64, highest: Float64, label: npt.NDArray[np.int64]) -> None:
+    """Largest log density of every row, and its component: the lower one of a tie."""
+    highest[:] = density[0]
+    label[:] = 0
+    for k in range(1, density.shape[0]):
+        for r in range(TILE_ROWS):
+            is_higher = density[k, r] > highest[r]
+            highest[r] = density[k, r] if is_higher else highest[r]
+            label[r] = k if is_higher else label[r]
+
+
+@_compiled
+def _add_to_clusters(y: Float64, weight: Float64, label: npt.NDArray[np.int64], clusters: Float64) -> None:
+    d = y.shape[0]
+    for r in range(TILE_ROWS):
+        if weight[r] > 0.0:
+            k = label[r]
+            square = 0.0
+            for i in range(d):
+                clusters[k, 1 + i] += y[i, r]
+                square += y[i, r] * y[i, r]
+            clusters[k, 0] += 1.0
+            clusters[k, d + 1] += square
+
+
+@_compiled
+def silhouette(tiles: Float64, weight: Float64, kind: int, theta: Float64, clusters: Float64) -> float:
+    """Sum over rows of the silhouette in squared Euclidean distance, exact in O(K d) a row.
+
+    The mean squared distance of a row to a cluster is |y|^2 - 2 y.m + q, with m the cluster's mean and q the mean of
+    its |y|^2: one matrix product for all clusters (as in Spark's ClusteringEvaluator).
+
+    Parameters
+    ----------
+    tiles, weight, kind, theta
+        As ``expectation``.
+    clusters : (K, d + 2) float64
+        ``score``'s, summed over all rows.
+    """
+    d, K, F = tiles.shape[1], theta.shape[0], theta.shape[1]
+    phi, linear = np.empty((F, TILE_ROWS)), np.empty((d + 2, TILE_ROWS))
+    density, distance = np.empty((K, TILE_ROWS)), np.empty((K, TILE_ROWS))
+    highest, label = np.empty(TILE_ROWS), np.empty(TILE_ROWS, np.int64)
+    own, other, result = np.empty(TILE_ROWS), np.empty(TILE_ROWS), np.empty(TILE_ROWS)
+    to_cluster = np.empty((K, d + 2))
+    for k in range(K):
+        size = max(clusters[k, 0], 1.0)
+        # Nothing is nearest to an empty cluster.
+        to_cluster[k, 0] = clusters[k, d + 1] / size if clusters[k, 0] > 0.0 else 1e300
+        to_cluster[k, 1 : d + 1] = -2.0 / size * clusters[k, 1 : d + 1]
+        to_cluster[k, d + 1] = 1.0
+    total = 0.0
+    for t in range(tiles.shape[0]):
+        _fill_features(kind, tiles[t], phi)
+        np.dot(theta, phi, density)
+        _label(density, highest, label)
+        _fill_features(_SPHERICAL, tiles[t], linear)
+        np.dot(to_cluster, linear, distance)
+        own[:] = 0.0
+        other[:] = 1e300
+        for k in range(K):
+            size = clusters[k, 0]
+            without_itself = size / (size - 1.0) if size > 1.0 else 0.0
+            for r in range(TILE_ROWS):
+                is_own = label[r] == k
+                own[r] = distance[k, r] * without_itself if is_own else own[r]
+                other[r] = min(other[r], 1e300 if is_own else distance[k, r])
+        for r in range(TILE_ROWS):
+            # Rounding can leave a distance of zero below zero; a row alone in its cluster has silhouette 0.
+            near, far = max(own[r], 0.0), max(other[r], 0.0)
+            larger = max(near, far)
+            alone = clusters[label[r], 0] <= 1.0
+            result[r] = 0.0 if larger == 0.0 or alone else (far - near) / larger
+        total += _weighted_sum(result, weight[t])
+    return total
 
 
 @_compiled

@@ -24,6 +24,8 @@ RESULTS = (
     "sample/row", "sample/mixture_row", "model/sample", "model/index", "model/anchors", "model/anchors_2d",
     "model/mixture/weights", "model/mixture/means", "model/mixture/covariances",
     "selection/log_likelihood", "selection/bic", "selection/icl", "selection/silhouette", "selection/n_iter",
+    "selection/aic", "selection/log_likelihood_all", "selection/bic_all", "selection/silhouette_euclidean",
+    "selection/silhouette_euclidean_error", "selection/component/rows", "selection/component/mean",
     "cluster/size", "cluster/mean_probability", "cluster/exemplar", "cluster/exemplar_distance",
 )  # fmt: skip
 

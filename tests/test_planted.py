@@ -102,7 +102,7 @@ def test_k_and_covariance_type_of_a_planted_mixture_are_chosen(kind: str) -> Non
         centre = fitted.mean(axis=0, dtype=np.float64)
         everything = np.ones(len(judging), bool)
         natural = natural_parameters(fit.mixture, centre)
-        ((likelihood, entropy),) = score_rows(judging, everything, centre, [natural])
+        ((likelihood, entropy, *_),), _ = score_rows(judging, everything, centre, [natural])
         bic, icl = information_criteria(likelihood, entropy, fit.mixture.n_parameters, len(judging))
         criteria.append(
             Criteria(candidate.n_components, candidate.covariance_type, likelihood, bic, icl, 0.0, fit.n_iter, True)
