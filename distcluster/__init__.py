@@ -8,7 +8,8 @@ The flow, one stage a line (``distcluster.tasks`` has a function for each, ``dis
 4. project every row from its neighbours alone
 5. fit a grid of Gaussian mixtures on the projection of the second draw
 6. judge the candidates on the rows in neither draw, and choose one
-7. write label, probabilities and density of every row
+7. refine the chosen mixture by EM over all rows
+8. write label, probabilities and density of every row
 """
 
 from distcluster.job import Job, JobError, load_job, parse_job

@@ -144,7 +144,7 @@ class ProgressReporter:
         self.used = False
         self._console = console
         self._bars: dict[str, TaskID] = {}
-        self._left: dict[str, tuple[int, str]] = {}
+        self._done: dict[str, tuple[int, str]] = {}
         self._progress = Progress(
             TextColumn("{task.description:<12}"),
             BarColumn(bar_width=30),
@@ -169,17 +169,19 @@ class ProgressReporter:
     def start(self, stage: str, total: int, done: int, unit: str) -> None:
         """Add the stage's line."""
         self._bars[stage] = self._progress.add_task(stage, total=total, completed=done, unit=unit)
-        self._left[stage] = (total - done, unit)
+        self._done[stage] = (0, unit)
 
     def advance(self, stage: str, amount: int) -> None:
         """Move the stage's bar."""
         self._progress.advance(self._bars[stage], amount)
+        done, unit = self._done[stage]
+        self._done[stage] = (done + amount, unit)
 
     def finish(self, stage: str, seconds: float) -> None:
         """Print the stage's plain line, where there are no bars."""
         if self._console.is_terminal:
             return
-        amount, unit = self._left[stage]
+        amount, unit = self._done[stage]
         self._console.print(
             f"{stage:<12} {amount:>12,} {unit:<5} {seconds:>8.1f} s {_rate(amount / seconds, unit):>18}",
             highlight=False,

@@ -110,7 +110,7 @@ class SelectionTable(Table):
     replicates: Annotated[int, Field(ge=0)] = 2
     """Reserved for reproducibility, which this version does not measure: setting it logs a warning."""
     refine: bool = True
-    """Reserved for EM over all rows, which this version does not do: setting it logs a warning."""
+    """Continue the chosen mixture by EM over all rows, until it converges or for ``mixture.max_iter`` iterations."""
 
 
 class AssignTable(Table):
@@ -160,7 +160,7 @@ class ReportTable(Table):
     """Reserved for the comparison with taxonomies, which this version does not make: setting it logs a warning."""
 
 
-RESERVED = (("selection", "replicates"), ("selection", "refine"), ("report", "labels"))
+RESERVED = (("selection", "replicates"), ("report", "labels"))
 """Keys of the job file's contract that this version checks and does not use."""
 
 

@@ -274,14 +274,22 @@ class Moments:
     variance: Float64
 
 
-def moments(n_rows: int, total: Float64, scatter: Float64) -> Moments:
-    """Moments from the sums of 1, y (d,) and y y' (d, d) over rows."""
-    return Moments(n_rows, scatter, np.diagonal(scatter) / n_rows - (total / n_rows) ** 2)
+def moments(scatter: Float64) -> Moments:
+    """Moments of rows from their sums of (1, y) (1, y)', (d + 1, d + 1)."""
+    n, total, squares = float(scatter[0, 0]), scatter[0, 1:], scatter[1:, 1:]
+    return Moments(int(n), squares, np.diagonal(squares) / n - (total / n) ** 2)
+
+
+def scatter_rows(rows: Rows, centre: Float64) -> Float64:
+    """The sum over the valid rows of a block of (1, y) (1, y)', with y = row - centre; (d + 1, d + 1) float64."""
+    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), centre)
+    with_one = np.concatenate([weight[:, None, :], tiles], axis=1)
+    return np.asarray((with_one @ np.swapaxes(with_one, 1, 2)).sum(axis=0))
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """One E-step: sums over rows that add up over partitions.
+    """One E-step: sums over rows, which add up over blocks.
 
     Attributes
     ----------
@@ -307,6 +315,24 @@ def e_step(tiles: Float64, weight: Float64, mixture: Mixture) -> Expectation:
     """
     natural = natural_parameters(mixture, np.zeros(mixture.means.shape[1]))
     return Expectation(*expectation(tiles, weight, natural.kind, natural.theta, natural.shared))
+
+
+def expect_rows(rows: Rows, centre: Float64, mixture: Mixture) -> Expectation:
+    """The E-step over a block of rows (n, d), NaN where invalid; the mixture's means are relative to the centre."""
+    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), centre)
+    return e_step(tiles, weight, mixture)
+
+
+def packed(expected: Expectation) -> Float64:
+    """An E-step as one array (K + 1, F), to be added up and stored: its sums, then the log-likelihood."""
+    last = np.zeros((1, expected.sums.shape[1]))
+    last[0, 0] = expected.log_likelihood
+    return np.concatenate([expected.sums, last])
+
+
+def unpacked(values: Float64) -> Expectation:
+    """What ``packed`` packed."""
+    return Expectation(values[:-1], float(values[-1, 0]))
 
 
 # --- the M-step -------------------------------------------------------------------------------------------------
@@ -431,13 +457,7 @@ def prepare_rows(points: Rows) -> PreparedRows:
     """Cut valid rows (n, d) into tiles around their mean."""
     centre = points.mean(axis=0, dtype=np.float64)
     tiles, weight = make_tiles(points, np.ones(len(points), np.bool_), centre)
-    total, scatter = row_sums(tiles)
-    return PreparedRows(tiles, weight, centre, moments(len(points), total, scatter))
-
-
-def row_sums(tiles: Float64) -> tuple[Float64, Float64]:
-    """Sums over rows of y (d,) and y y' (d, d); rows that do not count are zeros."""
-    return tiles.sum(axis=2).sum(axis=0), (tiles @ np.swapaxes(tiles, 1, 2)).sum(axis=0)
+    return PreparedRows(tiles, weight, centre, moments(scatter_rows(points, centre)))
 
 
 def from_labels(rows: PreparedRows, labels: npt.NDArray[np.int32], candidate: Candidate, reg_covar: float) -> Mixture:

@@ -80,6 +80,18 @@ class Partitioning:
             yield RowRange(start // self.block_rows, start, min(start + self.block_rows, partition.stop))
 
 
+_GROUP_ROWS = 2**22  # of a reduction task: some seconds of work, beside which a task's own cost is small
+_GROUPS = 32  # at least, where there are so many partitions: work for many workers
+
+
+def groups(parts: Partitioning) -> list[range]:
+    """Partitions that one reduction task takes: aligned powers of two, so that each gives a node of ``tree_sum``."""
+    size = 1
+    while 2 * size * parts.partition_rows <= _GROUP_ROWS and 2 * size * _GROUPS <= len(parts):
+        size *= 2
+    return [range(first, min(first + size, len(parts))) for first in range(0, len(parts), size)]
+
+
 def tree_sum(values: Iterable[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     """Add ``values[0] ... values[n-1]`` in one fixed binary tree; a missing sibling passes through.
 

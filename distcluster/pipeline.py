@@ -4,7 +4,9 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import zarr
@@ -17,6 +19,7 @@ from distcluster import tasks
 from distcluster.deploy import SchedulerLostError, connect
 from distcluster.environment import differences, environment
 from distcluster.job import RESERVED, Job, JobError
+from distcluster.partition import groups
 from distcluster.plan import choose_partitioning, make_plan
 from distcluster.run import FORMAT_VERSION, CorruptError, Run
 from distcluster.store import absolute_url, input_version, open_input, public_url, refuse_nested, require_file
@@ -239,6 +242,7 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
     await stages.one("clusters", tasks.clusters)
     await stages.each("silhouette", tasks.silhouette, parts)
     await stages.one("select", tasks.select_candidate)
+    await _refine(run, stages)
     await stages.each("assign", tasks.assign, parts)
     await stages.one("cluster", tasks.cluster)
     if not is_finished(run):
@@ -256,6 +260,22 @@ async def _fit_grid(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
 async def _project(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
     await after
     await stages.each("project", tasks.project_rows, range(len(run.partitioning)))
+
+
+async def _refine(run: Run, stages: "_Stages") -> None:
+    """EM over all rows from the chosen candidate, its parameters committed after every iteration."""
+    iterations, n_groups = 0, len(groups(run.partitioning))
+    while tasks.has_step(run, iterations):
+        iterations += 1
+    if not tasks.is_refined(run, iterations):
+        with stages.shown("refine", tasks.refine_iterations(run) - iterations) as advance:
+            while not tasks.is_refined(run, iterations):
+                expect, maximise = tasks.refine_stages(iterations)
+                await stages.each(expect, partial(tasks.expect, iteration=iterations), range(n_groups), quiet=True)
+                await stages.each(maximise, partial(tasks.take_step, iteration=iterations), [ONE], quiet=True)
+                iterations += 1
+                advance()
+    await stages.one("mixture", partial(tasks.publish, iterations=iterations))
 
 
 def _refuse_invalid_rows(run: Run, job: Job) -> None:
@@ -315,8 +335,27 @@ class _Stages:
         """Run a stage of a single task."""
         await self.each(stage, function, [ONE])
 
-    async def each(self, stage: str, function: Callable[..., None], items: Iterable[Any]) -> None:
-        """Run a task for every item that has not been committed."""
+    @contextmanager
+    def shown(self, stage: str, total: int) -> Iterator[Callable[[], None]]:
+        """Report quiet stages as one; what is yielded is called after every step of it."""
+        steps = 0
+
+        def advance() -> None:
+            nonlocal steps
+            steps += 1
+            self._reporter.advance(stage, 1)
+
+        self._reporter.start(stage, total, 0, "steps")
+        started = time.perf_counter()
+        yield advance
+        seconds = time.perf_counter() - started
+        self._reporter.finish(stage, seconds)
+        log.info("%s: %d steps in %.1f s", stage, steps, seconds)
+
+    async def each(
+        self, stage: str, function: Callable[..., None], items: Iterable[Any], *, quiet: bool = False
+    ) -> None:
+        """Run a task for every item that has not been committed; a quiet stage is reported by its caller."""
         items = list(items)
         committed = self._run.committed(stage)
         waiting = [item for item in items if str(item) not in committed]
@@ -325,7 +364,8 @@ class _Stages:
         left = sum(self._weight(item, of_rows) for item in waiting)
         if not waiting:
             return
-        self._reporter.start(stage, total, total - left, "rows" if of_rows else "tasks")
+        if not quiet:
+            self._reporter.start(stage, total, total - left, "rows" if of_rows else "tasks")
         started = time.perf_counter()
         queue = iter(waiting)
 
@@ -342,19 +382,23 @@ class _Stages:
                         f"{stage} {item} killed every worker that tried it, most likely for lack of memory. Give "
                         f"workers more (deploy.memory_limit), or make assign.partition_rows smaller."
                     ) from error
-                self._reporter.advance(stage, self._weight(item, of_rows))
+                if not quiet:
+                    self._reporter.advance(stage, self._weight(item, of_rows))
 
         async with asyncio.TaskGroup() as lanes:
             for _ in range(min(_WINDOW, len(waiting))):
                 lanes.create_task(lane())
         seconds = time.perf_counter() - started
+        if quiet:
+            return
         self._reporter.finish(stage, seconds)
         unit = "rows" if of_rows else "tasks"
         log.info("%s: %d %s in %.1f s (%.0f %s/s)", stage, left, unit, seconds, left / seconds, unit)
 
     async def verify(self) -> None:
         """Read back everything committed, and forget what is damaged."""
-        for stage in STAGES:
+        refined = [stage for i in range(tasks.refine_iterations(self._run)) for stage in tasks.refine_stages(i)]
+        for stage in [*STAGES, *refined]:
             items = list(self._run.committed(stage))
             answers = await self._client.gather(
                 self._client.map(_verified, [self._ref] * len(items), [stage] * len(items), items, pure=False)

@@ -19,11 +19,18 @@ from distcluster.mixture import (
     Candidate,
     Mixture,
     NaturalParameters,
+    expect_rows,
     fit_candidate,
     initial_labels,
+    m_step,
+    moments,
     natural_parameters,
+    packed,
+    remarks,
+    scatter_rows,
     score_rows,
     silhouette_rows,
+    unpacked,
 )
 from distcluster.neighbors import (
     build_index,
@@ -34,7 +41,7 @@ from distcluster.neighbors import (
     prepare,
     support,
 )
-from distcluster.partition import RowRange, tree_sum
+from distcluster.partition import RowRange, groups, tree_sum
 from distcluster.projection import curve_parameters, fit_anchors, project, transform_epochs
 from distcluster.run import ArraySpec, CorruptError, Run
 from distcluster.sample import (
@@ -56,12 +63,16 @@ ONE = "all"
 EXEMPLARS = 10
 """Rows kept for each component, nearest to its mean."""
 
+PARAMETERS = ("weights", "means", "covariances")
+"""The arrays of a mixture."""
+
 PARTITION_STAGES = ("scan", "neighbours", "project", "score", "silhouette", "assign")
 STAGES = (
     "scan", "draw", "index", "fit", "neighbours", "sketch", "project", "kmeans", "candidate", "score", "clusters",
-    "silhouette", "select", "assign", "cluster",
+    "silhouette", "select", "mixture", "assign", "cluster",
 )  # fmt: skip
-"""In the order of the flow; "cluster" is the last, and a run that has it is finished."""
+"""In the order of the flow; "cluster" is the last, and a run that has it is finished. Each iteration of the refinement
+(``refine_stages``) adds two between "select" and "mixture"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,7 +455,7 @@ def candidate(run: Run, wanted: Candidate) -> None:
 def _fitted(run: Run, wanted: Candidate) -> Mixture:
     prefix = f"selection/fit/{wanted}"
     arrays = _model(run, "candidate", str(wanted))
-    return Mixture(wanted, *(arrays[f"{prefix}/{name}"] for name in ("weights", "means", "covariances")))
+    return Mixture(wanted, *(arrays[f"{prefix}/{name}"] for name in PARAMETERS))
 
 
 def _fitted_candidates(run: Run) -> list[Candidate]:
@@ -475,12 +486,13 @@ def score(run: Run, index: int) -> None:
     rows = run.read_rows("projection", partition, "project")
     judging = np.asarray(~np.isnan(rows).any(axis=1))
     judging[_drawn_in(run, partition)] = False
-    criteria, clusters = [], []
+    criteria, clusters, scatter = [], [], []
     for block in parts.blocks(partition):
         here = slice(block.start - partition.start, block.stop - partition.start)
         of_candidates, of_components = score_rows(rows[here], judging[here], centre, parameters)
         criteria.append(of_candidates)
         clusters.append(of_components)
+        scatter.append(scatter_rows(rows[here], centre))
     run.commit(
         "score",
         str(index),
@@ -488,14 +500,16 @@ def score(run: Run, index: int) -> None:
         models={
             f"partial/score/{index}/criteria": tree_sum(criteria),
             f"partial/score/{index}/clusters": tree_sum(clusters),
+            f"partial/score/{index}/scatter": tree_sum(scatter),
         },
     )
 
 
 @_task
 def clusters(run: Run) -> None:
-    """Sums over all rows for every component of every candidate: what a silhouette compares a row with."""
+    """Sums over all rows, and for every component of every candidate: what a silhouette compares a row with."""
     parts = range(len(run.partitioning))
+    scatter = tree_sum(run.read_model("score", str(i))[f"partial/score/{i}/scatter"] for i in parts)
     sums = tree_sum(run.read_model("score", str(i))[f"partial/score/{i}/clusters"] for i in parts)
     centre, _ = _grid(run)
     with np.errstate(invalid="ignore"):  # an empty component has no mean
@@ -505,6 +519,7 @@ def clusters(run: Run) -> None:
         ONE,
         models={
             "partial/clusters": sums,
+            "partial/scatter": scatter,
             "selection/component/rows": sums[:, 0].astype(np.int64),
             "selection/component/mean": mean,
         },
@@ -551,7 +566,6 @@ def select_candidate(run: Run) -> None:
     n_rows = sum(_record(run, "score", str(i))["facts"]["n_rows"] for i in range(len(run.partitioning)))
     table = _selection_table(run, n_rows)
     verdict = select(table, job.selection.rule, n_rows)
-    chosen = _fitted(run, verdict.candidate)
     columns = table_columns(table)
     run.commit(
         "select",
@@ -563,12 +577,7 @@ def select_candidate(run: Run) -> None:
             "n_judging": n_rows,
             "judged_by_draw": judged_by_draw(run),
         },
-        models={
-            "model/mixture/weights": chosen.weights,
-            "model/mixture/means": chosen.means,
-            "model/mixture/covariances": chosen.covariances,
-            **{f"selection/{name}": values for name, values in columns.items()},
-        },
+        models={f"selection/{name}": values for name, values in columns.items()},
     )
 
 
@@ -601,16 +610,119 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
+# --- refinement -------------------------------------------------------------------------------------------------
+
+
+def refine_iterations(run: Run) -> int:
+    """The iterations of EM over all rows that a run may need."""
+    job = job_of(run)
+    return job.mixture.max_iter if job.selection.refine else 0
+
+
+def refine_stages(iteration: int) -> tuple[str, str]:
+    """The names of an iteration's two stages: one task a group of partitions, then one task."""
+    return f"expect-{iteration}", f"maximise-{iteration}"
+
+
+def has_step(run: Run, iteration: int) -> bool:
+    """Whether an iteration of EM over all rows is complete."""
+    return iteration < refine_iterations(run) and run.record(refine_stages(iteration)[1], ONE) is not None
+
+
+def is_refined(run: Run, iterations: int) -> bool:
+    """Whether the mixture needs no iteration beyond so many."""
+    if iterations == refine_iterations(run):
+        return True
+    return iterations > 0 and bool(_record(run, refine_stages(iterations - 1)[1])["facts"]["converged"])
+
+
+def _before(run: Run, iteration: int) -> Mixture:
+    """The mixture that an iteration starts from."""
+    facts = _record(run, "select")["facts"]
+    candidate = Candidate(facts["n_components"], facts["covariance_type"])
+    if iteration == 0:
+        return _fitted(run, candidate)
+    stage = refine_stages(iteration - 1)[1]
+    arrays = _model(run, stage)
+    return Mixture(candidate, *(arrays[f"partial/{stage}/{name}"] for name in PARAMETERS))
+
+
+@_task
+def expect(run: Run, group: int, *, iteration: int) -> None:
+    """Sums for the M-step over a group of partitions: one node of the sums' tree."""
+    parts = run.partitioning
+    centre, _ = _grid(run)
+    mixture = _before(run, iteration).moved(-centre)
+
+    def of_partition(index: int) -> npt.NDArray[np.float64]:
+        partition = parts[index]
+        rows = run.read_rows("projection", partition, "project")
+        blocks = (slice(b.start - partition.start, b.stop - partition.start) for b in parts.blocks(partition))
+        return tree_sum(packed(expect_rows(rows[here], centre, mixture)) for here in blocks)
+
+    stage = refine_stages(iteration)[0]
+    total = tree_sum(of_partition(index) for index in groups(parts)[group])
+    run.commit(stage, str(group), models={f"partial/{stage}/{group}": total})
+
+
+@_task
+def take_step(run: Run, *, iteration: int) -> None:
+    """The M-step of an iteration of EM over all rows."""
+    expect_stage, stage = refine_stages(iteration)
+    nodes = (
+        run.read_model(expect_stage, str(group))[f"partial/{expect_stage}/{group}"]
+        for group in range(len(groups(run.partitioning)))
+    )
+    expected = unpacked(tree_sum(nodes))
+    table = job_of(run).mixture
+    centre, _ = _grid(run)
+    of_rows = moments(_model(run, "clusters")["partial/scatter"])
+    mixture = m_step(expected, of_rows, _before(run, iteration).moved(-centre), table.reg_covar).moved(centre)
+    mean = expected.log_likelihood / of_rows.n_rows
+    converged = False
+    if iteration > 0:
+        previous = _record(run, refine_stages(iteration - 1)[1])["facts"]["mean_log_likelihood"]
+        converged = abs(mean - previous) < table.tol
+    run.commit(
+        stage,
+        ONE,
+        {"mean_log_likelihood": mean, "converged": converged},
+        models={f"partial/{stage}/{name}": getattr(mixture, name) for name in PARAMETERS},
+    )
+
+
+@_task
+def publish(run: Run, *, iterations: int) -> None:
+    """The chosen mixture, as it is after so many iterations over all rows."""
+    mixture = _before(run, iterations)
+    steps = [_record(run, refine_stages(i)[1])["facts"] for i in range(iterations)]
+    n_valid = _record(run, "draw")["facts"]["n_valid"]
+    centre, _ = _grid(run)
+    of_rows = moments(_model(run, "clusters")["partial/scatter"])
+    run.commit(
+        "mixture",
+        ONE,
+        {
+            "n_iter": iterations,
+            "converged": bool(steps) and steps[-1]["converged"],
+            "mean_log_likelihoods": [each["mean_log_likelihood"] for each in steps],
+            "n_rows": n_valid,
+            "note": remarks(mixture.moved(-centre), of_rows, job_of(run).mixture.reg_covar),
+        },
+        models={f"model/mixture/{name}": getattr(mixture, name) for name in PARAMETERS},
+    )
+
+
 # --- labels -----------------------------------------------------------------------------------------------------
 
 
 def chosen_mixture(run: Run) -> Mixture:
-    """The mixture that the verdict chose."""
+    """The mixture that the verdict chose, refined."""
     facts = _record(run, "select")["facts"]
-    arrays = _model(run, "select")
+    arrays = _model(run, "mixture")
     return Mixture(
         Candidate(facts["n_components"], facts["covariance_type"]),
-        *(arrays[f"model/mixture/{name}"] for name in ("weights", "means", "covariances")),
+        *(arrays[f"model/mixture/{name}"] for name in PARAMETERS),
     )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import zarr
 
+from distcluster.job import CovarianceType
+from distcluster.mixture import Candidate, Mixture
 from distcluster.run import Run
 
 BLOCK_ROWS = 512
@@ -147,6 +149,12 @@ def reference(new_command: Callable[..., Command]) -> Run:
     run = new_command().run_to_the_end()
     assert len(run.partitioning) >= 8
     return run
+
+
+def fitted_mixture(run: Run, k: int, kind: CovarianceType) -> Mixture:
+    """A candidate as the run's grid fitted it."""
+    names = ("weights", "means", "covariances")
+    return Mixture(Candidate(k, kind), *(run.array(f"selection/fit/{kind}-{k}/{name}")[:] for name in names))
 
 
 def unequal(a: Run, b: Run) -> list[str]:

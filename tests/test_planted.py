@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command, planted_rows, write_input
+from conftest import Command, fitted_mixture, planted_rows, write_input
 from sklearn.metrics import adjusted_rand_score
 
 from distcluster.job import MixtureTable
@@ -36,8 +36,8 @@ def test_the_selection_table_is_what_scikit_learn_says_of_the_judging_rows(refer
     judging[reference.array("sample/row")[:]] = False
     judging[reference.array("sample/mixture_row")[:]] = False
     rows = reference.array("projection")[:][judging].astype(np.float64)
-    model = to_sklearn(chosen_mixture(reference))
     facts = reference.record("select", "all")["facts"]
+    model = to_sklearn(fitted_mixture(reference, facts["n_components"], facts["covariance_type"]))
     ks = reference.array("selection/n_components")[:]
     kinds = reference.array("selection/covariance_type")[:]
     chosen = np.flatnonzero((ks == facts["n_components"]) & (kinds == facts["covariance_type"]))[0]

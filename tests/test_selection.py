@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+from conftest import fitted_mixture
 from sklearn.metrics import silhouette_samples, silhouette_score
 from test_mixture import blobs, both_ours
 
 from distcluster.job import COVARIANCE_TYPES, CovarianceType
 from distcluster.mixture import (
-    Candidate,
-    Mixture,
     natural_parameters,
     responsibilities,
     score_rows,
@@ -79,7 +78,7 @@ def test_the_tables_figures_of_all_rows_are_scikit_learns(reference: Run) -> Non
     kinds = reference.array("selection/covariance_type")[:]
     first = np.concatenate([[0], np.cumsum(ks)])
     for place in np.flatnonzero((ks == 8) | (ks == 3)):
-        mixture = reference_mixture(reference, int(ks[place]), kinds[place])
+        mixture = fitted_mixture(reference, int(ks[place]), kinds[place])
         model = to_sklearn(mixture)
         assert reference.array("selection/bic_all")[place] == pytest.approx(model.bic(rows), rel=1e-9)
         label = model.predict(rows)
@@ -87,9 +86,3 @@ def test_the_tables_figures_of_all_rows_are_scikit_learns(reference: Run) -> Non
         assert (n == np.bincount(label, minlength=ks[place])).all()
         exact = silhouette_score(rows, label, metric="sqeuclidean")
         assert reference.array("selection/silhouette")[place] == pytest.approx(exact, rel=1e-6)
-
-
-def reference_mixture(run: Run, k: int, kind: CovarianceType) -> Mixture:
-    """A candidate as the run's grid fitted it."""
-    names = ("weights", "means", "covariances")
-    return Mixture(Candidate(k, kind), *(run.array(f"selection/fit/{kind}-{k}/{name}")[:] for name in names))
