@@ -12,7 +12,8 @@ The flow, one stage a line (``distcluster.tasks`` has a function for each, ``dis
 8. write label, probabilities and density of every row
 """
 
+from distcluster.estimators import GaussianMixture, GaussianMixtureSearch
 from distcluster.job import Job, JobError, load_job, parse_job
 from distcluster.run import Run
 
-__all__ = ["Job", "JobError", "Run", "load_job", "parse_job"]
+__all__ = ["GaussianMixture", "GaussianMixtureSearch", "Job", "JobError", "Run", "load_job", "parse_job"]
