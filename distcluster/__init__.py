@@ -12,8 +12,21 @@ The flow, one stage a line (``distcluster.tasks`` has a function for each, ``dis
 8. write label, probabilities and density of every row
 """
 
-from distcluster.estimators import GaussianMixture, GaussianMixtureSearch
+from typing import TYPE_CHECKING, Any
+
 from distcluster.job import Job, JobError, load_job, parse_job
 from distcluster.run import Run
 
 __all__ = ["GaussianMixture", "GaussianMixtureSearch", "Job", "JobError", "Run", "load_job", "parse_job"]
+
+if TYPE_CHECKING:
+    from distcluster.estimators import GaussianMixture, GaussianMixtureSearch
+
+
+def __getattr__(name: str) -> Any:
+    # Dask, scikit-learn and numba take seconds to import, and the command line must answer at once.
+    if name in ("GaussianMixture", "GaussianMixtureSearch"):
+        from distcluster import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

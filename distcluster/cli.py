@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from distcluster.job import Job, JobError, load_job
+from distcluster.job import COVARIANCE_TYPES, DeployTable, Job, JobError, load_job
 
 FAILED, WRONG, TRY_AGAIN, INTERRUPTED = 1, 2, 75, 130
 
@@ -122,6 +122,37 @@ def status(
     console.print("finished" if found.finished else "not finished: run the job again to go on", highlight=False)
     if found.last_error:
         console.print(Text(f"last error: {found.last_error}"))
+
+
+@app.command()
+def relabel(
+    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    n_components: Annotated[int, typer.Option(help="The candidate's number of components.", show_default=False)],
+    covariance_type: Annotated[str, typer.Option(help="spherical, diag, tied or full.", show_default=False)],
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+) -> None:
+    """Label all rows by another candidate of the grid, without a new run.
+
+    The labels and their probabilities are written beside the run's own, with a crosswalk: rows by the run's label and
+    by the new one.
+
+    [dim]distcluster relabel runs/demo --n-components 8 --covariance-type full[/dim]
+    """
+    from distcluster.mixture import Candidate
+    from distcluster.pipeline import relabel_run
+
+    if covariance_type not in COVARIANCE_TYPES:
+        raise JobError(f"--covariance-type {covariance_type}: must be one of {', '.join(COVARIANCE_TYPES)}.")
+    wanted = Candidate(n_components, covariance_type)
+    deploy = DeployTable(kind="address", address=scheduler) if scheduler else DeployTable()
+    console = _console()
+    with ProgressReporter(console) as reporter:
+        done = relabel_run(run_url, wanted, deploy, reporter)
+    console.print(
+        f"Run: {done.url}\n  relabel/{wanted}/label, probability: one entry a row; crosswalk: rows by the run's label "
+        f"and by the new one",
+        highlight=False,
+    )
 
 
 @app.command()

@@ -17,6 +17,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
+from distcluster.criteria import Criteria, judged
 from distcluster.job import COVARIANCE_TYPES, MixtureTable
 from distcluster.mixture import (
     Candidate,
@@ -42,7 +43,7 @@ from distcluster.mixture import (
     unpacked,
 )
 from distcluster.partition import tree_sum
-from distcluster.selection import Criteria, grid, judged, select
+from distcluster.selection import grid, select
 
 Float64 = npt.NDArray[np.float64]
 

@@ -18,7 +18,8 @@ from distributed.scheduler import KilledWorker
 from distcluster import tasks
 from distcluster.deploy import SchedulerLostError, connect
 from distcluster.environment import differences, environment
-from distcluster.job import RESERVED, Job, JobError
+from distcluster.job import RESERVED, DeployTable, Job, JobError
+from distcluster.mixture import Candidate
 from distcluster.partition import groups
 from distcluster.plan import choose_partitioning, make_plan
 from distcluster.run import FORMAT_VERSION, CorruptError, Run
@@ -243,6 +244,7 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
     await stages.each("silhouette", tasks.silhouette, parts)
     await stages.one("select", tasks.select_candidate)
     await _refine(run, stages)
+    await stages.one("hierarchy", tasks.hierarchy)
     await stages.each("assign", tasks.assign, parts)
     await stages.one("cluster", tasks.cluster)
     if not is_finished(run):
@@ -302,6 +304,40 @@ def _refuse_few_distinct_rows(run: Run, job: Job) -> None:
         )
 
 
+# --- after a run ------------------------------------------------------------------------------------------------
+
+
+def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Reporter) -> Run:
+    """Label all rows of a finished run by another candidate of its grid, beside the labels that it has.
+
+    Raises
+    ------
+    JobError
+        When there is no finished run, or its grid has no such candidate.
+    """
+    run = Run(url)
+    if not is_finished(run):
+        raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
+    fitted = tasks.fitted_candidates(run)
+    if wanted not in fitted:
+        raise JobError(
+            f"the grid of {public_url(run.url)} has no fitted candidate {wanted}; it has: "
+            f"{', '.join(map(str, fitted))}."
+        )
+    run.ensure_arrays(tasks.relabel_arrays(run, wanted))
+    asyncio.run(_relabel(run, wanted, deploy, reporter))
+    return run
+
+
+async def _relabel(run: Run, wanted: Candidate, deploy: DeployTable, reporter: Reporter) -> None:
+    rows, one = tasks.relabel_stages(wanted)
+    async with connect(deploy) as client:
+        reporter.dashboard(client.dashboard_link)
+        stages = _Stages(client, run, reporter)
+        await stages.each(rows, partial(tasks.relabel, wanted=wanted), range(len(run.partitioning)))
+        await stages.one(one, partial(tasks.crosswalk, wanted=wanted))
+
+
 # --- stages -----------------------------------------------------------------------------------------------------
 
 
@@ -359,7 +395,7 @@ class _Stages:
         items = list(items)
         committed = self._run.committed(stage)
         waiting = [item for item in items if str(item) not in committed]
-        of_rows = stage in PARTITION_STAGES or function is tasks.check_input
+        of_rows = stage.partition("-")[0] in PARTITION_STAGES or function is tasks.check_input
         total = sum(self._weight(item, of_rows) for item in items)
         left = sum(self._weight(item, of_rows) for item in waiting)
         if not waiting:

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.assign import assign_rows, merge_nearest, nearest_to_means
+from distcluster.criteria import Criteria, judged, stratified_silhouette, table_columns
 from distcluster.environment import differences, environment, pin_to_one_thread
+from distcluster.hierarchy import build_hierarchy
 from distcluster.job import Job, parse_job
 from distcluster.mixture import (
     Candidate,
@@ -27,6 +29,7 @@ from distcluster.mixture import (
     natural_parameters,
     packed,
     remarks,
+    responsibilities,
     scatter_rows,
     score_rows,
     silhouette_rows,
@@ -51,7 +54,7 @@ from distcluster.sample import (
     invalid_rows,
     select_draws,
 )
-from distcluster.selection import Criteria, grid, judged, select, stratified_silhouette, table_columns
+from distcluster.selection import grid, select
 from distcluster.store import InputChangedError, checksum, open_input
 
 Float32 = npt.NDArray[np.float32]
@@ -66,10 +69,11 @@ EXEMPLARS = 10
 PARAMETERS = ("weights", "means", "covariances")
 """The arrays of a mixture."""
 
-PARTITION_STAGES = ("scan", "neighbours", "project", "score", "silhouette", "assign")
+PARTITION_STAGES = ("scan", "neighbours", "project", "score", "silhouette", "assign", "relabel")
 STAGES = (
     "scan", "draw", "index", "fit", "neighbours", "sketch", "project", "kmeans", "candidate", "score", "clusters",
-    "silhouette", "select", "mixture", "assign", "cluster",
+    "silhouette", "select", "mixture", "hierarchy", "assign",
+    "cluster",
 )  # fmt: skip
 """In the order of the flow; "cluster" is the last, and a run that has it is finished. Each iteration of the refinement
 (``refine_stages``) adds two between "select" and "mixture"."""
@@ -458,7 +462,8 @@ def _fitted(run: Run, wanted: Candidate) -> Mixture:
     return Mixture(wanted, *(arrays[f"{prefix}/{name}"] for name in PARAMETERS))
 
 
-def _fitted_candidates(run: Run) -> list[Candidate]:
+def fitted_candidates(run: Run) -> list[Candidate]:
+    """The candidates of the grid that could be fitted, in its order."""
     return [each for each in candidates(run) if not _record(run, "candidate", str(each))["facts"]["error"]]
 
 
@@ -469,7 +474,7 @@ def _grid_parameters(
     """The centre of the mixture draw, and all fitted candidates relative to it."""
     run = open_run(ref)
     centre = _points(run).mean(axis=0, dtype=np.float64)
-    return centre, [natural_parameters(_fitted(run, each), centre) for each in _fitted_candidates(run)]
+    return centre, [natural_parameters(_fitted(run, each), centre) for each in fitted_candidates(run)]
 
 
 def _grid(run: Run) -> tuple[npt.NDArray[np.float64], list[NaturalParameters]]:
@@ -783,6 +788,70 @@ def cluster(run: Run) -> None:
             "cluster/exemplar_distance": distance,
         },
     )
+
+
+@_task
+def hierarchy(run: Run) -> None:
+    """The tree over the chosen components, from the mixture draw."""
+    responsibility, _ = responsibilities(_points(run), chosen_mixture(run))
+    embedding = _model(run, "draw")["partial/draw"]
+    tree = build_hierarchy(responsibility, embedding)
+    run.commit(
+        "hierarchy",
+        ONE,
+        models={
+            "hierarchy/merge": tree.merges,
+            "hierarchy/rule": np.array(tree.rules, np.dtypes.StringDType()),
+            "hierarchy/value": tree.values,
+        },
+    )
+
+
+# --- another candidate's labels ---------------------------------------------------------------------------------
+
+
+def relabel_stages(wanted: Candidate) -> tuple[str, str]:
+    """The names of the two stages that label all rows by another candidate: partitions, then one task."""
+    return f"relabel-{wanted}", f"crosswalk-{wanted}"
+
+
+def relabel_arrays(run: Run, wanted: Candidate) -> list[ArraySpec]:
+    """The arrays that a relabelling fills partition by partition."""
+    parts = run.partitioning
+    return [
+        ArraySpec(f"relabel/{wanted}/{name}", (parts.n_rows,), dtype, fill, parts.block_rows, parts.partition_rows)
+        for name, dtype, fill in (("label", "int32", -1), ("probability", "float32", float("nan")))
+    ]
+
+
+@_task
+def relabel(run: Run, index: int, *, wanted: Candidate) -> None:
+    """Labels of a partition under another candidate, and how they meet those of the chosen one."""
+    partition = run.partitioning[index]
+    result = assign_rows(run.read_rows("projection", partition, "project"), _fitted(run, wanted), top=1)
+    chosen = run.read_rows("label", partition, "assign")
+    valid = result.label >= 0
+    met = np.zeros((chosen_mixture(run).candidate.n_components, wanted.n_components), np.int64)
+    np.add.at(met, (chosen[valid], result.label[valid]), 1)
+    stage = relabel_stages(wanted)[0]
+    run.commit(
+        stage,
+        str(index),
+        parts={
+            f"relabel/{wanted}/label": (partition.start, result.label),
+            f"relabel/{wanted}/probability": (partition.start, result.probability),
+        },
+        models={f"partial/{stage}/{index}": met},
+    )
+
+
+@_task
+def crosswalk(run: Run, *, wanted: Candidate) -> None:
+    """Rows by the chosen label and by the other candidate's."""
+    relabelled, stage = relabel_stages(wanted)
+    parts = range(len(run.partitioning))
+    met = sum(run.read_model(relabelled, str(i))[f"partial/{relabelled}/{i}"] for i in parts)
+    run.commit(stage, ONE, models={f"relabel/{wanted}/crosswalk": np.asarray(met)})
 
 
 # --- layout -----------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ RESULTS = (
     "selection/aic", "selection/log_likelihood_all", "selection/bic_all", "selection/silhouette_euclidean",
     "selection/silhouette_euclidean_error", "selection/component/rows", "selection/component/mean",
     "cluster/size", "cluster/mean_probability", "cluster/exemplar", "cluster/exemplar_distance",
+    "hierarchy/merge", "hierarchy/value",
 )  # fmt: skip
 
 

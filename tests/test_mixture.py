@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
+from distcluster.criteria import information_criteria
 from distcluster.job import COVARIANCE_TYPES, CovarianceType, MixtureTable
 from distcluster.mixture import (
     Candidate,
@@ -22,7 +23,6 @@ from distcluster.mixture import (
     responsibilities,
     score_rows,
 )
-from distcluster.selection import information_criteria
 from distcluster.tile import TILE_ROWS, expectation, exponentials, make_tiles
 
 kinds = pytest.mark.parametrize("kind", COVARIANCE_TYPES)

@@ -6,6 +6,7 @@ from conftest import fitted_mixture
 from sklearn.metrics import silhouette_samples, silhouette_score
 from test_mixture import blobs, both_ours
 
+from distcluster.criteria import stratified_silhouette
 from distcluster.job import COVARIANCE_TYPES, CovarianceType
 from distcluster.mixture import (
     natural_parameters,
@@ -15,7 +16,6 @@ from distcluster.mixture import (
     to_sklearn,
 )
 from distcluster.run import Run
-from distcluster.selection import stratified_silhouette
 
 kinds = pytest.mark.parametrize("kind", COVARIANCE_TYPES)
 
