@@ -100,6 +100,13 @@ def judged(row: Criteria, n_parameters: int, sums: Float64, n_judging: int, n_va
     )
 
 
+def of_fitted_rows(row: Criteria, n_parameters: int, mean_log_likelihood: float, n_rows: int) -> Criteria:
+    """A row of the table with log-likelihood and BIC of the rows that were fitted: they steer the grid."""
+    log_likelihood = mean_log_likelihood * n_rows
+    bic, _ = information_criteria(log_likelihood, 0.0, n_parameters, n_rows)
+    return replace(row, log_likelihood=log_likelihood, bic=bic)
+
+
 _SILHOUETTE_ROWS = 2048  # pairwise distances cost the square
 _DISTANCE_ROWS = 256  # of which distances to all others are held at a time
 

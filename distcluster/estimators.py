@@ -1,6 +1,7 @@
 """The engine as scikit-learn estimators: one mixture, and the grid with its verdict; on NumPy and Dask arrays."""
 
 import warnings
+from dataclasses import replace
 from threading import Lock
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from distcluster.criteria import Criteria, judged
+from distcluster.criteria import Criteria, judged, of_fitted_rows
 from distcluster.job import COVARIANCE_TYPES, MixtureTable
 from distcluster.mixture import (
     Candidate,
@@ -39,11 +40,12 @@ from distcluster.mixture import (
     responsibilities,
     scatter_rows,
     score_rows,
+    silhouette_rows,
     to_sklearn,
     unpacked,
 )
 from distcluster.partition import tree_sum
-from distcluster.selection import grid, select
+from distcluster.selection import grid, largest_k, missing_ks, select
 
 Float64 = npt.NDArray[np.float64]
 
@@ -325,7 +327,7 @@ class GaussianMixtureSearch(_FittedMixture):
     n_components : "auto", int or sequence of int
         The ks to try; 1 is always added.
     covariance_type : str or sequence of str
-    rule : {"elbow", "bic", "icl"}
+    rule : {"elbow", "bic", "icl", "silhouette"}
         See ``docs/method.md``.
     n_init : int
         k-means starts per k.
@@ -384,8 +386,8 @@ class GaussianMixtureSearch(_FittedMixture):
         ValueError
             When a parameter is wrong, or no candidate could be fitted.
         """
-        if self.rule not in ("elbow", "bic", "icl"):
-            raise ValueError(f"rule = {self.rule!r}: must be one of elbow, bic, icl")
+        if self.rule not in ("elbow", "bic", "icl", "silhouette"):
+            raise ValueError(f"rule = {self.rule!r}: must be one of elbow, bic, icl, silhouette")
         ks: Any = self.n_components if isinstance(self.n_components, str) else np.atleast_1d(self.n_components).tolist()
         kinds: Any = np.atleast_1d(self.covariance_type).tolist()
         table = MixtureTable(
@@ -507,30 +509,62 @@ def _maximise_dask(parts: list[Any], start: Mixture, *, tol: float, reg_covar: f
 def _fit_grid(
     points: npt.NDArray[Any], table: MixtureTable, seed: int
 ) -> tuple[dict[Candidate, Mixture], list[Criteria]]:
-    """The mixtures that could be fitted, and the rows of the table without their criteria."""
-    candidates = grid(table, len(points))
-    ks = sorted({each.n_components for each in candidates})
+    """The mixtures that could be fitted, and the table with the criteria of the fitted rows; the grid may grow."""
+    fits = _fit_candidates(points, grid(table, len(points)), table, seed)
+    limit = largest_k(len(points), len(points))
+    has_between = False
+    while table.n_components == "auto":
+        rows = [_row(each, len(points)) for each in fits]
+        added = missing_ks(rows, len(points), limit, has_between=has_between)
+        if not added.ks:
+            break
+        has_between = added.why == "between"
+        fits += _fit_candidates(
+            points, [Candidate(k, kind) for k in added.ks for kind in table.covariance_type], table, seed
+        )
+    fits.sort(key=lambda each: each.candidate.n_components)
+    return {each.candidate: each.mixture for each in fits if each.mixture}, [_row(each, len(points)) for each in fits]
+
+
+def _fit_candidates(
+    points: npt.NDArray[Any], candidates: list[Candidate], table: MixtureTable, seed: int
+) -> list[CandidateFit]:
     data = dask.delayed(points)
+    ks = sorted({each.n_components for each in candidates})
     labels = {k: dask.delayed(initial_labels)(data, k, table.n_init, seed) for k in ks}
-    fits = dask.compute(*(dask.delayed(_fit)(data, labels[each.n_components], each, table) for each in candidates))
+    return list(
+        dask.compute(*(dask.delayed(_fit)(data, labels[each.n_components], each, table) for each in candidates))
+    )
+
+
+def _row(fit: CandidateFit, n_rows: int) -> Criteria:
     nan = float("nan")
-    rows = [
-        Criteria(each.candidate.n_components, each.candidate.covariance_type, nan, nan, nan, nan, each.n_iter,
-                 each.converged, each.error, note=each.note)
-        for each in fits
-    ]  # fmt: skip
-    return {each.candidate: each.mixture for each in fits if each.mixture is not None}, rows
+    row = Criteria(fit.candidate.n_components, fit.candidate.covariance_type, nan, nan, nan, nan, fit.n_iter,
+                   fit.converged, fit.error, note=fit.note)  # fmt: skip
+    if fit.mixture is None:
+        return row
+    return of_fitted_rows(row, fit.mixture.n_parameters, fit.mean_log_likelihood, n_rows)
 
 
 def _score(
     rows: npt.NDArray[Any], judges: npt.NDArray[np.bool_], centre: Float64, fitted: list[NaturalParameters]
-) -> Float64:
+) -> tuple[Float64, Float64]:
+    """``score_rows`` of a partition."""
     starts = range(0, len(rows), _BLOCK_ROWS)
     with _one_blas_thread:
-        return tree_sum(
-            score_rows(block, judges[start : start + _BLOCK_ROWS], centre, fitted)[0]
+        sums = [
+            score_rows(block, judges[start : start + _BLOCK_ROWS], centre, fitted)
             for start, block in zip(starts, _blocks(rows), strict=True)
-        )
+        ]
+    return tree_sum(criteria for criteria, _ in sums), tree_sum(clusters for _, clusters in sums)
+
+
+def _silhouettes(
+    rows: npt.NDArray[Any], centre: Float64, fitted: list[NaturalParameters], clusters: Float64
+) -> Float64:
+    """``silhouette_rows`` of a partition."""
+    with _one_blas_thread:
+        return tree_sum(silhouette_rows(block, centre, fitted, clusters) for block in _blocks(rows))
 
 
 def _fit(
@@ -543,24 +577,31 @@ def _fit(
 def _judge(
     X: Any, judges: npt.NDArray[np.bool_], mixtures: dict[Candidate, Mixture], rows: list[Criteria]
 ) -> list[Criteria]:
-    """The table with its criteria, from one pass over all rows."""
+    """The table with its criteria, from two passes over all rows."""
     parts = _partitions(_as_dask(X))
     if not mixtures:
         return rows
     centre = _mean(parts)
     fitted = [natural_parameters(each, centre) for each in mixtures.values()]
-    sums = tree_sum(
-        dask.compute(
-            *(
-                dask.delayed(_score)(part, judges[i * _PARTITION_ROWS : (i + 1) * _PARTITION_ROWS], centre, fitted)
-                for i, part in enumerate(parts)
-            )
+    n_rows, n_judging = len(judges), int(judges.sum())
+    sums = dask.compute(
+        *(
+            dask.delayed(_score)(part, judges[i * _PARTITION_ROWS : (i + 1) * _PARTITION_ROWS], centre, fitted)
+            for i, part in enumerate(parts)
         )
     )
-    criteria = dict(zip(mixtures, sums, strict=True))
-    return [
-        row
-        if row.error
-        else judged(row, mixtures[row.candidate].n_parameters, criteria[row.candidate], int(judges.sum()), len(judges))
-        for row in rows
-    ]
+    clusters = tree_sum(of_components for _, of_components in sums)
+    silhouettes = tree_sum(
+        dask.compute(*(dask.delayed(_silhouettes)(part, centre, fitted, clusters) for part in parts))
+    )
+    of_candidate = dict(
+        zip(mixtures, zip(tree_sum(criteria for criteria, _ in sums), silhouettes / n_rows, strict=True), strict=True)
+    )
+    table = []
+    for row in rows:
+        if not row.error:
+            criteria, silhouette = of_candidate[row.candidate]
+            row = judged(row, mixtures[row.candidate].n_parameters, criteria, n_judging, n_rows)
+            row = replace(row, silhouette=float("nan") if row.n_components == 1 else float(silhouette))
+        table.append(row)
+    return table

@@ -541,7 +541,10 @@ def remarks(mixture: Mixture, of_rows: Moments, reg_covar: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CandidateFit:
-    """The result of fitting one candidate; ``mixture`` is None where ``error`` says why there is none."""
+    """The result of fitting one candidate; ``mixture`` is None where ``error`` says why there is none.
+
+    ``mean_log_likelihood`` is of the rows that it was fitted on, before the last M-step, nats a row.
+    """
 
     candidate: Candidate
     mixture: Mixture | None
@@ -550,6 +553,7 @@ class CandidateFit:
     seconds: float
     error: str = ""
     note: str = ""
+    mean_log_likelihood: float = float("nan")
 
 
 def initial_labels(points: npt.NDArray[np.float32], n_components: int, n_init: int, seed: int) -> npt.NDArray[np.int32]:
@@ -602,4 +606,5 @@ def fit_candidate(
         found.converged,
         time.perf_counter() - started,
         note=remarks(found.mixture, rows.of_rows, table.reg_covar),
+        mean_log_likelihood=found.log_likelihoods[-1],
     )

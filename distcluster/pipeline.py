@@ -254,9 +254,14 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
 async def _fit_grid(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
     await after
     await stages.each("sketch", tasks.sketch, tasks.sketch_items(run))
-    candidates = tasks.candidates(run)
-    await stages.each("kmeans", tasks.kmeans, sorted({each.n_components for each in candidates}, reverse=True))
-    await stages.each("candidate", tasks.candidate, sorted(candidates, key=lambda each: -each.n_components))
+    while True:
+        candidates = tasks.candidates(run)
+        await stages.each("kmeans", tasks.kmeans, sorted({each.n_components for each in candidates}, reverse=True))
+        await stages.each("candidate", tasks.candidate, sorted(candidates, key=lambda each: -each.n_components))
+        number = tasks.grid_round(run)
+        if number is None:
+            return
+        await stages.each("grid", tasks.extend_grid, [number])
 
 
 async def _project(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:

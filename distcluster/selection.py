@@ -84,6 +84,60 @@ class Elbow:
     stands: bool
 
 
+_STEP = 0.6  # of log2 k: the largest step of the automatic grid, from 2 to 3
+_MOST_KS = 512  # of the automatic grid
+_SAMPLE_ROWS_PER_COMPONENT = 50  # sample rows that an extension of the grid asks for each component
+_BETWEEN = 8  # ks at most that are fitted between an elbow's neighbours
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What the automatic grid lacks: ks to fit, ascending, and why; no ks when it is complete."""
+
+    ks: tuple[int, ...]
+    why: Literal["extended", "between", "complete"]
+
+
+def largest_k(sample_rows: int, mixture_rows: int) -> int:
+    """Where the automatic grid ends: min(512, S / 50), and 20 rows of the mixture draw for each component."""
+    return min(_MOST_KS, sample_rows // _SAMPLE_ROWS_PER_COMPONENT, mixture_rows // _ROWS_PER_COMPONENT)
+
+
+def missing_ks(table: Sequence[Criteria], n_rows: int, limit: int, *, has_between: bool) -> Addition:
+    """The ks that the automatic grid should still try.
+
+    While the elbow lies in the last doubling of the grid, the grid is extended by a doubling in two steps. Once it
+    stands, up to eight ks between its neighbours in the grid are added, once.
+
+    Parameters
+    ----------
+    table : sequence of Criteria
+        Of the rows that were fitted, or of others.
+    n_rows : int
+        Rows that the table is of.
+    limit : int
+        ``largest_k``.
+    has_between : bool
+        Whether ks between an elbow's neighbours have been added before.
+    """
+    nothing = Addition((), "complete")
+    elbows = _elbows([row for row in table if not row.error], n_rows)
+    if not elbows:
+        return nothing
+    elbow = min(elbows.values(), key=lambda each: each.cost)
+    ks = sorted({row.n_components for row in table})
+    if 2 * elbow.n_components > ks[-1] and ks[-1] < limit and not has_between:
+        doubled = (round(ks[-1] * 2**0.5), 2 * ks[-1])
+        return Addition(tuple(sorted({min(k, limit) for k in doubled})), "extended")
+    if has_between or not elbow.stands:
+        return nothing
+    place = ks.index(elbow.n_components)
+    low, high = ks[max(place - 1, 0)], ks[min(place + 1, len(ks) - 1)]
+    between = np.round(np.geomspace(low, high, _BETWEEN + 2)).astype(int) if high - low > _BETWEEN else range(low, high)
+    new = tuple(sorted({int(k) for k in between if low < k < high} - set(ks)))
+    return Addition(new, "between") if new else nothing
+
+
 def find_elbow(ks: Sequence[int], cost: Sequence[float]) -> Elbow:
     """The elbow of a cost curve over log2 k (Kneedle: Satopaa, Albrecht, Irwin, Raghavan 2011).
 
@@ -107,7 +161,7 @@ def find_elbow(ks: Sequence[int], cost: Sequence[float]) -> Elbow:
         and before >= _GAIN_BEFORE
         and after <= _SHARE_AFTER * before  # false for NaN
         and shorter >= 0
-        and abs(best - shorter) <= 1
+        and abs(x[best] - x[shorter]) <= _STEP
     )
     near = tuple(k for k, below in zip(ks, depth, strict=True) if below >= _SHALLOW * depth[best])
     return Elbow(
@@ -180,16 +234,21 @@ def _best(usable: Sequence[Criteria], rule: Rule) -> Verdict:
     )
 
 
-def _select_elbow(usable: Sequence[Criteria], n_rows: int) -> Verdict:
+def _elbows(usable: Sequence[Criteria], n_rows: int) -> dict[CovarianceType, Elbow]:
+    """The elbow of every covariance type that has at least two ks."""
     curves: dict[CovarianceType, list[Criteria]] = {}
     for row in sorted(usable, key=lambda row: row.n_components):
         curves.setdefault(row.covariance_type, []).append(row)
-    one = min((row.bic for row in usable if row.n_components == 1), default=float("nan")) / (2 * n_rows)
-    elbows = {
+    return {
         kind: find_elbow([row.n_components for row in rows], [row.bic / (2 * n_rows) for row in rows])
         for kind, rows in curves.items()
         if len(rows) >= 2
     }
+
+
+def _select_elbow(usable: Sequence[Criteria], n_rows: int) -> Verdict:
+    one = min((row.bic for row in usable if row.n_components == 1), default=float("nan")) / (2 * n_rows)
+    elbows = _elbows(usable, n_rows)
     if not elbows:
         best = min(usable, key=lambda row: row.bic)
         return Verdict(best.candidate, "no elbow", f"{best.candidate}: one k alone has no curve and no elbow.")

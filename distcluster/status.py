@@ -44,6 +44,8 @@ def read_status(url: str) -> Status:
 def _total(run: Run, stage: str) -> int | None:
     if stage in PARTITION_STAGES:
         return len(run.partitioning)
+    if stage == "grid":
+        return None  # rounds, as many as the grid turns out to need
     if stage == "fit":
         return len(spaces(job_of(run)))
     if stage in ("sketch", "kmeans", "candidate"):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.assign import assign_rows, merge_nearest, nearest_to_means
-from distcluster.criteria import Criteria, judged, stratified_silhouette, table_columns
+from distcluster.criteria import Criteria, judged, of_fitted_rows, stratified_silhouette, table_columns
 from distcluster.environment import differences, environment, pin_to_one_thread
 from distcluster.hierarchy import build_hierarchy
 from distcluster.job import Job, parse_job
@@ -54,7 +54,7 @@ from distcluster.sample import (
     invalid_rows,
     select_draws,
 )
-from distcluster.selection import grid, select
+from distcluster.selection import grid, largest_k, missing_ks, select
 from distcluster.store import InputChangedError, checksum, open_input
 
 Float32 = npt.NDArray[np.float32]
@@ -71,9 +71,8 @@ PARAMETERS = ("weights", "means", "covariances")
 
 PARTITION_STAGES = ("scan", "neighbours", "project", "score", "silhouette", "assign", "relabel")
 STAGES = (
-    "scan", "draw", "index", "fit", "neighbours", "sketch", "project", "kmeans", "candidate", "score", "clusters",
-    "silhouette", "select", "mixture", "hierarchy", "assign",
-    "cluster",
+    "scan", "draw", "index", "fit", "neighbours", "sketch", "project", "kmeans", "candidate", "grid", "score",
+    "clusters", "silhouette", "select", "mixture", "hierarchy", "assign", "cluster",
 )  # fmt: skip
 """In the order of the flow; "cluster" is the last, and a run that has it is finished. Each iteration of the refinement
 (``refine_stages``) adds two between "select" and "mixture"."""
@@ -409,8 +408,51 @@ def project_rows(run: Run, index: int) -> None:
 
 
 def candidates(run: Run) -> list[Candidate]:
-    """The grid of a run, once the draws are known."""
-    return grid(job_of(run).mixture, _record(run, "draw")["facts"]["mixture"])
+    """The grid of a run, once the draws are known: as the job says, and what has been added since."""
+    table = job_of(run).mixture
+    first = grid(table, _record(run, "draw")["facts"]["mixture"])
+    added = [k for ks in _additions(run) for k in ks]
+    ks = sorted({each.n_components for each in first} | set(added))
+    return [Candidate(k, kind) for k in ks for kind in table.covariance_type]
+
+
+def _additions(run: Run) -> list[list[int]]:
+    """The ks that each round has added to the automatic grid; the last is empty where the grid is complete."""
+    found: list[list[int]] = []
+    while record := run.record("grid", str(len(found))):
+        found.append(record["facts"]["ks"])
+    return found
+
+
+def grid_round(run: Run) -> int | None:
+    """The round in which the automatic grid may grow next, or None where it is complete."""
+    added = _additions(run)
+    is_complete = job_of(run).mixture.n_components != "auto" or (added and not added[-1])
+    return None if is_complete else len(added)
+
+
+@_task
+def extend_grid(run: Run, round_number: int) -> None:
+    """Decide which ks the automatic grid still lacks, from the rows that its candidates were fitted on."""
+    facts = _record(run, "draw")["facts"]
+    n_rows = facts["mixture"]
+    table = []
+    for each in candidates(run):
+        row = _unjudged(run, each)
+        if not row.error:
+            mean = _record(run, "candidate", str(each))["facts"]["mean_log_likelihood"]
+            row = of_fitted_rows(row, _fitted(run, each).n_parameters, mean, n_rows)
+        table.append(row)
+    has_between = any(_record(run, "grid", str(i))["facts"]["why"] == "between" for i in range(round_number))
+    added = missing_ks(table, n_rows, largest_k(facts["sample"], n_rows), has_between=has_between)
+    run.commit("grid", str(round_number), {"ks": list(added.ks), "why": added.why})
+
+
+def _unjudged(run: Run, wanted: Candidate) -> Criteria:
+    """A candidate's row of the table before it is judged."""
+    facts = _record(run, "candidate", str(wanted))["facts"]
+    return Criteria(wanted.n_components, wanted.covariance_type, *(float("nan"),) * 4, facts["n_iter"],
+                    facts["converged"], facts["error"])  # fmt: skip
 
 
 @_task
@@ -448,6 +490,7 @@ def candidate(run: Run, wanted: Candidate) -> None:
             "converged": fitted.converged,
             "error": fitted.error,
             "note": fitted.note,
+            "mean_log_likelihood": None if fitted.error else fitted.mean_log_likelihood,
             "silhouette_euclidean": silhouette,
             "silhouette_euclidean_error": error,
             "seconds": fitted.seconds,
@@ -594,8 +637,7 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
     table = []
     for each in candidates(run):
         facts = _record(run, "candidate", str(each))["facts"]
-        row = Criteria(each.n_components, each.covariance_type, *(float("nan"),) * 4, facts["n_iter"],
-                       facts["converged"], facts["error"])  # fmt: skip
+        row = _unjudged(run, each)
         if not facts["error"]:
             sums, of_rows = next(fitted)
             row = judged(row, _fitted(run, each).n_parameters, sums, n_rows, n_valid)
