@@ -45,6 +45,9 @@ class Criteria:
         In Euclidean distance, estimated from rows of the mixture draw, and the estimate's standard error.
     note : str
         What happened to single components.
+    reproducibility, reproducibility_null : float
+        Mean adjusted Rand index, on common rows, of replicates of the whole pipeline; the same for rows of one Gaussian
+        with the sample's mean and covariance. NaN without replicates and for k = 1.
     """
 
     n_components: int
@@ -62,6 +65,13 @@ class Criteria:
     silhouette_euclidean: float = float("nan")
     silhouette_euclidean_error: float = float("nan")
     note: str = ""
+    reproducibility: float = float("nan")
+    reproducibility_null: float = float("nan")
+
+    @property
+    def above_null(self) -> float:
+        """Reproducibility beyond that of one Gaussian."""
+        return self.reproducibility - self.reproducibility_null
 
     @property
     def candidate(self) -> Candidate:

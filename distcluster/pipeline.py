@@ -236,7 +236,8 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
     async with asyncio.TaskGroup() as together:
         fitted = together.create_task(stages.each("fit", tasks.fit, tasks.spaces(job)))
         found = together.create_task(stages.each("neighbours", tasks.neighbours, parts))  # does not wait for the fit
-        together.create_task(_fit_grid(run, stages, after=fitted))  # needs the mixture draw alone
+        gridded = together.create_task(_fit_grid(run, stages, after=fitted))  # needs the mixture draw alone
+        together.create_task(_replicate(run, stages, after=gridded))
         together.create_task(_project(run, stages, after=asyncio.gather(fitted, found)))
     run.drop("neighbours")
     await stages.each("score", tasks.score, parts)
@@ -262,6 +263,12 @@ async def _fit_grid(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
         if number is None:
             return
         await stages.each("grid", tasks.extend_grid, [number])
+
+
+async def _replicate(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
+    await stages.each("replicate", tasks.replicate, tasks.replicates(run))
+    await after
+    await stages.each("recluster", tasks.recluster, tasks.replicates(run))
 
 
 async def _project(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:

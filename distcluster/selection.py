@@ -1,7 +1,7 @@
 """The grid, the verdict, and its reason in words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,12 +12,13 @@ from distcluster.job import AUTO_N_COMPONENTS, CovarianceType, MixtureTable
 from distcluster.mixture import Candidate
 
 Float64 = npt.NDArray[np.float64]
-Rule = Literal["elbow", "bic", "icl", "silhouette"]
+Rule = Literal["elbow", "bic", "icl", "silhouette", "reproducibility"]
 
 _STRUCTURE = 0.5  # nats a row over one Gaussian, below which there is no cluster structure
 _GAIN_BEFORE = 0.25  # nats a row that the doubling before a standing elbow gained at least
 _SHARE_AFTER = 0.5  # of that, what the doubling after it may still gain
 _SHALLOW = 0.9  # ks this close to the deepest are the range of an elbow that does not stand
+_AS_GOOD = 0.1  # reproducibility above the null this close to the best is as good
 _ROWS_PER_COMPONENT = 20  # mixture rows that the automatic grid asks for each component
 
 
@@ -211,9 +212,56 @@ def select(table: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
     if not usable:
         errors = sorted({row.error for row in table})
         raise ValueError(f"no candidate of the grid could be fitted: {'; '.join(errors)}")
+    if rule == "reproducibility":
+        return _most_reproducible(usable)
     if rule != "elbow":
         return _best(usable, rule)
-    return _select_elbow(usable, n_rows)
+    verdict = _select_elbow(usable, n_rows)
+    if verdict.finding == "no elbow":
+        verdict = _middle_of_range(usable, verdict)
+    return replace(verdict, reason=verdict.reason + _agreement(usable, verdict.candidate))
+
+
+def _agreement(usable: Sequence[Criteria], chosen: Candidate) -> str:
+    """What replicates say of the chosen candidate."""
+    row = next(row for row in usable if row.candidate == chosen)
+    if np.isnan(row.above_null):
+        return ""
+    return (
+        f" Replicates of the whole pipeline agree on it by an adjusted Rand index of {row.reproducibility:.2f}; on one "
+        f"Gaussian of the same extent by {row.reproducibility_null:.2f}."
+    )
+
+
+def _most_reproducible(usable: Sequence[Criteria]) -> Verdict:
+    ranked = [row for row in usable if np.isfinite(row.above_null)]
+    if not ranked:
+        raise ValueError("no candidate has been replicated: set selection.replicates to 2 or more")
+    best = max(ranked, key=lambda row: row.above_null)
+    return Verdict(
+        best.candidate,
+        "reproducibility",
+        f"{best.n_components} components with {best.covariance_type} covariance: of {len(ranked)} candidates the one "
+        f"that comes back best beyond a null.{_agreement(usable, best.candidate)}",
+    )
+
+
+def _middle_of_range(usable: Sequence[Criteria], verdict: Verdict) -> Verdict:
+    """Without an elbow: the ks that come back nearly as well as the best, and the middle one of them."""
+    kind = verdict.candidate.covariance_type
+    curve = [row for row in usable if row.covariance_type == kind and np.isfinite(row.above_null)]
+    if not curve:
+        return verdict
+    best = max(row.above_null for row in curve)
+    ks = [row.n_components for row in curve if row.above_null >= best - _AS_GOOD]
+    middle = min(ks, key=lambda k: abs(np.log2(k) - (np.log2(ks[0]) + np.log2(ks[-1])) / 2.0))
+    return Verdict(
+        Candidate(middle, kind),
+        "no elbow",
+        f"{verdict.reason.split('. ')[0]}. With {kind} covariance, {ks[0]} to {ks[-1]} components come back from "
+        f"replicates within {_AS_GOOD} of the best ({best:.2f} above a null, adjusted Rand index); {middle}, in the "
+        f"middle, were taken.",
+    )
 
 
 def _best(usable: Sequence[Criteria], rule: Rule) -> Verdict:

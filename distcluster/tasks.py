@@ -46,6 +46,15 @@ from distcluster.neighbors import (
 )
 from distcluster.partition import RowRange, groups, tree_sum
 from distcluster.projection import curve_parameters, fit_anchors, project, transform_epochs
+from distcluster.replicate import (
+    agreement,
+    cluster_again,
+    cluster_agreement,
+    null_rows,
+    parts_of,
+    project_through,
+    replicate_rows,
+)
 from distcluster.run import ArraySpec, CorruptError, Run
 from distcluster.sample import (
     draw_bound,
@@ -71,8 +80,8 @@ PARAMETERS = ("weights", "means", "covariances")
 
 PARTITION_STAGES = ("scan", "neighbours", "project", "score", "silhouette", "assign", "relabel")
 STAGES = (
-    "scan", "draw", "index", "fit", "neighbours", "sketch", "project", "kmeans", "candidate", "grid", "score",
-    "clusters", "silhouette", "select", "mixture", "hierarchy", "assign", "cluster",
+    "scan", "draw", "index", "fit", "neighbours", "sketch", "project", "kmeans", "candidate", "grid", "replicate",
+    "recluster", "score", "clusters", "silhouette", "select", "mixture", "hierarchy", "assign", "cluster",
 )  # fmt: skip
 """In the order of the flow; "cluster" is the last, and a run that has it is finished. Each iteration of the refinement
 (``refine_stages``) adds two between "select" and "mixture"."""
@@ -607,6 +616,77 @@ def judged_by_draw(run: Run) -> bool:
     return bool(_record(run, "draw")["facts"]["n_judging"] == 0)
 
 
+# --- replicates -------------------------------------------------------------------------------------------------
+
+
+def replicates(run: Run) -> list[str]:
+    """The replicates of a run: of its data, and of rows without clusters."""
+    job = job_of(run)
+    n = job.selection.replicates
+    rows = replicate_rows(_record(run, "draw")["facts"]["mixture"], max(n, 1))
+    if rows <= job.projection.n_neighbors + 1:
+        return []  # too few rows to replicate anything
+    return [f"{what}-{number}" for what in ("data", "null") for number in range(n)]
+
+
+@_task
+def replicate(run: Run, item: str) -> None:
+    """Project a replicate's rows, and the common ones, by a UMAP of its own."""
+    job = job_of(run)
+    what, number = item.split("-")
+    count = job.selection.replicates
+    rows = _model(run, "draw")["partial/draw"]
+    if what == "null":
+        wanted = (2 * count + 1) * replicate_rows(len(rows), count)
+        rows = null_rows(_model(run, "draw")["model/sample"], wanted, job.projection.metric, job.sample.seed)
+    sample, fitted, common = parts_of(rows, int(number), count)
+    points = project_through(
+        sample, np.concatenate([fitted, common]), job.projection, job.sample.seed + 1 + int(number)
+    )
+    run.commit(
+        "replicate",
+        item,
+        models={
+            f"partial/replicate/{item}/fitted": points[: len(fitted)],
+            f"partial/replicate/{item}/common": points[len(fitted) :],
+        },
+    )
+
+
+@_task
+def recluster(run: Run, item: str) -> None:
+    """Fit the whole grid to a replicate, and label the common rows."""
+    job = job_of(run)
+    points = _model(run, "replicate", item)
+    labels = cluster_again(
+        points[f"partial/replicate/{item}/fitted"],
+        points[f"partial/replicate/{item}/common"],
+        candidates(run),
+        job.mixture,
+        job.sample.seed + 1 + int(item.split("-")[1]),
+    )
+    run.commit("recluster", item, models={f"partial/recluster/{item}": labels})
+
+
+def _replicated_labels(run: Run, what: str) -> list[npt.NDArray[np.int16]]:
+    items = [item for item in replicates(run) if item.startswith(what)]
+    return [_model(run, "recluster", item)[f"partial/recluster/{item}"] for item in items]
+
+
+def _cluster_agreement(run: Run) -> npt.NDArray[np.float64]:
+    """The Jaccard index of every chosen cluster in the replicates; NaN without replicates."""
+    mixture, labels = chosen_mixture(run), _replicated_labels(run, "data")
+    place = candidates(run).index(mixture.candidate)
+    K = mixture.candidate.n_components
+    if not labels or any(each[place].min() < 0 for each in labels):
+        return np.full(K, np.nan)
+    points = _points(run)
+    n = replicate_rows(len(points), len(labels))
+    common = points[2 * n * len(labels) : (2 * len(labels) + 1) * n]
+    chosen = assign_rows(common, mixture, top=1).label
+    return cluster_agreement(chosen, [each[place] for each in labels], K)
+
+
 @_task
 def select_candidate(run: Run) -> None:
     """Reduce the scores to the selection table and the verdict; publish the chosen mixture."""
@@ -634,8 +714,11 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
     criteria = tree_sum(run.read_model("score", str(i))[f"partial/score/{i}/criteria"] for i in parts)
     silhouettes = tree_sum(run.read_model("silhouette", str(i))[f"partial/silhouette/{i}"] for i in parts)
     fitted = iter(zip(criteria, silhouettes, strict=True))
+    data, null = (_replicated_labels(run, what) for what in ("data", "null"))
+    nan = np.full(len(candidates(run)), np.nan)
+    agreed, agreed_null = (agreement(labels) if labels else nan for labels in (data, null))
     table = []
-    for each in candidates(run):
+    for place, each in enumerate(candidates(run)):
         facts = _record(run, "candidate", str(each))["facts"]
         row = _unjudged(run, each)
         if not facts["error"]:
@@ -647,6 +730,8 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
                 silhouette_euclidean=_number(facts["silhouette_euclidean"]),
                 silhouette_euclidean_error=_number(facts["silhouette_euclidean_error"]),
                 note=facts["note"],
+                reproducibility=float(agreed[place]),
+                reproducibility_null=float(agreed_null[place]),
             )
         table.append(row)
     return table
@@ -826,6 +911,7 @@ def cluster(run: Run) -> None:
         models={
             "cluster/size": size,
             "cluster/mean_probability": mean_probability,
+            "cluster/reproducibility": _cluster_agreement(run),
             "cluster/exemplar": exemplar,
             "cluster/exemplar_distance": distance,
         },

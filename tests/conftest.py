@@ -117,6 +117,7 @@ SMALL: dict[str, Any] = {
     "projection.views": [2],
     "mixture.n_components": [2, 3, 4, 6, 8, 11, 16, 23],
     "mixture.n_init": 1,
+    "selection.replicates": 0,
     "assign.block_rows": BLOCK_ROWS,
     "assign.partition_rows": BLOCK_ROWS,
     "deploy.n_workers": 2,
