@@ -22,9 +22,10 @@ from rich.table import Table
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from distcluster.em import from_labels, initial_labels, maximise, prepare_rows
 from distcluster.environment import environment, pin_to_one_thread
 from distcluster.job import COVARIANCE_TYPES, CovarianceType, MixtureTable
-from distcluster.mixture import Candidate, Mixture, from_labels, initial_labels, maximise, prepare_rows, to_sklearn
+from distcluster.mixture import Candidate, Mixture, to_sklearn
 from distcluster.run import Run
 from distcluster.tile import TILE_ROWS, exponentials, n_features
 

@@ -20,13 +20,18 @@ from distcluster.run import Run
 __all__ = ["GaussianMixture", "GaussianMixtureSearch", "Job", "JobError", "Run", "load_job", "parse_job"]
 
 if TYPE_CHECKING:
-    from distcluster.estimators import GaussianMixture, GaussianMixtureSearch
+    from distcluster.estimators import GaussianMixture
+    from distcluster.search import GaussianMixtureSearch
 
 
 def __getattr__(name: str) -> Any:
     # Dask, scikit-learn and numba take seconds to import, and the command line must answer at once.
-    if name in ("GaussianMixture", "GaussianMixtureSearch"):
-        from distcluster import estimators
+    if name == "GaussianMixture":
+        from distcluster.estimators import GaussianMixture
 
-        return getattr(estimators, name)
+        return GaussianMixture
+    if name == "GaussianMixtureSearch":
+        from distcluster.search import GaussianMixtureSearch
+
+        return GaussianMixtureSearch
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

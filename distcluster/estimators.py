@@ -1,11 +1,8 @@
-"""The engine as scikit-learn estimators: one mixture, and the grid with its verdict; on NumPy and Dask arrays."""
+"""A mixture as a scikit-learn estimator, on NumPy and Dask arrays."""
 
 import warnings
-from dataclasses import replace
-from threading import Lock
 from typing import Any, Self
 
-import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
@@ -16,73 +13,29 @@ from sklearn.metrics import pairwise_distances_argmin
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
-from distcluster.criteria import Criteria, judged, of_fitted_rows
-from distcluster.job import COVARIANCE_TYPES, MixtureTable
+from distcluster.dask_em import maximise_partitions, one_blas_thread, partitions, whole_rows
+from distcluster.em import (
+    Maximum,
+    PreparedRows,
+    from_labels,
+    maximise,
+    prepare_rows,
+)
+from distcluster.job import COVARIANCE_TYPES
 from distcluster.mixture import (
     Candidate,
-    CandidateFit,
-    Maximum,
     Mixture,
-    NaturalParameters,
-    PreparedRows,
-    expect_rows,
-    fit_candidate,
-    from_labels,
-    initial_labels,
-    m_step,
-    maximise,
-    moments,
-    natural_parameters,
-    packed,
-    prepare_rows,
     responsibilities,
-    scatter_rows,
-    score_rows,
-    silhouette_rows,
     to_sklearn,
-    unpacked,
 )
-from distcluster.partition import tree_sum
-from distcluster.selection import grid, largest_k, missing_ks, select
 
 Float64 = npt.NDArray[np.float64]
 
-_BLOCK_ROWS = 16_384  # of a partial sum
-_PARTITION_ROWS = 4 * _BLOCK_ROWS  # of a task: a Dask array's own chunks do not matter to the result
 _START_ROWS = 100_000  # of a Dask array, on which the start is made
 
 
-class _OneBlasThread:
-    """While any thread is inside, BLAS has one thread: products of a tile are too small for more.
-
-    Counted, because Dask runs several tasks in one process, and the first that leaves must not lift the limit under
-    the others; the user's own setting comes back when the last has left.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._inside = 0
-        self._limits: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._limits = threadpool_limits(limits=1, user_api="blas")
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._limits.restore_original_limits()
-
-
-_one_blas_thread = _OneBlasThread()
-
-
-class _FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
+class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     """What a fitted mixture can say about rows: NumPy arrays give NumPy arrays, Dask arrays lazy Dask arrays."""
 
     _estimator_type = "DensityEstimator"
@@ -105,7 +58,7 @@ class _FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Responsibilities (0) or log densities (1) of rows."""
         mixture = self._fitted()
         if isinstance(X, da.Array):
-            X = _whole_rows(X)
+            X = whole_rows(X)
             shape = {"chunks": (X.chunks[0], len(mixture.weights))} if which == 0 else {"drop_axis": 1}
             return X.map_blocks(_of_block, mixture, which, dtype=np.float64, meta=np.empty((0,) * (2 - which)), **shape)
         return _of_block(validate_data(self, X, dtype=[np.float64, np.float32], reset=False), mixture, which)
@@ -152,7 +105,7 @@ class _FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return to_sklearn(self._fitted())
 
 
-class GaussianMixture(_FittedMixture):
+class GaussianMixture(FittedMixture):
     """A Gaussian mixture fitted by EM; parameters and attributes are ``sklearn.mixture.GaussianMixture``'s.
 
     A Dask array is never gathered: every iteration is one pass over its partitions, on whatever scheduler is there. Its
@@ -275,7 +228,7 @@ class GaussianMixture(_FittedMixture):
         return self.warm_start and hasattr(self, "converged_")
 
     def _fit_rows(self, X: Any, random: np.random.RandomState) -> Maximum:
-        with _one_blas_thread:
+        with one_blas_thread:
             return self._fit_prepared(X, random)
 
     def _fit_prepared(self, X: Any, random: np.random.RandomState) -> Maximum:
@@ -302,10 +255,10 @@ class GaussianMixture(_FittedMixture):
         return Mixture(start.candidate, start.weights, means - rows.centre, start.covariances)
 
     def _fit_dask(self, X: Any, random: np.random.RandomState) -> Maximum:
-        parts = _partitions(X)
+        parts = partitions(X)
         if self._goes_on():
             start = self._fitted()
-            return _maximise_dask(parts, start, tol=self.tol, reg_covar=self.reg_covar, max_iter=self.max_iter)
+            return maximise_partitions(parts, start, tol=self.tol, reg_covar=self.reg_covar, max_iter=self.max_iter)
         some = X
         if X.shape[0] > _START_ROWS:
             some = X[np.sort(random.choice(X.shape[0], _START_ROWS, replace=False))]
@@ -313,110 +266,10 @@ class GaussianMixture(_FittedMixture):
         rows = prepare_rows(points)
         starts = [self._start(points, rows, random).moved(rows.centre) for _ in range(self.n_init)]
         found = [
-            _maximise_dask(parts, start, tol=self.tol, reg_covar=self.reg_covar, max_iter=self.max_iter)
+            maximise_partitions(parts, start, tol=self.tol, reg_covar=self.reg_covar, max_iter=self.max_iter)
             for start in starts
         ]
         return max(found, key=lambda each: each.log_likelihoods[-1])
-
-
-class GaussianMixtureSearch(_FittedMixture):
-    """The grid of mixtures, and the one that the verdict chooses.
-
-    Parameters
-    ----------
-    n_components : "auto", int or sequence of int
-        The ks to try; 1 is always added.
-    covariance_type : str or sequence of str
-    rule : {"elbow", "bic", "icl", "silhouette"}
-        See ``docs/method.md``.
-    n_init : int
-        k-means starts per k.
-    tol, reg_covar, max_iter
-        As ``GaussianMixture``'s.
-    max_fit_rows : int
-        Candidates are fitted on so many random rows. Where at least as many others remain, those judge; else all rows
-        are fitted and judge.
-    refine : bool
-        Go on with the chosen mixture by EM over all rows.
-    random_state : int, RandomState or None
-
-    Attributes
-    ----------
-    table_ : list of distcluster.selection.Criteria
-    verdict_ : distcluster.selection.Verdict
-    n_components_, covariance_type_
-        Of the chosen candidate.
-    weights_, means_, covariances_, precisions_, precisions_cholesky_
-        As ``GaussianMixture``'s.
-    """
-
-    def __init__(
-        self,
-        n_components: Any = "auto",
-        *,
-        covariance_type: Any = COVARIANCE_TYPES,
-        rule: str = "elbow",
-        n_init: int = 5,
-        tol: float = 1e-3,
-        reg_covar: float = 1e-6,
-        max_iter: int = 100,
-        max_fit_rows: int = 100_000,
-        refine: bool = True,
-        random_state: Any = None,
-    ) -> None:
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.rule = rule
-        self.n_init = n_init
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.max_fit_rows = max_fit_rows
-        self.refine = refine
-        self.random_state = random_state
-
-    def _covariance_type(self) -> Any:
-        return self.covariance_type_
-
-    def fit(self, X: Any, y: None = None) -> Self:  # noqa: ARG002  scikit-learn's signature
-        """Fit the grid to rows (n, d), a NumPy or a Dask array, and choose.
-
-        Raises
-        ------
-        ValueError
-            When a parameter is wrong, or no candidate could be fitted.
-        """
-        if self.rule not in ("elbow", "bic", "icl", "silhouette"):
-            raise ValueError(f"rule = {self.rule!r}: must be one of elbow, bic, icl, silhouette")
-        ks: Any = self.n_components if isinstance(self.n_components, str) else np.atleast_1d(self.n_components).tolist()
-        kinds: Any = np.atleast_1d(self.covariance_type).tolist()
-        table = MixtureTable(
-            n_components=ks, covariance_type=kinds, n_init=self.n_init, max_iter=self.max_iter,
-            tol=self.tol, reg_covar=self.reg_covar,
-        )  # fmt: skip
-        if isinstance(X, da.Array):
-            self.n_features_in_ = X.shape[1]
-        else:
-            X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        random = check_random_state(self.random_state)
-        judges = np.ones(X.shape[0], np.bool_)
-        points = X
-        if X.shape[0] >= 2 * self.max_fit_rows:
-            drawn = np.sort(random.choice(X.shape[0], self.max_fit_rows, replace=False))
-            judges[drawn] = False
-            points = X[drawn]
-        points = check_array(dask.compute(points)[0], dtype=[np.float64, np.float32])
-        seed = int(random.randint(2**31 - 1))
-        mixtures, rows = _fit_grid(points, table, seed)
-        self.table_ = _judge(X, judges, mixtures, rows)
-        self.verdict_ = select(self.table_, self.rule, int(judges.sum()))  # type: ignore[arg-type]
-        chosen = mixtures[self.verdict_.candidate]
-        self.n_components_, self.covariance_type_ = chosen.candidate.n_components, chosen.candidate.covariance_type
-        if self.refine:
-            stop: dict[str, Any] = {"tol": self.tol, "reg_covar": self.reg_covar, "max_iter": self.max_iter}
-            chosen = _maximise_dask(_partitions(_as_dask(X)), chosen, **stop).mixture
-        self._set_fitted(chosen)
-        return self
 
 
 # --- starts -----------------------------------------------------------------------------------------------------
@@ -446,162 +299,7 @@ _STARTS = {
 }
 
 
-# --- Dask arrays ------------------------------------------------------------------------------------------------
-
-
-def _whole_rows(X: Any) -> Any:
-    return X.rechunk({1: -1})
-
-
-def _as_dask(X: Any) -> Any:
-    return X if isinstance(X, da.Array) else da.from_array(X, chunks=(_PARTITION_ROWS, -1))
-
-
-def _partitions(X: Any) -> list[Any]:
-    """Delayed (n, d) arrays of 65,536 rows, whatever the array's own chunks; held by the cluster, if there is one."""
-    return list(dask.persist(*X.rechunk({0: _PARTITION_ROWS, 1: -1}).to_delayed().ravel()))
-
-
-def _blocks(rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    return [np.ascontiguousarray(rows[start : start + _BLOCK_ROWS]) for start in range(0, len(rows), _BLOCK_ROWS)]
-
-
 def _of_block(rows: npt.NDArray[Any], mixture: Mixture, which: int) -> Float64:
     """Responsibilities (0) or log densities (1) of a chunk's rows."""
-    with _one_blas_thread:
+    with one_blas_thread:
         return responsibilities(np.ascontiguousarray(rows), mixture)[which]
-
-
-def _mean(parts: list[Any]) -> Float64:
-    sums = dask.compute(*(dask.delayed(lambda rows: rows.sum(axis=0, dtype=np.float64))(part) for part in parts))
-    counts = dask.compute(*(dask.delayed(len)(part) for part in parts))
-    return np.asarray(tree_sum(sums) / sum(counts))
-
-
-def _scatter(rows: npt.NDArray[Any], centre: Float64) -> Float64:
-    with _one_blas_thread:
-        return tree_sum(scatter_rows(block, centre) for block in _blocks(rows))
-
-
-def _expect(rows: npt.NDArray[Any], centre: Float64, mixture: Mixture) -> Float64:
-    with _one_blas_thread:
-        return tree_sum(packed(expect_rows(block, centre, mixture)) for block in _blocks(rows))
-
-
-def _maximise_dask(parts: list[Any], start: Mixture, *, tol: float, reg_covar: float, max_iter: int) -> Maximum:
-    """EM over partitions; the same sums, in the same order, whatever the number of workers."""
-    centre = _mean(parts)
-    of_rows = moments(tree_sum(dask.compute(*(dask.delayed(_scatter)(part, centre) for part in parts))))
-    mixture, history = start.moved(-centre), [-np.inf]
-    converged = False
-    while len(history) <= max_iter and not converged:
-        sums = dask.compute(*(dask.delayed(_expect)(part, centre, mixture) for part in parts))
-        expected = unpacked(tree_sum(sums))
-        mixture = m_step(expected, of_rows, mixture, reg_covar)
-        history.append(expected.log_likelihood / of_rows.n_rows)
-        converged = bool(abs(history[-1] - history[-2]) < tol)
-    return Maximum(mixture.moved(centre), tuple(history[1:]), converged)
-
-
-# --- the grid ---------------------------------------------------------------------------------------------------
-
-
-def _fit_grid(
-    points: npt.NDArray[Any], table: MixtureTable, seed: int
-) -> tuple[dict[Candidate, Mixture], list[Criteria]]:
-    """The mixtures that could be fitted, and the table with the criteria of the fitted rows; the grid may grow."""
-    fits = _fit_candidates(points, grid(table, len(points)), table, seed)
-    limit = largest_k(len(points), len(points))
-    has_between = False
-    while table.n_components == "auto":
-        rows = [_row(each, len(points)) for each in fits]
-        added = missing_ks(rows, len(points), limit, has_between=has_between)
-        if not added.ks:
-            break
-        has_between = added.why == "between"
-        fits += _fit_candidates(
-            points, [Candidate(k, kind) for k in added.ks for kind in table.covariance_type], table, seed
-        )
-    fits.sort(key=lambda each: each.candidate.n_components)
-    return {each.candidate: each.mixture for each in fits if each.mixture}, [_row(each, len(points)) for each in fits]
-
-
-def _fit_candidates(
-    points: npt.NDArray[Any], candidates: list[Candidate], table: MixtureTable, seed: int
-) -> list[CandidateFit]:
-    data = dask.delayed(points)
-    ks = sorted({each.n_components for each in candidates})
-    labels = {k: dask.delayed(initial_labels)(data, k, table.n_init, seed) for k in ks}
-    return list(
-        dask.compute(*(dask.delayed(_fit)(data, labels[each.n_components], each, table) for each in candidates))
-    )
-
-
-def _row(fit: CandidateFit, n_rows: int) -> Criteria:
-    nan = float("nan")
-    row = Criteria(fit.candidate.n_components, fit.candidate.covariance_type, nan, nan, nan, nan, fit.n_iter,
-                   fit.converged, fit.error, note=fit.note)  # fmt: skip
-    if fit.mixture is None:
-        return row
-    return of_fitted_rows(row, fit.mixture.n_parameters, fit.mean_log_likelihood, n_rows)
-
-
-def _score(
-    rows: npt.NDArray[Any], judges: npt.NDArray[np.bool_], centre: Float64, fitted: list[NaturalParameters]
-) -> tuple[Float64, Float64]:
-    """``score_rows`` of a partition."""
-    starts = range(0, len(rows), _BLOCK_ROWS)
-    with _one_blas_thread:
-        sums = [
-            score_rows(block, judges[start : start + _BLOCK_ROWS], centre, fitted)
-            for start, block in zip(starts, _blocks(rows), strict=True)
-        ]
-    return tree_sum(criteria for criteria, _ in sums), tree_sum(clusters for _, clusters in sums)
-
-
-def _silhouettes(
-    rows: npt.NDArray[Any], centre: Float64, fitted: list[NaturalParameters], clusters: Float64
-) -> Float64:
-    """``silhouette_rows`` of a partition."""
-    with _one_blas_thread:
-        return tree_sum(silhouette_rows(block, centre, fitted, clusters) for block in _blocks(rows))
-
-
-def _fit(
-    points: npt.NDArray[Any], labels: npt.NDArray[np.int32], wanted: Candidate, table: MixtureTable
-) -> CandidateFit:
-    with _one_blas_thread:
-        return fit_candidate(points, labels, wanted, table)
-
-
-def _judge(
-    X: Any, judges: npt.NDArray[np.bool_], mixtures: dict[Candidate, Mixture], rows: list[Criteria]
-) -> list[Criteria]:
-    """The table with its criteria, from two passes over all rows."""
-    parts = _partitions(_as_dask(X))
-    if not mixtures:
-        return rows
-    centre = _mean(parts)
-    fitted = [natural_parameters(each, centre) for each in mixtures.values()]
-    n_rows, n_judging = len(judges), int(judges.sum())
-    sums = dask.compute(
-        *(
-            dask.delayed(_score)(part, judges[i * _PARTITION_ROWS : (i + 1) * _PARTITION_ROWS], centre, fitted)
-            for i, part in enumerate(parts)
-        )
-    )
-    clusters = tree_sum(of_components for _, of_components in sums)
-    silhouettes = tree_sum(
-        dask.compute(*(dask.delayed(_silhouettes)(part, centre, fitted, clusters) for part in parts))
-    )
-    of_candidate = dict(
-        zip(mixtures, zip(tree_sum(criteria for criteria, _ in sums), silhouettes / n_rows, strict=True), strict=True)
-    )
-    table = []
-    for row in rows:
-        if not row.error:
-            criteria, silhouette = of_candidate[row.candidate]
-            row = judged(row, mixtures[row.candidate].n_parameters, criteria, n_judging, n_rows)
-            row = replace(row, silhouette=float("nan") if row.n_components == 1 else float(silhouette))
-        table.append(row)
-    return table

@@ -8,8 +8,9 @@ import numpy.typing as npt
 from sklearn.metrics import adjusted_rand_score
 
 from distcluster.assign import assign_rows
+from distcluster.em import fit_candidate, initial_labels
 from distcluster.job import MixtureTable, ProjectionTable
-from distcluster.mixture import Candidate, fit_candidate, initial_labels
+from distcluster.mixture import Candidate
 from distcluster.neighbors import build_index, distinct_rows, nearest, open_index, prepare
 from distcluster.projection import curve_parameters, fit_anchors, project, transform_epochs
 

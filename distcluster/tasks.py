@@ -14,6 +14,17 @@ import numpy.typing as npt
 
 from distcluster.assign import assign_rows, merge_nearest, nearest_to_means
 from distcluster.criteria import Criteria, judged, of_fitted_rows, stratified_silhouette, table_columns
+from distcluster.em import (
+    expect_rows,
+    fit_candidate,
+    initial_labels,
+    m_step,
+    moments,
+    packed,
+    remarks,
+    scatter_rows,
+    unpacked,
+)
 from distcluster.environment import differences, environment, pin_to_one_thread
 from distcluster.hierarchy import build_hierarchy
 from distcluster.job import Job, parse_job
@@ -21,19 +32,10 @@ from distcluster.mixture import (
     Candidate,
     Mixture,
     NaturalParameters,
-    expect_rows,
-    fit_candidate,
-    initial_labels,
-    m_step,
-    moments,
     natural_parameters,
-    packed,
-    remarks,
     responsibilities,
-    scatter_rows,
     score_rows,
     silhouette_rows,
-    unpacked,
 )
 from distcluster.neighbors import (
     build_index,

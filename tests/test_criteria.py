@@ -8,13 +8,7 @@ from test_mixture import blobs, both_ours
 
 from distcluster.criteria import stratified_silhouette
 from distcluster.job import COVARIANCE_TYPES, CovarianceType
-from distcluster.mixture import (
-    natural_parameters,
-    responsibilities,
-    score_rows,
-    silhouette_rows,
-    to_sklearn,
-)
+from distcluster.mixture import natural_parameters, responsibilities, score_rows, silhouette_rows, to_sklearn
 from distcluster.run import Run
 
 kinds = pytest.mark.parametrize("kind", COVARIANCE_TYPES)

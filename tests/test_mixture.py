@@ -7,22 +7,9 @@ from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
 from distcluster.criteria import information_criteria
+from distcluster.em import Maximum, e_step, fit_candidate, from_labels, initial_labels, m_step, maximise, prepare_rows
 from distcluster.job import COVARIANCE_TYPES, CovarianceType, MixtureTable
-from distcluster.mixture import (
-    Candidate,
-    Maximum,
-    Mixture,
-    e_step,
-    fit_candidate,
-    from_labels,
-    initial_labels,
-    m_step,
-    maximise,
-    natural_parameters,
-    prepare_rows,
-    responsibilities,
-    score_rows,
-)
+from distcluster.mixture import Candidate, Mixture, natural_parameters, responsibilities, score_rows
 from distcluster.tile import TILE_ROWS, expectation, exponentials, make_tiles
 
 kinds = pytest.mark.parametrize("kind", COVARIANCE_TYPES)

@@ -9,8 +9,9 @@ from conftest import Command, fitted_mixture, planted_rows, write_input
 from sklearn.metrics import adjusted_rand_score
 
 from distcluster.criteria import Criteria, information_criteria
+from distcluster.em import fit_candidate, initial_labels
 from distcluster.job import MixtureTable
-from distcluster.mixture import fit_candidate, initial_labels, natural_parameters, score_rows, to_sklearn
+from distcluster.mixture import natural_parameters, score_rows, to_sklearn
 from distcluster.run import Run
 from distcluster.selection import grid, select
 from distcluster.tasks import chosen_mixture
