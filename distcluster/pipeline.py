@@ -29,6 +29,7 @@ from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, RunRef, is_finished
 log = logging.getLogger("distcluster")
 
 _WINDOW = 64  # futures a stage has under way at most; the driver's memory does not grow with the input
+_LAST = ("replicate", "recluster")  # stages that give way: nothing but the verdict waits for them
 _REPAIRS = 20  # times that lost or damaged data is made again before giving up
 
 
@@ -416,13 +417,14 @@ class _Stages:
             self._reporter.start(stage, total, total - left, "rows" if of_rows else "tasks")
         started = time.perf_counter()
         queue = iter(waiting)
+        priority = -1 if stage in _LAST else 0
 
         async def lane() -> None:
             for item in queue:
                 arguments = () if item == ONE else (item,)
                 key = (f"{stage.replace(' ', '-')}-{self._ref.run_id[:8]}", str(item), self.attempt)
                 try:
-                    await self._client.submit(function, self._ref, *arguments, key=key, pure=False)
+                    await self._client.submit(function, self._ref, *arguments, key=key, priority=priority, pure=False)
                 except tasks.EnvironmentMismatchError as error:
                     raise JobFailedError(str(error)) from error
                 except KilledWorker as error:
