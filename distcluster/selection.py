@@ -247,13 +247,20 @@ def _most_reproducible(usable: Sequence[Criteria]) -> Verdict:
 
 
 def _middle_of_range(usable: Sequence[Criteria], verdict: Verdict) -> Verdict:
-    """Without an elbow: the ks that come back nearly as well as the best, and the middle one of them."""
+    """Without an elbow: the ks around the best that come back nearly as well, and the middle one of them."""
     kind = verdict.candidate.covariance_type
     curve = [row for row in usable if row.covariance_type == kind and np.isfinite(row.above_null)]
     if not curve:
         return verdict
-    best = max(row.above_null for row in curve)
-    ks = [row.n_components for row in curve if row.above_null >= best - _AS_GOOD]
+    curve.sort(key=lambda row: row.n_components)
+    place = max(range(len(curve)), key=lambda i: curve[i].above_null)
+    best = curve[place].above_null
+    first = last = place
+    while first > 0 and curve[first - 1].above_null >= best - _AS_GOOD:
+        first -= 1
+    while last < len(curve) - 1 and curve[last + 1].above_null >= best - _AS_GOOD:
+        last += 1
+    ks = [row.n_components for row in curve[first : last + 1]]
     middle = min(ks, key=lambda k: abs(np.log2(k) - (np.log2(ks[0]) + np.log2(ks[-1])) / 2.0))
     return Verdict(
         Candidate(middle, kind),

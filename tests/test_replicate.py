@@ -60,8 +60,8 @@ def row(k: int, bic: float, real: float, null: float) -> Criteria:
 
 
 def test_without_an_elbow_the_middle_of_the_reproducible_range_is_taken() -> None:
-    ks = (1, 2, 4, 8, 16, 32, 64)
-    above = (np.nan, 0.2, 0.55, 0.6, 0.62, 0.4, 0.1)
+    ks = (1, 2, 3, 4, 8, 16, 32, 64)
+    above = (np.nan, 0.6, 0.2, 0.55, 0.6, 0.62, 0.4, 0.1)  # 2 is as good, but 3 is not
     table = [row(k, -2000.0 * np.log2(k) ** 0.8, 0.1 + up, 0.1) for k, up in zip(ks, above, strict=True)]
     verdict = select(table, "elbow", 1000)
     assert (verdict.finding, verdict.candidate.n_components) == ("no elbow", 8)
