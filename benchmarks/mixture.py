@@ -109,6 +109,21 @@ def floor_seconds(candidate: Candidate, n_rows: int, d: int, n_iter: int) -> flo
     return n_iter * min(timed(one_pass)[0] for _ in range(3))
 
 
+def exponential_costs() -> dict[str, float]:
+    """Nanoseconds a value: exponentials with their sums in one loop of ours, and np.exp alone."""
+    values = -np.abs(np.random.default_rng(0).normal(size=(64, TILE_ROWS))) * 10.0
+    result, total = values.copy(), np.empty(TILE_ROWS)
+    highest = np.ones(TILE_ROWS)  # what comes out of one call goes into the next, and is at most 1
+
+    def least(function: Callable[[], Any]) -> float:
+        return min(timed(lambda: [function() for _ in range(20)])[0] for _ in range(20)) / 20 / values.size * 1e9
+
+    return {
+        "ours_ns": least(lambda: exponentials(result, highest, total)),
+        "numpy_ns": least(lambda: np.exp(values, out=result)),
+    }
+
+
 def compare(points: np.ndarray, labels: np.ndarray, candidate: Candidate) -> Comparison:
     """Fit one candidate by both sides from one start."""
     x = points.astype(np.float64)
@@ -232,6 +247,8 @@ def main() -> None:
         "rows": len(points), "dimensions": points.shape[1], **results["all"], "by_covariance_type": by_type,
         "candidates": [asdict(each) for each in found], "environment": environment(),
     }  # fmt: skip
+    figures["exponentials"] = exponential_costs()
+    show({"exponentials": figures["exponentials"]})
     if arguments.million:
         figures["million"] = million(points)
         show({"1,000,000 rows": figures["million"]})
