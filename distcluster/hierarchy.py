@@ -10,6 +10,9 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 MergeRule = Literal["entropy", "ward"]
 
+HIERARCHY_ROWS = 20_000
+"""Rows that a tree is made from at most: every merge reads all their responsibilities."""
+
 _OVERLAP = 0.1  # nats a row of the pair: below, the rows of two clusters are hardly undecided between them
 _NEGLIGIBLE = 1e-6  # responsibilities below add nothing to an overlap of 0.1
 

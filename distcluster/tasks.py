@@ -26,7 +26,7 @@ from distcluster.em import (
     unpacked,
 )
 from distcluster.environment import differences, environment, pin_to_one_thread
-from distcluster.hierarchy import build_hierarchy
+from distcluster.hierarchy import HIERARCHY_ROWS, build_hierarchy
 from distcluster.job import Job, parse_job
 from distcluster.mixture import (
     Candidate,
@@ -923,8 +923,8 @@ def cluster(run: Run) -> None:
 @_task
 def hierarchy(run: Run) -> None:
     """The tree over the chosen components, from the mixture draw."""
-    responsibility, _ = responsibilities(_points(run), chosen_mixture(run))
-    embedding = _model(run, "draw")["partial/draw"]
+    responsibility, _ = responsibilities(_points(run)[:HIERARCHY_ROWS], chosen_mixture(run))
+    embedding = _model(run, "draw")["partial/draw"][:HIERARCHY_ROWS]
     tree = build_hierarchy(responsibility, embedding)
     run.commit(
         "hierarchy",

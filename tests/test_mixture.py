@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
+from distcluster.assign import assign_rows
 from distcluster.criteria import information_criteria
 from distcluster.em import Maximum, e_step, fit_candidate, from_labels, initial_labels, m_step, maximise, prepare_rows
 from distcluster.job import COVARIANCE_TYPES, CovarianceType, MixtureTable
@@ -227,3 +228,17 @@ def test_sums_of_parts_are_the_sums_of_the_whole(kind: CovarianceType) -> None:
     np.testing.assert_allclose(sum(part.sums for part in parts), whole.sums, rtol=1e-12, atol=1e-9)
     after = m_step(whole, prepared.of_rows, mixture, 1e-6)
     assert after.weights.sum() == pytest.approx(1.0, rel=1e-12)
+
+
+def test_labels_of_many_rows_are_those_of_each_part() -> None:
+    rows, labels = blobs(20_000, 3, 5, seed=10)
+    mixture = both_ours(rows[:3000], labels[:3000], "full", max_iter=3)
+    points = rows.astype(np.float32)
+    points[17] = np.nan
+    whole = assign_rows(points, mixture, top=2)
+    for part in (slice(0, 1), slice(8000, 8300), slice(19_000, 20_000)):
+        some = assign_rows(points[part], mixture, top=2)
+        for name in ("label", "probability", "top_label", "top_probability", "log_density"):
+            assert getattr(whole, name)[part].tobytes() == getattr(some, name).tobytes()
+    assert whole.label[17] == -1
+    assert len(assign_rows(points[:0], mixture, top=2).label) == 0
