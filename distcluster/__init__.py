@@ -8,10 +8,30 @@ The flow, one stage a line (``distcluster.tasks`` has a function for each, ``dis
 4. project every row from its neighbours alone
 5. fit a grid of Gaussian mixtures on the projection of the second draw
 6. judge the candidates on the rows in neither draw, and choose one
-7. write label, probabilities and density of every row
+7. refine the chosen mixture by EM over all rows
+8. write label, probabilities and density of every row
 """
+
+from typing import TYPE_CHECKING, Any
 
 from distcluster.job import Job, JobError, load_job, parse_job
 from distcluster.run import Run
 
-__all__ = ["Job", "JobError", "Run", "load_job", "parse_job"]
+__all__ = ["GaussianMixture", "GaussianMixtureSearch", "Job", "JobError", "Run", "load_job", "parse_job"]
+
+if TYPE_CHECKING:
+    from distcluster.estimators import GaussianMixture
+    from distcluster.search import GaussianMixtureSearch
+
+
+def __getattr__(name: str) -> Any:
+    # Dask, scikit-learn and numba take seconds to import, and the command line must answer at once.
+    if name == "GaussianMixture":
+        from distcluster.estimators import GaussianMixture
+
+        return GaussianMixture
+    if name == "GaussianMixtureSearch":
+        from distcluster.search import GaussianMixtureSearch
+
+        return GaussianMixtureSearch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

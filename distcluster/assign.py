@@ -1,15 +1,18 @@
 """Labels, probabilities and log density of rows; the rows nearest to each component."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.mixture import Mixture, natural_parameters, responsibilities
+from distcluster.mixture import Mixture, responsibilities
+from distcluster.tile import TILE_ROWS
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
+
+_ROWS = 8 * TILE_ROWS  # whose responsibilities are held at a time: under 512 components a partition's would be 270 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,16 @@ def assign_rows(projection: Float32, mixture: Mixture, top: int) -> Assignment:
     top : int
         How many components to keep for each row.
     """
+    parts = [_assign(projection[i : i + _ROWS], mixture, top) for i in range(0, max(len(projection), 1), _ROWS)]
+    return Assignment(
+        **{each.name: np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Assignment)}
+    )
+
+
+def _assign(projection: Float32, mixture: Mixture, top: int) -> Assignment:
     n = len(projection)
     kept = min(top, mixture.candidate.n_components)
-    centre = mixture.weights @ mixture.means
-    responsibility, log_density = responsibilities(projection, centre, natural_parameters(mixture, centre))
+    responsibility, log_density = responsibilities(projection, mixture)
     order = np.argsort(-responsibility, axis=1, kind="stable")[:, :kept]
     invalid = np.isnan(projection).any(axis=1)
     top_label = np.full((n, top), -1, np.int32)

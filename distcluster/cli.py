@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from distcluster.job import Job, JobError, load_job
+from distcluster.job import COVARIANCE_TYPES, DeployTable, Job, JobError, load_job
 
 FAILED, WRONG, TRY_AGAIN, INTERRUPTED = 1, 2, 75, 130
 
@@ -125,6 +125,37 @@ def status(
 
 
 @app.command()
+def relabel(
+    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    n_components: Annotated[int, typer.Option(help="The candidate's number of components.", show_default=False)],
+    covariance_type: Annotated[str, typer.Option(help="spherical, diag, tied or full.", show_default=False)],
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+) -> None:
+    """Label all rows by another candidate of the grid, without a new run.
+
+    The labels and their probabilities are written beside the run's own, with a crosswalk: rows by the run's label and
+    by the new one.
+
+    [dim]distcluster relabel runs/demo --n-components 8 --covariance-type full[/dim]
+    """
+    from distcluster.mixture import Candidate
+    from distcluster.pipeline import relabel_run
+
+    if covariance_type not in COVARIANCE_TYPES:
+        raise JobError(f"--covariance-type {covariance_type}: must be one of {', '.join(COVARIANCE_TYPES)}.")
+    wanted = Candidate(n_components, covariance_type)
+    deploy = DeployTable(kind="address", address=scheduler) if scheduler else DeployTable()
+    console = _console()
+    with ProgressReporter(console) as reporter:
+        done = relabel_run(run_url, wanted, deploy, reporter)
+    console.print(
+        f"Run: {done.url}\n  relabel/{wanted}/label, probability: one entry a row; crosswalk: rows by the run's label "
+        f"and by the new one",
+        highlight=False,
+    )
+
+
+@app.command()
 def ingest(
     source: Annotated[Path, typer.Argument(help=".npy, .npz, .parquet or a directory of Parquet files.")],
     target: Annotated[Path, typer.Argument(help="The Zarr store to make.")],
@@ -144,7 +175,7 @@ class ProgressReporter:
         self.used = False
         self._console = console
         self._bars: dict[str, TaskID] = {}
-        self._left: dict[str, tuple[int, str]] = {}
+        self._done: dict[str, tuple[int, str]] = {}
         self._progress = Progress(
             TextColumn("{task.description:<12}"),
             BarColumn(bar_width=30),
@@ -169,17 +200,19 @@ class ProgressReporter:
     def start(self, stage: str, total: int, done: int, unit: str) -> None:
         """Add the stage's line."""
         self._bars[stage] = self._progress.add_task(stage, total=total, completed=done, unit=unit)
-        self._left[stage] = (total - done, unit)
+        self._done[stage] = (0, unit)
 
     def advance(self, stage: str, amount: int) -> None:
         """Move the stage's bar."""
         self._progress.advance(self._bars[stage], amount)
+        done, unit = self._done[stage]
+        self._done[stage] = (done + amount, unit)
 
     def finish(self, stage: str, seconds: float) -> None:
         """Print the stage's plain line, where there are no bars."""
         if self._console.is_terminal:
             return
-        amount, unit = self._left[stage]
+        amount, unit = self._done[stage]
         self._console.print(
             f"{stage:<12} {amount:>12,} {unit:<5} {seconds:>8.1f} s {_rate(amount / seconds, unit):>18}",
             highlight=False,

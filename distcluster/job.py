@@ -108,12 +108,20 @@ class MixtureTable(Table):
 class SelectionTable(Table):
     """``[selection]``: how one candidate is chosen."""
 
-    rule: Literal["elbow", "bic", "icl", "silhouette"] = "elbow"
+    rule: Literal["elbow", "bic", "icl", "silhouette", "reproducibility"] = "elbow"
     """elbow: farthest below the chord of the BIC curve over log2 k. The others take the best value of the grid."""
-    replicates: Annotated[int, Field(ge=0)] = 2
-    """Reserved for reproducibility, which this version does not measure: setting it logs a warning."""
+    replicates: Annotated[int, Field(ge=0, le=8)] = 2
+    """Times that the whole pipeline is run again on small draws, and on a null, to see what comes back; 0: never."""
     refine: bool = True
-    """Reserved for EM over all rows, which this version does not do: setting it logs a warning."""
+    """Continue the chosen mixture by EM over all rows, until it converges or for ``mixture.max_iter`` iterations."""
+
+    @model_validator(mode="after")
+    def _comparable(self) -> "SelectionTable":
+        if self.replicates == 1 or (self.rule == "reproducibility" and self.replicates == 0):
+            raise ValueError(
+                f"replicates = {self.replicates}: at least 2 can be compared with each other, 0 makes none"
+            )
+        return self
 
 
 class AssignTable(Table):
@@ -163,7 +171,7 @@ class ReportTable(Table):
     """Reserved for the comparison with taxonomies, which this version does not make: setting it logs a warning."""
 
 
-RESERVED = (("selection", "replicates"), ("selection", "refine"), ("report", "labels"))
+RESERVED = (("report", "labels"),)
 """Keys of the job file's contract that this version checks and does not use."""
 
 

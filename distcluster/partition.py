@@ -1,6 +1,6 @@
 """Row ranges: which rows one task handles, and in which order partial sums are added."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +80,19 @@ class Partitioning:
             yield RowRange(start // self.block_rows, start, min(start + self.block_rows, partition.stop))
 
 
-def tree_sum(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+_GROUP_ROWS = 2**22  # of a reduction task: some seconds of work, beside which a task's own cost is small
+_GROUPS = 32  # at least, where there are so many partitions: work for many workers
+
+
+def groups(parts: Partitioning) -> list[range]:
+    """Partitions that one reduction task takes: aligned powers of two, so that each gives a node of ``tree_sum``."""
+    size = 1
+    while 2 * size * parts.partition_rows <= _GROUP_ROWS and 2 * size * _GROUPS <= len(parts):
+        size *= 2
+    return [range(first, min(first + size, len(parts))) for first in range(0, len(parts), size)]
+
+
+def tree_sum(values: Iterable[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     """Add ``values[0] ... values[n-1]`` in one fixed binary tree; a missing sibling passes through.
 
     Floating-point sums depend on their order. A partition is an aligned power of two blocks, so the sum of its
@@ -88,13 +100,21 @@ def tree_sum(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
     Parameters
     ----------
-    values : (n, ...) float64, n >= 1
+    values : iterable of (...) float64, at least one
+        Read one by one; no more than log2 n sums are held.
 
     Returns
     -------
     (...) float64
     """
-    while len(values) > 1:
-        paired = values[0 : len(values) // 2 * 2 : 2] + values[1::2]
-        values = np.concatenate([paired, values[-1:]]) if len(values) % 2 else paired
-    return np.asarray(values[0], np.float64)
+    nodes: list[tuple[int, npt.NDArray[np.float64]]] = []  # height and sum of whole subtrees, the highest first
+    for value in values:
+        height, node = 0, np.asarray(value, np.float64)
+        while nodes and nodes[-1][0] == height:
+            node = nodes.pop()[1] + node
+            height += 1
+        nodes.append((height, node))
+    total = nodes.pop()[1]
+    while nodes:
+        total = nodes.pop()[1] + total
+    return total

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import zarr
@@ -16,7 +18,9 @@ from distributed.scheduler import KilledWorker
 from distcluster import tasks
 from distcluster.deploy import SchedulerLostError, connect
 from distcluster.environment import differences, environment
-from distcluster.job import RESERVED, Job, JobError
+from distcluster.job import RESERVED, DeployTable, Job, JobError
+from distcluster.mixture import Candidate
+from distcluster.partition import groups
 from distcluster.pca import principal_components
 from distcluster.plan import choose_partitioning, make_plan
 from distcluster.run import FORMAT_VERSION, CorruptError, Run
@@ -26,6 +30,7 @@ from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, RunRef, is_finished
 log = logging.getLogger("distcluster")
 
 _WINDOW = 64  # futures a stage has under way at most; the driver's memory does not grow with the input
+_LAST = ("replicate", "recluster")  # stages that give way: nothing but the verdict waits for them
 _REPAIRS = 20  # times that lost or damaged data is made again before giving up
 
 
@@ -237,13 +242,18 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
         fitted = together.create_task(stages.one("fit", tasks.fit))
         found = together.create_task(stages.each("neighbours", tasks.neighbours, parts))
         viewed = together.create_task(stages.each("view", tasks.view, tasks.views(job)))
-        together.create_task(_fit_grid(run, stages, after=fitted))
+        gridded = together.create_task(_fit_grid(run, stages, after=fitted))
+        together.create_task(_replicate(run, stages, after=gridded))
         together.create_task(_project(run, stages, after=asyncio.gather(fitted, found, viewed)))
     run.drop("neighbours")
     await stages.each("score", tasks.score, parts)
+    await stages.one("clusters", tasks.clusters)
+    await stages.each("silhouette", tasks.silhouette, parts)
     await stages.one("select", tasks.select_candidate)
+    await _refine(run, stages)
     async with asyncio.TaskGroup() as together:
         together.create_task(stages.one("quality", tasks.quality))
+        together.create_task(stages.one("hierarchy", tasks.hierarchy))
         together.create_task(stages.each("assign", tasks.assign, parts))
     await stages.one("cluster", tasks.cluster)
     if not is_finished(run):
@@ -253,9 +263,20 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
 async def _fit_grid(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
     await after
     await stages.each("sketch", tasks.sketch, tasks.sketch_items(run))
-    candidates = tasks.candidates(run)
-    await stages.each("kmeans", tasks.kmeans, sorted({each.n_components for each in candidates}, reverse=True))
-    await stages.each("candidate", tasks.candidate, sorted(candidates, key=lambda each: -each.n_components))
+    while True:
+        candidates = tasks.candidates(run)
+        await stages.each("kmeans", tasks.kmeans, sorted({each.n_components for each in candidates}, reverse=True))
+        await stages.each("candidate", tasks.candidate, sorted(candidates, key=lambda each: -each.n_components))
+        number = tasks.grid_round(run)
+        if number is None:
+            return
+        await stages.each("grid", tasks.extend_grid, [number])
+
+
+async def _replicate(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
+    await stages.each("replicate", tasks.replicate, tasks.replicates(run))
+    await after
+    await stages.each("recluster", tasks.recluster, tasks.replicates(run))
 
 
 async def _project(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
@@ -267,6 +288,22 @@ def _fit_pca(ref: RunRef) -> None:
     table, seed = (job := tasks.job_of(tasks.open_run(ref))).projection, job.sample.seed
     assert table.pca is not None
     tasks.keep_pca(ref, *principal_components(ref, table.pca, seed))
+
+
+async def _refine(run: Run, stages: "_Stages") -> None:
+    """EM over all rows from the chosen candidate, its parameters committed after every iteration."""
+    iterations, n_groups = 0, len(groups(run.partitioning))
+    while tasks.has_step(run, iterations):
+        iterations += 1
+    if not tasks.is_refined(run, iterations):
+        with stages.shown("refine", tasks.refine_iterations(run) - iterations) as advance:
+            while not tasks.is_refined(run, iterations):
+                expect, maximise = tasks.refine_stages(iterations)
+                await stages.each(expect, partial(tasks.expect, iteration=iterations), range(n_groups), quiet=True)
+                await stages.each(maximise, partial(tasks.take_step, iteration=iterations), [ONE], quiet=True)
+                iterations += 1
+                advance()
+    await stages.one("mixture", partial(tasks.publish, iterations=iterations))
 
 
 def _refuse_invalid_rows(run: Run, job: Job) -> None:
@@ -291,6 +328,40 @@ def _refuse_few_distinct_rows(run: Run, job: Job) -> None:
             f"the sample's {record['facts']['sample']:,} rows hold only {distinct:,} distinct ones, but n_neighbors = "
             f"{k} needs at least {k + 2}: the input is (nearly) constant, or sample.rows is too small."
         )
+
+
+# --- after a run ------------------------------------------------------------------------------------------------
+
+
+def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Reporter) -> Run:
+    """Label all rows of a finished run by another candidate of its grid, beside the labels that it has.
+
+    Raises
+    ------
+    JobError
+        When there is no finished run, or its grid has no such candidate.
+    """
+    run = Run(url)
+    if not is_finished(run):
+        raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
+    fitted = tasks.fitted_candidates(run)
+    if wanted not in fitted:
+        raise JobError(
+            f"the grid of {public_url(run.url)} has no fitted candidate {wanted}; it has: "
+            f"{', '.join(map(str, fitted))}."
+        )
+    run.ensure_arrays(tasks.relabel_arrays(run, wanted))
+    asyncio.run(_relabel(run, wanted, deploy, reporter))
+    return run
+
+
+async def _relabel(run: Run, wanted: Candidate, deploy: DeployTable, reporter: Reporter) -> None:
+    rows, one = tasks.relabel_stages(wanted)
+    async with connect(deploy) as client:
+        reporter.dashboard(client.dashboard_link)
+        stages = _Stages(client, run, reporter)
+        await stages.each(rows, partial(tasks.relabel, wanted=wanted), range(len(run.partitioning)))
+        await stages.one(one, partial(tasks.crosswalk, wanted=wanted))
 
 
 # --- stages -----------------------------------------------------------------------------------------------------
@@ -335,32 +406,51 @@ class _Stages:
             with Client(self._client.scheduler.address, security=self._client.security) as client, client.as_current():
                 function(self._ref)
 
-        self._reporter.start(stage, 1, 0, "tasks")
-        started = time.perf_counter()
-        await asyncio.to_thread(drive)
-        self._reporter.advance(stage, 1)
-        self._reporter.finish(stage, time.perf_counter() - started)
+        with self.shown(stage, 1) as advance:
+            await asyncio.to_thread(drive)
+            advance()
 
-    async def each(self, stage: str, function: Callable[..., None], items: Iterable[Any]) -> None:
-        """Run a task for every item that has not been committed."""
+    @contextmanager
+    def shown(self, stage: str, total: int) -> Iterator[Callable[[], None]]:
+        """Report quiet stages as one; what is yielded is called after every step of it."""
+        steps = 0
+
+        def advance() -> None:
+            nonlocal steps
+            steps += 1
+            self._reporter.advance(stage, 1)
+
+        self._reporter.start(stage, total, 0, "steps")
+        started = time.perf_counter()
+        yield advance
+        seconds = time.perf_counter() - started
+        self._reporter.finish(stage, seconds)
+        log.info("%s: %d steps in %.1f s", stage, steps, seconds)
+
+    async def each(
+        self, stage: str, function: Callable[..., None], items: Iterable[Any], *, quiet: bool = False
+    ) -> None:
+        """Run a task for every item that has not been committed; a quiet stage is reported by its caller."""
         items = list(items)
         committed = self._run.committed(stage)
         waiting = [item for item in items if str(item) not in committed]
-        of_rows = stage in PARTITION_STAGES or function is tasks.check_input
+        of_rows = stage.partition("-")[0] in PARTITION_STAGES or function is tasks.check_input
         total = sum(self._weight(item, of_rows) for item in items)
         left = sum(self._weight(item, of_rows) for item in waiting)
         if not waiting:
             return
-        self._reporter.start(stage, total, total - left, "rows" if of_rows else "tasks")
+        if not quiet:
+            self._reporter.start(stage, total, total - left, "rows" if of_rows else "tasks")
         started = time.perf_counter()
         queue = iter(waiting)
+        priority = -1 if stage in _LAST else 0
 
         async def lane() -> None:
             for item in queue:
                 arguments = () if item == ONE else (item,)
                 key = (f"{stage.replace(' ', '-')}-{self._ref.run_id[:8]}", str(item), self.attempt)
                 try:
-                    await self._client.submit(function, self._ref, *arguments, key=key, pure=False)
+                    await self._client.submit(function, self._ref, *arguments, key=key, priority=priority, pure=False)
                 except tasks.EnvironmentMismatchError as error:
                     raise JobFailedError(str(error)) from error
                 except KilledWorker as error:
@@ -368,19 +458,23 @@ class _Stages:
                         f"{stage} {item} killed every worker that tried it, most likely for lack of memory. Give "
                         f"workers more (deploy.memory_limit), or make assign.partition_rows smaller."
                     ) from error
-                self._reporter.advance(stage, self._weight(item, of_rows))
+                if not quiet:
+                    self._reporter.advance(stage, self._weight(item, of_rows))
 
         async with asyncio.TaskGroup() as lanes:
             for _ in range(min(_WINDOW, len(waiting))):
                 lanes.create_task(lane())
         seconds = time.perf_counter() - started
+        if quiet:
+            return
         self._reporter.finish(stage, seconds)
         unit = "rows" if of_rows else "tasks"
         log.info("%s: %d %s in %.1f s (%.0f %s/s)", stage, left, unit, seconds, left / seconds, unit)
 
     async def verify(self) -> None:
         """Read back everything committed, and forget what is damaged."""
-        for stage in STAGES:
+        refined = [stage for i in range(tasks.refine_iterations(self._run)) for stage in tasks.refine_stages(i)]
+        for stage in [*STAGES, *refined]:
             items = list(self._run.committed(stage))
             answers = await self._client.gather(
                 self._client.map(_verified, [self._ref] * len(items), [stage] * len(items), items, pure=False)

@@ -21,7 +21,7 @@ from distcluster.job import JobError
 from distcluster.partition import Partitioning, RowRange
 from distcluster.store import Array, absolute_url, checksum, local_path, object_store, public_url
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised with every change of the run layout; a run of another version is refused."""
 
 _COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
@@ -183,8 +183,8 @@ class Run:
                 f"partition {partition.index} of {name} cannot be read back: {error}", stage, str(partition.index)
             ) from error
 
-    def read_model(self, stage: str, item: str) -> dict[str, Array]:
-        """The arrays that an item of a stage has published, checked against its record.
+    def read_model(self, stage: str, item: str, only: str | None = None) -> dict[str, Array]:
+        """The arrays that an item of a stage has published, or one of them, checked against its record.
 
         Returns
         -------
@@ -201,6 +201,8 @@ class Run:
             raise CorruptError(f"{stage} {item} is not committed", stage, item)
         arrays = {}
         for path, expected in record["models"].items():
+            if only not in (None, path):
+                continue
             try:
                 arrays[path] = np.asarray(self.array(path)[:])
             except (ValueError, RuntimeError, OSError) as error:

@@ -1,63 +1,25 @@
-"""Criteria of the grid's candidates, the verdict, and its reason in words."""
+"""The grid, the verdict, and its reason in words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from distcluster.criteria import Criteria
 from distcluster.job import AUTO_N_COMPONENTS, CovarianceType, MixtureTable
 from distcluster.mixture import Candidate
 
 Float64 = npt.NDArray[np.float64]
-Rule = Literal["elbow", "bic", "icl", "silhouette"]
+Rule = Literal["elbow", "bic", "icl", "silhouette", "reproducibility"]
 
 _STRUCTURE = 0.5  # nats a row over one Gaussian, below which there is no cluster structure
 _GAIN_BEFORE = 0.25  # nats a row that the doubling before a standing elbow gained at least
 _SHARE_AFTER = 0.5  # of that, what the doubling after it may still gain
 _SHALLOW = 0.9  # ks this close to the deepest are the range of an elbow that does not stand
+_AS_GOOD = 0.1  # reproducibility above the null this close to the best is as good
 _ROWS_PER_COMPONENT = 20  # mixture rows that the automatic grid asks for each component
-
-
-@dataclass(frozen=True, slots=True)
-class Criteria:
-    """One row of the selection table. NaN where there is an error.
-
-    All candidates are judged on the same J rows of the same projection.
-
-    Attributes
-    ----------
-    n_components, covariance_type
-        The candidate.
-    log_likelihood : float
-        Sum over the J judging rows of log p(row), nats.
-    bic : float
-        -2 log_likelihood + n_parameters ln J (Schwarz 1978); lower is better.
-    icl : float
-        bic + 2 entropy of the responsibilities (soft; Biernacki, Celeux, Govaert 2000); lower is better.
-    silhouette : float
-        Mean silhouette (Rousseeuw 1987) of a fixed part of the mixture draw; higher is better; NaN for k = 1.
-    n_iter, converged
-        Of EM.
-    error : str
-        Why the candidate could not be fitted.
-    """
-
-    n_components: int
-    covariance_type: CovarianceType
-    log_likelihood: float
-    bic: float
-    icl: float
-    silhouette: float
-    n_iter: int
-    converged: bool
-    error: str = ""
-
-    @property
-    def candidate(self) -> Candidate:
-        """The point of the grid."""
-        return Candidate(self.n_components, self.covariance_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +56,6 @@ def grid(table: MixtureTable, mixture_rows: int) -> list[Candidate]:
     return [Candidate(k, kind) for k in dict.fromkeys([1, *ks]) for kind in table.covariance_type]
 
 
-def information_criteria(log_likelihood: float, entropy: float, n_parameters: int, n_rows: int) -> tuple[float, float]:
-    """BIC and ICL from sums over the judging rows; see ``Criteria``."""
-    bic = -2.0 * log_likelihood + n_parameters * np.log(n_rows)
-    return float(bic), float(bic + 2.0 * entropy)
-
-
 @dataclass(frozen=True, slots=True)
 class Elbow:
     """The elbow of one covariance type's curve, and the figures that say whether it stands.
@@ -129,6 +85,60 @@ class Elbow:
     stands: bool
 
 
+_STEP = 0.6  # of log2 k: the largest step of the automatic grid, from 2 to 3
+_MOST_KS = 512  # of the automatic grid
+_SAMPLE_ROWS_PER_COMPONENT = 50  # sample rows that an extension of the grid asks for each component
+_BETWEEN = 8  # ks at most that are fitted between an elbow's neighbours
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What the automatic grid lacks: ks to fit, ascending, and why; no ks when it is complete."""
+
+    ks: tuple[int, ...]
+    why: Literal["extended", "between", "complete"]
+
+
+def largest_k(sample_rows: int, mixture_rows: int) -> int:
+    """Where the automatic grid ends: min(512, S / 50), and 20 rows of the mixture draw for each component."""
+    return min(_MOST_KS, sample_rows // _SAMPLE_ROWS_PER_COMPONENT, mixture_rows // _ROWS_PER_COMPONENT)
+
+
+def missing_ks(table: Sequence[Criteria], n_rows: int, limit: int, *, has_between: bool) -> Addition:
+    """The ks that the automatic grid should still try.
+
+    While the elbow lies in the last doubling of the grid, the grid is extended by a doubling in two steps. Once it
+    stands, up to eight ks between its neighbours in the grid are added, once.
+
+    Parameters
+    ----------
+    table : sequence of Criteria
+        Of the rows that were fitted, or of others.
+    n_rows : int
+        Rows that the table is of.
+    limit : int
+        ``largest_k``.
+    has_between : bool
+        Whether ks between an elbow's neighbours have been added before.
+    """
+    nothing = Addition((), "complete")
+    elbows = _elbows([row for row in table if not row.error], n_rows)
+    if not elbows:
+        return nothing
+    elbow = min(elbows.values(), key=lambda each: each.cost)
+    ks = sorted({row.n_components for row in table})
+    if 2 * elbow.n_components > ks[-1] and ks[-1] < limit and not has_between:
+        doubled = (round(ks[-1] * 2**0.5), 2 * ks[-1])
+        return Addition(tuple(sorted({min(k, limit) for k in doubled})), "extended")
+    if has_between or not elbow.stands:
+        return nothing
+    place = ks.index(elbow.n_components)
+    low, high = ks[max(place - 1, 0)], ks[min(place + 1, len(ks) - 1)]
+    between = np.round(np.geomspace(low, high, _BETWEEN + 2)).astype(int) if high - low > _BETWEEN else range(low, high)
+    new = tuple(sorted({int(k) for k in between if low < k < high} - set(ks)))
+    return Addition(new, "between") if new else nothing
+
+
 def find_elbow(ks: Sequence[int], cost: Sequence[float]) -> Elbow:
     """The elbow of a cost curve over log2 k (Kneedle: Satopaa, Albrecht, Irwin, Raghavan 2011).
 
@@ -152,7 +162,7 @@ def find_elbow(ks: Sequence[int], cost: Sequence[float]) -> Elbow:
         and before >= _GAIN_BEFORE
         and after <= _SHARE_AFTER * before  # false for NaN
         and shorter >= 0
-        and abs(best - shorter) <= 1
+        and abs(x[best] - x[shorter]) <= _STEP
     )
     near = tuple(k for k, below in zip(ks, depth, strict=True) if below >= _SHALLOW * depth[best])
     return Elbow(
@@ -202,9 +212,63 @@ def select(table: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
     if not usable:
         errors = sorted({row.error for row in table})
         raise ValueError(f"no candidate of the grid could be fitted: {'; '.join(errors)}")
+    if rule == "reproducibility":
+        return _most_reproducible(usable)
     if rule != "elbow":
         return _best(usable, rule)
-    return _select_elbow(usable, n_rows)
+    verdict = _select_elbow(usable, n_rows)
+    if verdict.finding == "no elbow":
+        verdict = _middle_of_range(usable, verdict)
+    return replace(verdict, reason=verdict.reason + _agreement(usable, verdict.candidate))
+
+
+def _agreement(usable: Sequence[Criteria], chosen: Candidate) -> str:
+    """What replicates say of the chosen candidate."""
+    row = next(row for row in usable if row.candidate == chosen)
+    if np.isnan(row.above_null):
+        return ""
+    return (
+        f" Replicates of the whole pipeline agree on it by an adjusted Rand index of {row.reproducibility:.2f}; on one "
+        f"Gaussian of the same extent by {row.reproducibility_null:.2f}."
+    )
+
+
+def _most_reproducible(usable: Sequence[Criteria]) -> Verdict:
+    ranked = [row for row in usable if np.isfinite(row.above_null)]
+    if not ranked:
+        raise ValueError("no candidate has been replicated: set selection.replicates to 2 or more")
+    best = max(ranked, key=lambda row: row.above_null)
+    return Verdict(
+        best.candidate,
+        "reproducibility",
+        f"{best.n_components} components with {best.covariance_type} covariance: of {len(ranked)} candidates the one "
+        f"that comes back best beyond a null.{_agreement(usable, best.candidate)}",
+    )
+
+
+def _middle_of_range(usable: Sequence[Criteria], verdict: Verdict) -> Verdict:
+    """Without an elbow: the ks around the best that come back nearly as well, and the middle one of them."""
+    kind = verdict.candidate.covariance_type
+    curve = [row for row in usable if row.covariance_type == kind and np.isfinite(row.above_null)]
+    if not curve:
+        return verdict
+    curve.sort(key=lambda row: row.n_components)
+    place = max(range(len(curve)), key=lambda i: curve[i].above_null)
+    best = curve[place].above_null
+    first = last = place
+    while first > 0 and curve[first - 1].above_null >= best - _AS_GOOD:
+        first -= 1
+    while last < len(curve) - 1 and curve[last + 1].above_null >= best - _AS_GOOD:
+        last += 1
+    ks = [row.n_components for row in curve[first : last + 1]]
+    middle = min(ks, key=lambda k: abs(np.log2(k) - (np.log2(ks[0]) + np.log2(ks[-1])) / 2.0))
+    return Verdict(
+        Candidate(middle, kind),
+        "no elbow",
+        f"{verdict.reason.split('. ')[0]}. With {kind} covariance, {ks[0]} to {ks[-1]} components come back from "
+        f"replicates within {_AS_GOOD} of the best ({best:.2f} above a null, adjusted Rand index); {middle}, in the "
+        f"middle, were taken.",
+    )
 
 
 def _best(usable: Sequence[Criteria], rule: Rule) -> Verdict:
@@ -225,16 +289,21 @@ def _best(usable: Sequence[Criteria], rule: Rule) -> Verdict:
     )
 
 
-def _select_elbow(usable: Sequence[Criteria], n_rows: int) -> Verdict:
+def _elbows(usable: Sequence[Criteria], n_rows: int) -> dict[CovarianceType, Elbow]:
+    """The elbow of every covariance type that has at least two ks."""
     curves: dict[CovarianceType, list[Criteria]] = {}
     for row in sorted(usable, key=lambda row: row.n_components):
         curves.setdefault(row.covariance_type, []).append(row)
-    one = min((row.bic for row in usable if row.n_components == 1), default=float("nan")) / (2 * n_rows)
-    elbows = {
+    return {
         kind: find_elbow([row.n_components for row in rows], [row.bic / (2 * n_rows) for row in rows])
         for kind, rows in curves.items()
         if len(rows) >= 2
     }
+
+
+def _select_elbow(usable: Sequence[Criteria], n_rows: int) -> Verdict:
+    one = min((row.bic for row in usable if row.n_components == 1), default=float("nan")) / (2 * n_rows)
+    elbows = _elbows(usable, n_rows)
     if not elbows:
         best = min(usable, key=lambda row: row.bic)
         return Verdict(best.candidate, "no elbow", f"{best.candidate}: one k alone has no curve and no elbow.")
@@ -292,10 +361,3 @@ def _why_not(elbow: Elbow) -> str:
     elif not elbow.stands and not reasons:
         reasons.append(f"without the grid's last doubling it would be {elbow.shorter} instead of {elbow.n_components}")
     return ", and ".join(reasons)
-
-
-def table_columns(table: Sequence[Criteria]) -> dict[str, npt.NDArray[np.generic]]:
-    """The selection table as one array a column, in the order of the grid."""
-    columns = {field.name: np.array([getattr(row, field.name) for row in table]) for field in fields(Criteria)}
-    # Fixed-length strings have no place in the Zarr v3 specification.
-    return {name: c.astype(np.dtypes.StringDType()) if c.dtype.kind == "U" else c for name, c in columns.items()}

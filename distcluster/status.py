@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from distcluster.job import JobError
 from distcluster.run import Run
 from distcluster.store import public_url
-from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, candidates, is_finished, job_of, sketch_items, views
+from distcluster.tasks import (
+    ONE,
+    PARTITION_STAGES,
+    STAGES,
+    candidates,
+    is_finished,
+    job_of,
+    replicates,
+    sketch_items,
+    views,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,10 @@ def read_status(url: str) -> Status:
 def _total(run: Run, stage: str) -> int | None:
     if stage in PARTITION_STAGES:
         return len(run.partitioning)
+    if stage in ("replicate", "recluster"):
+        return None if run.record("draw", ONE) is None else len(replicates(run))
+    if stage == "grid":
+        return None  # rounds, as many as the grid turns out to need
     if stage == "pca":
         return int(job_of(run).projection.pca is not None)
     if stage == "view":

@@ -93,13 +93,13 @@ def summarise(run: Run, items: str | None) -> Summary:
         n_clusters=len(filled),
         clusters=clusters,
         sizes=(int(filled[0]), int(filled[len(filled) // 2]), int(filled[-1])),
-        quality=_quality(run, select["facts"], draw["facts"], cluster["facts"]),
+        quality=_quality(run, draw["facts"], cluster["facts"]),
         warnings=_warnings(run, select["facts"], draw["facts"], cluster["facts"]),
         url=public_url(run.url),
     )
 
 
-def _quality(run: Run, select: dict[str, Any], draw: dict[str, int], cluster: dict[str, int]) -> str:
+def _quality(run: Run, draw: dict[str, int], cluster: dict[str, int]) -> str:
     search, measured = ((run.record(stage, ONE) or {})["facts"] for stage in ("index", "quality"))
     search = search["search"]
     how = "an exact search" if search["kind"] == "exact" else f"the {search['kind']}"
@@ -108,7 +108,7 @@ def _quality(run: Run, select: dict[str, Any], draw: dict[str, int], cluster: di
         f"Projection: {how} finds {search['recall']:.1%} of a row's nearest sample rows; "
         + (f"trustworthiness {trust:.3f} on rows that it was not fitted on; " if trust is not None else "")
         + f"mean log density {measured['sample_log_density']:.2f} nats for sample rows, "
-        f"{select['log_likelihood'] / select['n_judging']:.2f} for others; "
+        f"{measured['other_log_density']:.2f} for others; "
         f"{cluster['n_outside_support'] / draw['n_valid']:.2%} of the rows lie beyond the sample's support "
         f"({BEYOND_LIMIT:.1%} expected)."
     )

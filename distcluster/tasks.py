@@ -6,24 +6,37 @@ nothing: data moves only through the store.
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.manifold import trustworthiness
-from sklearn.metrics import silhouette_score
 
 from distcluster.assign import assign_rows, merge_nearest, nearest_to_means
+from distcluster.criteria import Criteria, judged, of_fitted_rows, stratified_silhouette, table_columns
+from distcluster.em import (
+    expect_rows,
+    fit_candidate,
+    initial_labels,
+    m_step,
+    moments,
+    packed,
+    remarks,
+    scatter_rows,
+    unpacked,
+)
 from distcluster.environment import differences, environment, pin_to_one_thread
+from distcluster.hierarchy import HIERARCHY_ROWS, build_hierarchy
 from distcluster.job import Job, parse_job
 from distcluster.mixture import (
     Candidate,
     Mixture,
-    block_sums,
-    fit_candidate,
-    initial_labels,
+    NaturalParameters,
     natural_parameters,
+    responsibilities,
+    score_rows,
+    silhouette_rows,
 )
 from distcluster.neighbors import (
     IndexFacts,
@@ -38,8 +51,17 @@ from distcluster.neighbors import (
     support,
     support_limit,
 )
-from distcluster.partition import RowRange, tree_sum
+from distcluster.partition import RowRange, groups, tree_sum
 from distcluster.projection import curve_parameters, fit_anchors, project, repulsion_field
+from distcluster.replicate import (
+    agreement,
+    cluster_again,
+    cluster_agreement,
+    null_rows,
+    parts_of,
+    project_through,
+    replicate_rows,
+)
 from distcluster.run import ArraySpec, CorruptError, Run
 from distcluster.sample import (
     draw_bound,
@@ -48,7 +70,7 @@ from distcluster.sample import (
     invalid_rows,
     select_draws,
 )
-from distcluster.selection import Criteria, grid, information_criteria, select, table_columns
+from distcluster.selection import grid, largest_k, missing_ks, select
 from distcluster.store import InputChangedError, checksum, open_input
 
 Float32 = npt.NDArray[np.float32]
@@ -60,16 +82,20 @@ ONE = "all"
 EXEMPLARS = 10
 """Rows kept for each component, nearest to its mean."""
 
-PARTITION_STAGES = ("scan", "neighbours", "project", "score", "assign")
+PARAMETERS = ("weights", "means", "covariances")
+"""The arrays of a mixture."""
+
+PARTITION_STAGES = ("scan", "neighbours", "project", "score", "silhouette", "assign", "relabel")
 STAGES = (
-    "scan", "draw", "pca", "index", "fit", "neighbours", "view", "sketch", "project", "kmeans", "candidate", "score",
-    "select", "quality", "assign", "cluster",
+    "scan", "draw", "pca", "index", "fit", "neighbours", "view", "sketch", "project", "kmeans", "candidate", "grid",
+    "replicate", "recluster", "score", "clusters", "silhouette", "select", "mixture", "quality", "hierarchy", "assign",
+    "cluster",
 )  # fmt: skip
-"""In the order of the flow; "cluster" is the last, and a run that has it is finished."""
+"""In the order of the flow; "cluster" is the last, and a run that has it is finished. Each iteration of the refinement
+ (``refine_stages``) adds two between "select" and "mixture"."""
 
 _TRUST_ROWS = 2_048  # of the mixture draw: trustworthiness costs the square
 _DENSITY_ROWS = 8_192  # of the sample: a standard error of about 0.02 nats
-_SILHOUETTE_ROWS = 4096  # of the mixture draw: silhouettes cost the square, and only illustrate
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +144,27 @@ def job_of(run: Run) -> Job:
     return parse_job(run.attributes["job"])
 
 
-@functools.lru_cache(maxsize=64)
-def _cached(ref: RunRef, stage: str, item: str, _commit_id: str) -> dict[str, Any]:
-    """Arrays of a model, read once per process and commit."""
-    return open_run(ref).read_model(stage, item)
+@functools.lru_cache(maxsize=128)
+def _cached(ref: RunRef, stage: str, item: str, path: str, _commit_id: str) -> npt.NDArray[Any]:
+    """An array of a model, read once per process and commit."""
+    return open_run(ref).read_model(stage, item, only=path)[path]
 
 
-def _model(run: Run, stage: str, item: str = ONE) -> dict[str, Any]:
-    return _cached(RunRef(run.url, run.attributes["run_id"]), stage, item, _record(run, stage, item)["id"])
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """The arrays that an item of a stage has published, each read when it is asked for: draws are large."""
+
+    ref: RunRef
+    stage: str
+    item: str
+    commit_id: str
+
+    def __getitem__(self, path: str) -> Any:
+        return _cached(self.ref, self.stage, self.item, path, self.commit_id)
+
+
+def _model(run: Run, stage: str, item: str = ONE) -> _Model:
+    return _Model(RunRef(run.url, run.attributes["run_id"]), stage, item, _record(run, stage, item)["id"])
 
 
 def _record(run: Run, stage: str, item: str = ONE) -> dict[str, Any]:
@@ -384,8 +423,8 @@ def _nearest(run: Run, rows: Float32) -> tuple[npt.NDArray[np.int32], Float32]:
 def _opened_index(ref: RunRef, index_id: str, draw_id: str) -> NeighbourIndex:
     run = open_run(ref)
     facts = IndexFacts(**_record(run, "index")["facts"]["search"])
-    data = _cached(ref, "index", ONE, index_id)["model/index"]
-    return open_index(data, facts, _searched(run, _cached(ref, "draw", ONE, draw_id)["model/sample"]))
+    data = _cached(ref, "index", ONE, "model/index", index_id)
+    return open_index(data, facts, _searched(run, _cached(ref, "draw", ONE, "model/sample", draw_id)))
 
 
 @_task
@@ -464,8 +503,51 @@ def project_rows(run: Run, index: int) -> None:
 
 
 def candidates(run: Run) -> list[Candidate]:
-    """The grid of a run, once the draws are known."""
-    return grid(job_of(run).mixture, _record(run, "draw")["facts"]["mixture"])
+    """The grid of a run, once the draws are known: as the job says, and what has been added since."""
+    table = job_of(run).mixture
+    first = grid(table, _record(run, "draw")["facts"]["mixture"])
+    added = [k for ks in _additions(run) for k in ks]
+    ks = sorted({each.n_components for each in first} | set(added))
+    return [Candidate(k, kind) for k in ks for kind in table.covariance_type]
+
+
+def _additions(run: Run) -> list[list[int]]:
+    """The ks that each round has added to the automatic grid; the last is empty where the grid is complete."""
+    found: list[list[int]] = []
+    while record := run.record("grid", str(len(found))):
+        found.append(record["facts"]["ks"])
+    return found
+
+
+def grid_round(run: Run) -> int | None:
+    """The round in which the automatic grid may grow next, or None where it is complete."""
+    added = _additions(run)
+    is_complete = job_of(run).mixture.n_components != "auto" or (added and not added[-1])
+    return None if is_complete else len(added)
+
+
+@_task
+def extend_grid(run: Run, round_number: int) -> None:
+    """Decide which ks the automatic grid still lacks, from the rows that its candidates were fitted on."""
+    facts = _record(run, "draw")["facts"]
+    n_rows = facts["mixture"]
+    table = []
+    for each in candidates(run):
+        row = _unjudged(run, each)
+        if not row.error:
+            mean = _record(run, "candidate", str(each))["facts"]["mean_log_likelihood"]
+            row = of_fitted_rows(row, _fitted(run, each).n_parameters, mean, n_rows)
+        table.append(row)
+    has_between = any(_record(run, "grid", str(i))["facts"]["why"] == "between" for i in range(round_number))
+    added = missing_ks(table, n_rows, largest_k(facts["sample"], n_rows), has_between=has_between)
+    run.commit("grid", str(round_number), {"ks": list(added.ks), "why": added.why})
+
+
+def _unjudged(run: Run, wanted: Candidate) -> Criteria:
+    """A candidate's row of the table before it is judged."""
+    facts = _record(run, "candidate", str(wanted))["facts"]
+    return Criteria(wanted.n_components, wanted.covariance_type, *(float("nan"),) * 4, facts["n_iter"],
+                    facts["converged"], facts["error"])  # fmt: skip
 
 
 @_task
@@ -485,7 +567,7 @@ def candidate(run: Run, wanted: Candidate) -> None:
     labels = _model(run, "kmeans", str(k))[f"partial/kmeans/{k}"]
     fitted = fit_candidate(points, labels, wanted, job.mixture)
     models: dict[str, npt.NDArray[Any]] = {}
-    silhouette = None
+    silhouette = error = None
     if fitted.mixture is not None:
         prefix = f"selection/fit/{wanted}"
         models = {
@@ -493,10 +575,8 @@ def candidate(run: Run, wanted: Candidate) -> None:
             f"{prefix}/means": fitted.mixture.means,
             f"{prefix}/covariances": fitted.mixture.covariances,
         }
-        judged = points[:_SILHOUETTE_ROWS]
-        label = assign_rows(judged, fitted.mixture, top=1).label
-        if 2 <= len(np.unique(label)) < len(judged):
-            silhouette = float(silhouette_score(judged.astype(np.float64), label))
+        label = assign_rows(points, fitted.mixture, top=1).label
+        silhouette, error = stratified_silhouette(points, label)
     run.commit(
         "candidate",
         str(wanted),
@@ -504,7 +584,10 @@ def candidate(run: Run, wanted: Candidate) -> None:
             "n_iter": fitted.n_iter,
             "converged": fitted.converged,
             "error": fitted.error,
-            "silhouette": silhouette,
+            "note": fitted.note,
+            "mean_log_likelihood": None if fitted.error else fitted.mean_log_likelihood,
+            "silhouette_euclidean": silhouette,
+            "silhouette_euclidean_error": error,
             "seconds": fitted.seconds,
         },
         models=models,
@@ -514,44 +597,93 @@ def candidate(run: Run, wanted: Candidate) -> None:
 def _fitted(run: Run, wanted: Candidate) -> Mixture:
     prefix = f"selection/fit/{wanted}"
     arrays = _model(run, "candidate", str(wanted))
-    return Mixture(wanted, *(arrays[f"{prefix}/{name}"] for name in ("weights", "means", "covariances")))
+    return Mixture(wanted, *(arrays[f"{prefix}/{name}"] for name in PARAMETERS))
 
 
-def _fitted_candidates(run: Run) -> list[Candidate]:
+def fitted_candidates(run: Run) -> list[Candidate]:
+    """The candidates of the grid that could be fitted, in its order."""
     return [each for each in candidates(run) if not _record(run, "candidate", str(each))["facts"]["error"]]
 
 
 @functools.lru_cache(maxsize=2)
-def _grid_parameters(ref: RunRef, _commit_ids: tuple[str, ...]) -> tuple[Any, Any, Any]:
-    """Centre, theta of all fitted candidates side by side, and their offsets."""
+def _grid_parameters(
+    ref: RunRef, _commit_ids: tuple[str, ...]
+) -> tuple[npt.NDArray[np.float64], list[NaturalParameters]]:
+    """The centre of the mixture draw, and all fitted candidates relative to it."""
     run = open_run(ref)
     centre = _points(run).mean(axis=0, dtype=np.float64)
-    blocks = [natural_parameters(_fitted(run, each), centre) for each in _fitted_candidates(run)]
-    offsets = np.cumsum([0, *(block.shape[1] for block in blocks)])
-    return centre, np.ascontiguousarray(np.hstack(blocks)), offsets.astype(np.int64)
+    return centre, [natural_parameters(_fitted(run, each), centre) for each in fitted_candidates(run)]
+
+
+def _grid(run: Run) -> tuple[npt.NDArray[np.float64], list[NaturalParameters]]:
+    ids = tuple(_record(run, "candidate", str(each))["id"] for each in candidates(run))
+    return _grid_parameters(RunRef(run.url, run.attributes["run_id"]), ids)
 
 
 @_task
 def score(run: Run, index: int) -> None:
-    """Log-likelihood and entropy of a partition's judging rows under every candidate: one node of the sums' tree."""
+    """Sums over a partition's rows under every candidate: one node of the sums' tree."""
     parts = run.partitioning
     partition = parts[index]
-    ref = RunRef(run.url, run.attributes["run_id"])
-    ids = tuple(_record(run, "candidate", str(each))["id"] for each in candidates(run))
-    parameters = _grid_parameters(ref, ids)
+    centre, parameters = _grid(run)
     rows = run.read_rows("projection", partition, "project")
     judging = np.asarray(~np.isnan(rows).any(axis=1))
     judging[_drawn_in(run, partition)] = False
-    sums = []
+    criteria, clusters, scatter = [], [], []
     for block in parts.blocks(partition):
         here = slice(block.start - partition.start, block.stop - partition.start)
-        sums.append(block_sums(rows[here], judging[here], *parameters))
+        of_candidates, of_components = score_rows(rows[here], judging[here], centre, parameters)
+        criteria.append(of_candidates)
+        clusters.append(of_components)
+        scatter.append(scatter_rows(rows[here], centre))
     run.commit(
         "score",
         str(index),
         {"n_rows": int(judging.sum())},
-        models={f"partial/score/{index}": tree_sum(np.stack(sums))},
+        models={
+            f"partial/score/{index}/criteria": tree_sum(criteria),
+            f"partial/score/{index}/clusters": tree_sum(clusters),
+            f"partial/score/{index}/scatter": tree_sum(scatter),
+        },
     )
+
+
+@_task
+def clusters(run: Run) -> None:
+    """Sums over all rows, and for every component of every candidate: what a silhouette compares a row with."""
+    parts = range(len(run.partitioning))
+    scatter = tree_sum(run.read_model("score", str(i))[f"partial/score/{i}/scatter"] for i in parts)
+    sums = tree_sum(run.read_model("score", str(i))[f"partial/score/{i}/clusters"] for i in parts)
+    centre, _ = _grid(run)
+    with np.errstate(invalid="ignore"):  # an empty component has no mean
+        mean = sums[:, 1:-1] / sums[:, :1] + centre
+    run.commit(
+        "clusters",
+        ONE,
+        models={
+            "partial/clusters": sums,
+            "partial/scatter": scatter,
+            "selection/component/rows": sums[:, 0].astype(np.int64),
+            "selection/component/mean": mean,
+        },
+    )
+
+
+@_task
+def silhouette(run: Run, index: int) -> None:
+    """Sums over a partition's rows of their silhouettes under every candidate."""
+    parts = run.partitioning
+    partition = parts[index]
+    centre, parameters = _grid(run)
+    of_components = _model(run, "clusters")["partial/clusters"]
+    rows = run.read_rows("projection", partition, "project")
+    sums = [
+        silhouette_rows(
+            rows[block.start - partition.start : block.stop - partition.start], centre, parameters, of_components
+        )
+        for block in parts.blocks(partition)
+    ]
+    run.commit("silhouette", str(index), models={f"partial/silhouette/{index}": tree_sum(sums)})
 
 
 def _drawn_in(run: Run, partition: RowRange) -> npt.NDArray[np.int64]:
@@ -570,16 +702,84 @@ def judged_by_draw(run: Run) -> bool:
     return bool(_record(run, "draw")["facts"]["n_judging"] == 0)
 
 
+# --- replicates -------------------------------------------------------------------------------------------------
+
+
+def replicates(run: Run) -> list[str]:
+    """The replicates of a run: of its data, and of rows without clusters."""
+    job = job_of(run)
+    n = job.selection.replicates
+    rows = replicate_rows(_record(run, "draw")["facts"]["mixture"], max(n, 1))
+    if rows <= job.projection.n_neighbors + 1:
+        return []  # too few rows to replicate anything
+    return [f"{what}-{number}" for what in ("data", "null") for number in range(n)]
+
+
+@_task
+def replicate(run: Run, item: str) -> None:
+    """Project a replicate's rows, and the common ones, by a UMAP of its own."""
+    job = job_of(run)
+    what, number = item.split("-")
+    count = job.selection.replicates
+    rows = _model(run, "draw")["partial/draw"]
+    if what == "null":
+        wanted = (2 * count + 1) * replicate_rows(len(rows), count)
+        rows = null_rows(_model(run, "draw")["model/sample"], wanted, job.projection.metric, job.sample.seed)
+    sample, fitted, common = (_searched(run, part) for part in parts_of(rows, int(number), count))
+    points = project_through(
+        sample, np.concatenate([fitted, common]), job.projection, job.sample.seed + 1 + int(number)
+    )
+    run.commit(
+        "replicate",
+        item,
+        models={
+            f"partial/replicate/{item}/fitted": points[: len(fitted)],
+            f"partial/replicate/{item}/common": points[len(fitted) :],
+        },
+    )
+
+
+@_task
+def recluster(run: Run, item: str) -> None:
+    """Fit the whole grid to a replicate, and label the common rows."""
+    job = job_of(run)
+    points = _model(run, "replicate", item)
+    labels = cluster_again(
+        points[f"partial/replicate/{item}/fitted"],
+        points[f"partial/replicate/{item}/common"],
+        candidates(run),
+        job.mixture,
+        job.sample.seed + 1 + int(item.split("-")[1]),
+    )
+    run.commit("recluster", item, models={f"partial/recluster/{item}": labels})
+
+
+def _replicated_labels(run: Run, what: str) -> list[npt.NDArray[np.int16]]:
+    items = [item for item in replicates(run) if item.startswith(what)]
+    return [_model(run, "recluster", item)[f"partial/recluster/{item}"] for item in items]
+
+
+def _cluster_agreement(run: Run) -> npt.NDArray[np.float64]:
+    """The Jaccard index of every chosen cluster in the replicates; NaN without replicates."""
+    mixture, labels = chosen_mixture(run), _replicated_labels(run, "data")
+    place = candidates(run).index(mixture.candidate)
+    K = mixture.candidate.n_components
+    if not labels or any(each[place].min() < 0 for each in labels):
+        return np.full(K, np.nan)
+    points = _points(run)
+    n = replicate_rows(len(points), len(labels))
+    common = points[2 * n * len(labels) : (2 * len(labels) + 1) * n]
+    chosen = assign_rows(common, mixture, top=1).label
+    return cluster_agreement(chosen, [each[place] for each in labels], K)
+
+
 @_task
 def select_candidate(run: Run) -> None:
     """Reduce the scores to the selection table and the verdict; publish the chosen mixture."""
     job = job_of(run)
-    parts = [str(index) for index in range(len(run.partitioning))]
-    sums = tree_sum(np.stack([run.read_model("score", i)[f"partial/score/{i}"] for i in parts]))
-    n_rows = sum(_record(run, "score", i)["facts"]["n_rows"] for i in parts)
-    table = _selection_table(run, sums, n_rows)
+    n_rows = sum(_record(run, "score", str(i))["facts"]["n_rows"] for i in range(len(run.partitioning)))
+    table = _selection_table(run, n_rows)
     verdict = select(table, job.selection.rule, n_rows)
-    chosen = _fitted(run, verdict.candidate)
     columns = table_columns(table)
     run.commit(
         "select",
@@ -589,58 +789,158 @@ def select_candidate(run: Run) -> None:
             "finding": verdict.finding,
             "reason": verdict.reason,
             "n_judging": n_rows,
-            "log_likelihood": next(
-                each.log_likelihood
-                for each in table
-                if Candidate(each.n_components, each.covariance_type) == verdict.candidate
-            ),
             "judged_by_draw": judged_by_draw(run),
         },
-        models={
-            "model/mixture/weights": chosen.weights,
-            "model/mixture/means": chosen.means,
-            "model/mixture/covariances": chosen.covariances,
-            **{f"selection/{name}": values for name, values in columns.items()},
-        },
+        models={f"selection/{name}": values for name, values in columns.items()},
     )
 
 
-def _selection_table(run: Run, sums: npt.NDArray[np.float64], n_rows: int) -> list[Criteria]:
+def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
+    parts, n_valid = range(len(run.partitioning)), _record(run, "draw")["facts"]["n_valid"]
+    criteria = tree_sum(run.read_model("score", str(i))[f"partial/score/{i}/criteria"] for i in parts)
+    silhouettes = tree_sum(run.read_model("silhouette", str(i))[f"partial/silhouette/{i}"] for i in parts)
+    fitted = iter(zip(criteria, silhouettes, strict=True))
+    data, null = (_replicated_labels(run, what) for what in ("data", "null"))
+    nan = np.full(len(candidates(run)), np.nan)
+    agreed, agreed_null = (agreement(labels) if labels else nan for labels in (data, null))
     table = []
-    fitted = iter(sums)
-    for each in candidates(run):
+    for place, each in enumerate(candidates(run)):
         facts = _record(run, "candidate", str(each))["facts"]
-        silhouette = float("nan") if facts["silhouette"] is None else facts["silhouette"]
-        log_likelihood = bic = icl = float("nan")
+        row = _unjudged(run, each)
         if not facts["error"]:
-            log_likelihood, entropy = (float(value) for value in next(fitted))
-            bic, icl = information_criteria(log_likelihood, entropy, _fitted(run, each).n_parameters, n_rows)
-        table.append(
-            Criteria(
-                each.n_components,
-                each.covariance_type,
-                log_likelihood,
-                bic,
-                icl,
-                silhouette,
-                facts["n_iter"],
-                facts["converged"],
-                facts["error"],
+            sums, of_rows = next(fitted)
+            row = judged(row, _fitted(run, each).n_parameters, sums, n_rows, n_valid)
+            row = replace(
+                row,
+                silhouette=float("nan") if each.n_components == 1 else float(of_rows) / n_valid,
+                silhouette_euclidean=_number(facts["silhouette_euclidean"]),
+                silhouette_euclidean_error=_number(facts["silhouette_euclidean_error"]),
+                note=facts["note"],
+                reproducibility=float(agreed[place]),
+                reproducibility_null=float(agreed_null[place]),
             )
-        )
+        table.append(row)
     return table
+
+
+def _number(value: float | None) -> float:
+    """A number from a record: JSON has no NaN."""
+    return float("nan") if value is None else value
+
+
+# --- refinement -------------------------------------------------------------------------------------------------
+
+
+def refine_iterations(run: Run) -> int:
+    """The iterations of EM over all rows that a run may need."""
+    job = job_of(run)
+    return job.mixture.max_iter if job.selection.refine else 0
+
+
+def refine_stages(iteration: int) -> tuple[str, str]:
+    """The names of an iteration's two stages: one task a group of partitions, then one task."""
+    return f"expect-{iteration}", f"maximise-{iteration}"
+
+
+def has_step(run: Run, iteration: int) -> bool:
+    """Whether an iteration of EM over all rows is complete."""
+    return iteration < refine_iterations(run) and run.record(refine_stages(iteration)[1], ONE) is not None
+
+
+def is_refined(run: Run, iterations: int) -> bool:
+    """Whether the mixture needs no iteration beyond so many."""
+    if iterations == refine_iterations(run):
+        return True
+    return iterations > 0 and bool(_record(run, refine_stages(iterations - 1)[1])["facts"]["converged"])
+
+
+def _before(run: Run, iteration: int) -> Mixture:
+    """The mixture that an iteration starts from."""
+    facts = _record(run, "select")["facts"]
+    candidate = Candidate(facts["n_components"], facts["covariance_type"])
+    if iteration == 0:
+        return _fitted(run, candidate)
+    stage = refine_stages(iteration - 1)[1]
+    arrays = _model(run, stage)
+    return Mixture(candidate, *(arrays[f"partial/{stage}/{name}"] for name in PARAMETERS))
+
+
+@_task
+def expect(run: Run, group: int, *, iteration: int) -> None:
+    """Sums for the M-step over a group of partitions: one node of the sums' tree."""
+    parts = run.partitioning
+    centre, _ = _grid(run)
+    mixture = _before(run, iteration).moved(-centre)
+
+    def of_partition(index: int) -> npt.NDArray[np.float64]:
+        partition = parts[index]
+        rows = run.read_rows("projection", partition, "project")
+        blocks = (slice(b.start - partition.start, b.stop - partition.start) for b in parts.blocks(partition))
+        return tree_sum(packed(expect_rows(rows[here], centre, mixture)) for here in blocks)
+
+    stage = refine_stages(iteration)[0]
+    total = tree_sum(of_partition(index) for index in groups(parts)[group])
+    run.commit(stage, str(group), models={f"partial/{stage}/{group}": total})
+
+
+@_task
+def take_step(run: Run, *, iteration: int) -> None:
+    """The M-step of an iteration of EM over all rows."""
+    expect_stage, stage = refine_stages(iteration)
+    nodes = (
+        run.read_model(expect_stage, str(group))[f"partial/{expect_stage}/{group}"]
+        for group in range(len(groups(run.partitioning)))
+    )
+    expected = unpacked(tree_sum(nodes))
+    table = job_of(run).mixture
+    centre, _ = _grid(run)
+    of_rows = moments(_model(run, "clusters")["partial/scatter"])
+    mixture = m_step(expected, of_rows, _before(run, iteration).moved(-centre), table.reg_covar).moved(centre)
+    mean = expected.log_likelihood / of_rows.n_rows
+    converged = False
+    if iteration > 0:
+        previous = _record(run, refine_stages(iteration - 1)[1])["facts"]["mean_log_likelihood"]
+        converged = abs(mean - previous) < table.tol
+    run.commit(
+        stage,
+        ONE,
+        {"mean_log_likelihood": mean, "converged": converged},
+        models={f"partial/{stage}/{name}": getattr(mixture, name) for name in PARAMETERS},
+    )
+
+
+@_task
+def publish(run: Run, *, iterations: int) -> None:
+    """The chosen mixture, as it is after so many iterations over all rows."""
+    mixture = _before(run, iterations)
+    steps = [_record(run, refine_stages(i)[1])["facts"] for i in range(iterations)]
+    n_valid = _record(run, "draw")["facts"]["n_valid"]
+    centre, _ = _grid(run)
+    of_rows = moments(_model(run, "clusters")["partial/scatter"])
+    run.commit(
+        "mixture",
+        ONE,
+        {
+            "n_iter": iterations,
+            "converged": bool(steps) and steps[-1]["converged"],
+            "mean_log_likelihoods": [each["mean_log_likelihood"] for each in steps],
+            "n_rows": n_valid,
+            "note": remarks(mixture.moved(-centre), of_rows, job_of(run).mixture.reg_covar),
+        },
+        models={f"model/mixture/{name}": getattr(mixture, name) for name in PARAMETERS},
+    )
 
 
 # --- labels -----------------------------------------------------------------------------------------------------
 
 
 def chosen_mixture(run: Run) -> Mixture:
-    """The mixture that the verdict chose."""
+    """The mixture that the verdict chose, refined."""
     facts = _record(run, "select")["facts"]
-    arrays = _model(run, "select")
+    arrays = _model(run, "mixture")
     return Mixture(
         Candidate(facts["n_components"], facts["covariance_type"]),
-        *(arrays[f"model/mixture/{name}"] for name in ("weights", "means", "covariances")),
+        *(arrays[f"model/mixture/{name}"] for name in PARAMETERS),
     )
 
 
@@ -659,14 +959,16 @@ def quality(run: Run) -> None:
     points, vectors = _points(run), _model(run, "draw")["partial/draw"]
     some = slice(None, None, -(-len(points) // _TRUST_ROWS))
     few = min(job.projection.n_neighbors, (len(points[some]) - 1) // 2)
+    mixture = chosen_mixture(run)
     run.commit(
         "quality",
         ONE,
         {
             "trustworthiness": float(trustworthiness(vectors[some], points[some], n_neighbors=few)) if few else None,
-            "sample_log_density": float(
-                assign_rows(of_sample, chosen_mixture(run), top=1).log_density.mean(dtype=np.float64)
-            ),
+            **{
+                f"{name}_log_density": float(assign_rows(rows, mixture, top=1).log_density.mean(dtype=np.float64))
+                for name, rows in (("sample", of_sample), ("other", points))
+            },
         },
     )
 
@@ -686,14 +988,14 @@ def assign(run: Run, index: int) -> None:
         here = slice(block.start - partition.start, block.stop - partition.start)
         valid = result.label[here] >= 0
         label, probability = result.label[here][valid], result.probability[here][valid]
-        probability_sums.append(np.bincount(label, weights=probability, minlength=K))
+        probability_sums.append(np.bincount(label, probability, K).astype(np.float64))
     run.commit(
         "assign",
         str(index),
         parts={name: (partition.start, values) for name, values in asdict(result).items()},
         models={
             f"partial/assign/{index}/size": np.bincount(result.label[result.label >= 0], minlength=K),
-            f"partial/assign/{index}/probability": tree_sum(np.stack(probability_sums)),
+            f"partial/assign/{index}/probability": tree_sum(probability_sums),
             f"partial/assign/{index}/exemplar": exemplar,
             f"partial/assign/{index}/exemplar_distance": distance,
         },
@@ -708,7 +1010,7 @@ def cluster(run: Run) -> None:
         arrays = run.read_model("assign", str(i))
         partials.append({path.rpartition("/")[2]: values for path, values in arrays.items()})
     size = np.sum([each["size"] for each in partials], axis=0)
-    probability = tree_sum(np.stack([each["probability"] for each in partials]))
+    probability = tree_sum(each["probability"] for each in partials)
     exemplar, distance = merge_nearest(
         np.stack([each["exemplar"] for each in partials]),
         np.stack([each["exemplar_distance"] for each in partials]),
@@ -724,10 +1026,75 @@ def cluster(run: Run) -> None:
         models={
             "cluster/size": size,
             "cluster/mean_probability": mean_probability,
+            "cluster/reproducibility": _cluster_agreement(run),
             "cluster/exemplar": exemplar,
             "cluster/exemplar_distance": distance,
         },
     )
+
+
+@_task
+def hierarchy(run: Run) -> None:
+    """The tree over the chosen components, from the mixture draw."""
+    responsibility, _ = responsibilities(_points(run)[:HIERARCHY_ROWS], chosen_mixture(run))
+    embedding = _model(run, "draw")["partial/draw"][:HIERARCHY_ROWS]
+    tree = build_hierarchy(responsibility, embedding)
+    run.commit(
+        "hierarchy",
+        ONE,
+        models={
+            "hierarchy/merge": tree.merges,
+            "hierarchy/rule": np.array(tree.rules, np.dtypes.StringDType()),
+            "hierarchy/value": tree.values,
+        },
+    )
+
+
+# --- another candidate's labels ---------------------------------------------------------------------------------
+
+
+def relabel_stages(wanted: Candidate) -> tuple[str, str]:
+    """The names of the two stages that label all rows by another candidate: partitions, then one task."""
+    return f"relabel-{wanted}", f"crosswalk-{wanted}"
+
+
+def relabel_arrays(run: Run, wanted: Candidate) -> list[ArraySpec]:
+    """The arrays that a relabelling fills partition by partition."""
+    parts = run.partitioning
+    return [
+        ArraySpec(f"relabel/{wanted}/{name}", (parts.n_rows,), dtype, fill, parts.block_rows, parts.partition_rows)
+        for name, dtype, fill in (("label", "int32", -1), ("probability", "float32", float("nan")))
+    ]
+
+
+@_task
+def relabel(run: Run, index: int, *, wanted: Candidate) -> None:
+    """Labels of a partition under another candidate, and how they meet those of the chosen one."""
+    partition = run.partitioning[index]
+    result = assign_rows(run.read_rows("projection", partition, "project"), _fitted(run, wanted), top=1)
+    chosen = run.read_rows("label", partition, "assign")
+    valid = result.label >= 0
+    met = np.zeros((chosen_mixture(run).candidate.n_components, wanted.n_components), np.int64)
+    np.add.at(met, (chosen[valid], result.label[valid]), 1)
+    stage = relabel_stages(wanted)[0]
+    run.commit(
+        stage,
+        str(index),
+        parts={
+            f"relabel/{wanted}/label": (partition.start, result.label),
+            f"relabel/{wanted}/probability": (partition.start, result.probability),
+        },
+        models={f"partial/{stage}/{index}": met},
+    )
+
+
+@_task
+def crosswalk(run: Run, *, wanted: Candidate) -> None:
+    """Rows by the chosen label and by the other candidate's."""
+    relabelled, stage = relabel_stages(wanted)
+    parts = range(len(run.partitioning))
+    met = sum(run.read_model(relabelled, str(i))[f"partial/{relabelled}/{i}"] for i in parts)
+    run.commit(stage, ONE, models={f"relabel/{wanted}/crosswalk": np.asarray(met)})
 
 
 # --- layout -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import zarr
 
+from distcluster.job import CovarianceType
+from distcluster.mixture import Candidate, Mixture
 from distcluster.run import Run
 
 BLOCK_ROWS = 512
@@ -25,7 +27,10 @@ RESULTS = (
     "model/field", "model/field_2d",
     "model/mixture/weights", "model/mixture/means", "model/mixture/covariances",
     "selection/log_likelihood", "selection/bic", "selection/icl", "selection/silhouette", "selection/n_iter",
+    "selection/aic", "selection/log_likelihood_all", "selection/bic_all", "selection/silhouette_euclidean",
+    "selection/silhouette_euclidean_error", "selection/component/rows", "selection/component/mean",
     "cluster/size", "cluster/mean_probability", "cluster/exemplar", "cluster/exemplar_distance",
+    "hierarchy/merge", "hierarchy/value",
 )  # fmt: skip
 
 
@@ -113,6 +118,7 @@ SMALL: dict[str, Any] = {
     "projection.views": [2],
     "mixture.n_components": [2, 3, 4, 6, 8, 11, 16, 23],
     "mixture.n_init": 1,
+    "selection.replicates": 0,
     "assign.block_rows": BLOCK_ROWS,
     "assign.partition_rows": BLOCK_ROWS,
     "deploy.n_workers": 2,
@@ -146,6 +152,12 @@ def reference(new_command: Callable[..., Command]) -> Run:
     run = new_command().run_to_the_end()
     assert len(run.partitioning) >= 8
     return run
+
+
+def fitted_mixture(run: Run, k: int, kind: CovarianceType) -> Mixture:
+    """A candidate as the run's grid fitted it."""
+    names = ("weights", "means", "covariances")
+    return Mixture(Candidate(k, kind), *(run.array(f"selection/fit/{kind}-{k}/{name}")[:] for name in names))
 
 
 def unequal(a: Run, b: Run) -> list[str]:

@@ -5,32 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command, planted_rows, write_input
+from conftest import Command, fitted_mixture, planted_rows, write_input
 from sklearn.metrics import adjusted_rand_score
-from sklearn.mixture import GaussianMixture
 
+from distcluster.criteria import Criteria, information_criteria
+from distcluster.em import fit_candidate, initial_labels
 from distcluster.job import MixtureTable
-from distcluster.mixture import Mixture, block_sums, fit_candidate, initial_labels, natural_parameters
+from distcluster.mixture import natural_parameters, score_rows, to_sklearn
 from distcluster.run import Run
-from distcluster.selection import Criteria, grid, information_criteria, select
+from distcluster.selection import grid, select
 from distcluster.tasks import chosen_mixture
-
-
-def as_sklearn(mixture: Mixture) -> GaussianMixture:
-    """A scikit-learn model with the same parameters, by its public interface."""
-    K, d = mixture.means.shape
-    model = GaussianMixture(K, covariance_type=mixture.candidate.covariance_type)
-    model.weights_, model.means_, model.covariances_ = mixture.weights, mixture.means, mixture.covariances
-    inverse = np.linalg.inv(mixture.full_covariances())
-    cholesky = np.linalg.cholesky(inverse)
-    model.precisions_cholesky_ = {
-        "full": cholesky,
-        "tied": cholesky[0],
-        "diag": np.einsum("kii->ki", cholesky),
-        "spherical": cholesky[:, 0, 0],
-    }[mixture.candidate.covariance_type]
-    model.n_features_in_ = d
-    return model
 
 
 def test_the_planted_clusters_are_found(reference: Run, planted: tuple[Path, np.ndarray]) -> None:
@@ -41,7 +25,7 @@ def test_the_planted_clusters_are_found(reference: Run, planted: tuple[Path, np.
 
 
 def test_labels_equal_scikit_learns_on_the_stored_projection(reference: Run) -> None:
-    model = as_sklearn(chosen_mixture(reference))
+    model = to_sklearn(chosen_mixture(reference))
     projection = reference.array("projection")[:].astype(np.float64)
     assert (model.predict(projection) == reference.array("label")[:]).all()
     probability = model.predict_proba(projection)
@@ -54,8 +38,8 @@ def test_the_selection_table_is_what_scikit_learn_says_of_the_judging_rows(refer
     judging[reference.array("sample/row")[:]] = False
     judging[reference.array("sample/mixture_row")[:]] = False
     rows = reference.array("projection")[:][judging].astype(np.float64)
-    model = as_sklearn(chosen_mixture(reference))
     facts = reference.record("select", "all")["facts"]
+    model = to_sklearn(fitted_mixture(reference, facts["n_components"], facts["covariance_type"]))
     ks = reference.array("selection/n_components")[:]
     kinds = reference.array("selection/covariance_type")[:]
     chosen = np.flatnonzero((ks == facts["n_components"]) & (kinds == facts["covariance_type"]))[0]
@@ -145,14 +129,14 @@ def test_k_and_covariance_type_of_a_planted_mixture_are_chosen(kind: str) -> Non
         fit = fit_candidate(fitted, starts[candidate.n_components], candidate, table)
         assert fit.mixture is not None, fit.error
         centre = fitted.mean(axis=0, dtype=np.float64)
-        theta = natural_parameters(fit.mixture, centre)
         everything = np.ones(len(judging), bool)
-        ((likelihood, entropy),) = block_sums(judging, everything, centre, theta, np.array([0, theta.shape[1]]))
+        natural = natural_parameters(fit.mixture, centre)
+        ((likelihood, entropy, *_),), _ = score_rows(judging, everything, centre, [natural])
         bic, icl = information_criteria(likelihood, entropy, fit.mixture.n_parameters, len(judging))
         criteria.append(
             Criteria(candidate.n_components, candidate.covariance_type, likelihood, bic, icl, 0.0, fit.n_iter, True)
         )
-        assert bic == pytest.approx(as_sklearn(fit.mixture).bic(judging.astype(np.float64)), rel=1e-9)
+        assert bic == pytest.approx(to_sklearn(fit.mixture).bic(judging.astype(np.float64)), rel=1e-9)
         assert icl >= bic
     verdict = select(criteria, "elbow", len(judging))
     assert (verdict.finding, str(verdict.candidate)) == ("elbow", f"{kind}-11"), verdict.reason

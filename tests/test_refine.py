@@ -1,0 +1,91 @@
+"""The chosen mixture continues over all rows: what it becomes, from which bytes, and after a kill."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from conftest import BLOCK_ROWS, Command, fitted_mixture, unequal
+from sklearn.mixture import GaussianMixture
+from test_resume import kill_at
+
+from distcluster.mixture import to_sklearn
+from distcluster.partition import Partitioning, groups
+from distcluster.run import Run
+from distcluster.tasks import chosen_mixture
+
+
+def test_the_refined_mixture_is_what_scikit_learn_makes_of_all_rows(reference: Run) -> None:
+    facts = reference.record("select", "all")["facts"]
+    steps = reference.record("mixture", "all")["facts"]
+    start = to_sklearn(fitted_mixture(reference, facts["n_components"], facts["covariance_type"]))
+    rows = reference.array("projection")[:].astype(np.float64)
+    theirs = GaussianMixture(
+        facts["n_components"], covariance_type=facts["covariance_type"], weights_init=start.weights_,
+        means_init=start.means_, precisions_init=start.precisions_,
+    ).fit(rows)  # fmt: skip
+    ours = chosen_mixture(reference)
+    assert (steps["n_iter"], steps["converged"]) == (theirs.n_iter_, True)
+    assert steps["mean_log_likelihoods"][-1] == pytest.approx(theirs.lower_bound_, rel=1e-9)
+    np.testing.assert_allclose(ours.means, theirs.means_, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(ours.covariances, theirs.covariances_, rtol=1e-6, atol=1e-6)
+
+
+def test_without_refinement_the_candidate_labels_the_rows(new_command: Callable[..., Command]) -> None:
+    run = new_command(selection__refine=False).run_to_the_end()
+    facts = run.record("select", "all")["facts"]
+    fitted = fitted_mixture(run, facts["n_components"], facts["covariance_type"])
+    assert chosen_mixture(run).means.tobytes() == fitted.means.tobytes()
+    assert run.record("mixture", "all")["facts"]["n_iter"] == 0
+
+
+@pytest.fixture(scope="module")
+def long_refinement(new_command: Callable[..., Command]) -> Callable[..., Command]:
+    """Commands whose refinement takes some dozens of iterations."""
+
+    def make(**settings: object) -> Command:
+        return new_command(
+            mixture__n_components=[23], mixture__covariance_type=["full"], mixture__tol=1e-6, selection__rule="bic",
+            **settings,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def refined(long_refinement: Callable[..., Command]) -> Run:
+    """Such a run that nothing disturbed."""
+    run = long_refinement().run_to_the_end()
+    assert run.record("mixture", "all")["facts"]["n_iter"] > 10
+    return run
+
+
+def test_the_likelihood_of_all_rows_never_falls(refined: Run) -> None:
+    history = refined.record("mixture", "all")["facts"]["mean_log_likelihoods"]
+    assert np.diff(history).min() > -1e-12
+
+
+@pytest.mark.parametrize("stage", ["expect-3", "maximise-5"])
+def test_a_run_killed_in_the_middle_of_refinement_resumes_to_the_same_bytes(
+    stage: str, refined: Run, long_refinement: Callable[..., Command]
+) -> None:
+    command = long_refinement()
+    assert kill_at(command, stage, 1)
+    assert unequal(refined, command.run_to_the_end()) == []
+
+
+def test_refined_bytes_do_not_depend_on_partitions_or_workers(
+    refined: Run, long_refinement: Callable[..., Command]
+) -> None:
+    run = long_refinement(assign__partition_rows=4 * BLOCK_ROWS, deploy__n_workers=1).run_to_the_end()
+    assert unequal(refined, run) == []
+
+
+@pytest.mark.parametrize("n_partitions", [1, 31, 64, 100, 1000])
+def test_groups_are_aligned_powers_of_two_that_cover_every_partition_once(n_partitions: int) -> None:
+    found = groups(Partitioning(n_partitions * 16_384 - 5, 16_384, 16_384))
+    assert [index for group in found for index in group] == list(range(n_partitions))
+    size = len(found[0])
+    assert size & (size - 1) == 0
+    assert all(group.start % size == 0 for group in found)
+    assert len(found) >= min(n_partitions, 32)
+    assert size * 16_384 <= 2**22

@@ -1,0 +1,99 @@
+"""Replicates of the pipeline: what comes back, and what would come from nothing."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from conftest import BLOCK_ROWS, Command, unequal
+from sklearn.metrics import adjusted_rand_score
+
+from distcluster.criteria import Criteria
+from distcluster.replicate import agreement, cluster_agreement, null_rows, parts_of, replicate_rows
+from distcluster.run import Run
+from distcluster.selection import select
+
+
+def test_parts_of_replicates_are_disjoint_and_the_common_rows_are_one_set() -> None:
+    rows = np.arange(1003, dtype=np.float32)[:, None]
+    assert replicate_rows(1003, 2) == 200
+    assert replicate_rows(10**6, 2) == 10_000
+    parts = [parts_of(rows, number, 2) for number in (0, 1)]
+    assert parts[0][2].tobytes() == parts[1][2].tobytes()
+    used = np.concatenate([parts[0][0], parts[0][1], parts[1][0], parts[1][1], parts[0][2]])
+    assert len(np.unique(used)) == len(used) == 1000
+
+
+def test_agreement_is_the_mean_rand_index_of_pairs() -> None:
+    random = np.random.default_rng(0)
+    labels = [random.integers(4, size=(3, 500)).astype(np.int16) for _ in range(3)]
+    labels[1][1] = -1  # could not be fitted
+    for each in labels:
+        each[2] = 0  # a single cluster
+    found = agreement(labels)
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    assert found[0] == pytest.approx(np.mean([adjusted_rand_score(labels[a][0], labels[b][0]) for a, b in pairs]))
+    assert np.isnan(found[1:]).all()
+
+
+def test_a_cluster_that_comes_back_under_another_name_has_jaccard_index_one() -> None:
+    chosen = np.repeat([0, 1, 2], 100)
+    renamed = np.array([2, 0, 1], np.int16)[chosen]
+    halved = np.where((chosen == 2) & (np.arange(300) % 2 == 0), 3, chosen).astype(np.int16)
+    np.testing.assert_allclose(cluster_agreement(chosen, [renamed, halved], 4), [1.0, 1.0, 0.75, np.nan])
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_null_rows_have_the_extent_of_the_data(metric: str) -> None:
+    random = np.random.default_rng(1)
+    like = (random.normal(size=(4000, 6)) @ random.normal(size=(6, 6)) + 3.0).astype(np.float32)
+    null = null_rows(like, 20_000, metric, seed=0)
+    if metric == "cosine":
+        np.testing.assert_allclose(np.linalg.norm(null, axis=1), 1.0, rtol=1e-5)
+    else:
+        np.testing.assert_allclose(null.mean(axis=0), like.mean(axis=0), atol=0.15)
+        np.testing.assert_allclose(np.cov(null, rowvar=False), np.cov(like, rowvar=False), atol=0.8)
+
+
+def row(k: int, bic: float, real: float, null: float) -> Criteria:
+    nan = float("nan")
+    return Criteria(k, "full", nan, bic, nan, nan, 1, True, reproducibility=real, reproducibility_null=null)
+
+
+def test_without_an_elbow_the_middle_of_the_reproducible_range_is_taken() -> None:
+    ks = (1, 2, 3, 4, 8, 16, 32, 64)
+    above = (np.nan, 0.6, 0.2, 0.55, 0.6, 0.62, 0.4, 0.1)  # 2 is as good, but 3 is not
+    table = [row(k, -2000.0 * np.log2(k) ** 0.8, 0.1 + up, 0.1) for k, up in zip(ks, above, strict=True)]
+    verdict = select(table, "elbow", 1000)
+    assert (verdict.finding, verdict.candidate.n_components) == ("no elbow", 8)
+    assert "4 to 16 components come back" in verdict.reason
+    assert "0.70; on one Gaussian of the same extent by 0.10" in verdict.reason
+    assert select(table, "reproducibility", 1000).candidate.n_components == 16
+
+
+@pytest.fixture(scope="module")
+def replicated(new_command: Callable[..., Command]) -> Run:
+    """A run with replicates."""
+    return new_command(selection__replicates=2, mixture__n_components=[2, 8, 23]).run_to_the_end()
+
+
+def test_planted_clusters_come_back_and_those_of_a_null_do_not(replicated: Run) -> None:
+    ks = replicated.array("selection/n_components")[:]
+    real = replicated.array("selection/reproducibility")[:]
+    null = replicated.array("selection/reproducibility_null")[:]
+    assert (real[ks == 8] > 0.9).all()
+    assert (null[ks == 8] < 0.5).all()
+    assert np.isnan(real[ks == 1]).all()
+    assert len(replicated.array("cluster/reproducibility")[:]) == len(replicated.array("cluster/size")[:])
+
+
+def test_bytes_of_replicates_do_not_depend_on_workers_or_partitions(
+    replicated: Run, new_command: Callable[..., Command]
+) -> None:
+    command = new_command(
+        selection__replicates=2, mixture__n_components=[2, 8, 23], deploy__n_workers=1,
+        assign__partition_rows=4 * BLOCK_ROWS,
+    )  # fmt: skip
+    run = command.run_to_the_end()
+    assert unequal(replicated, run) == []
+    for name in ("selection/reproducibility", "selection/reproducibility_null", "cluster/reproducibility"):
+        assert run.array(name)[:].tobytes() == replicated.array(name)[:].tobytes()
