@@ -62,9 +62,9 @@ def verdicts(rows: np.ndarray, seed: int) -> Iterator[tuple[str, int, str, str]]
         yield rule, verdict.candidate.n_components, verdict.candidate.covariance_type, verdict.finding
 
 
-def cases(seeds: int, n: int, ks: tuple[int, ...]) -> Iterator[Case]:
+def cases(seeds: range, n: int, ks: tuple[int, ...]) -> Iterator[Case]:
     """All data sets under all rules."""
-    for seed in range(seeds):
+    for seed in seeds:
         for k, kind, error in itertools.product(ks, COVARIANCE_TYPES, ERRORS):
             rows, _ = draw(planted_mixture(k, kind, error, D, seed), n, seed)
             for said in verdicts(rows, seed):
@@ -100,13 +100,15 @@ def main() -> None:
     """Run the cases and report them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=20_000, help="half are fitted, half judge")
     parser.add_argument("--ks", type=int, nargs="+", default=KS)
     parser.add_argument("--json", type=Path, help="where to write every case")
     arguments = parser.parse_args()
     pin_to_one_thread()
     found: list[Case] = []
-    for case in cases(arguments.seeds, arguments.rows, tuple(arguments.ks)):
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    for case in cases(seeds, arguments.rows, tuple(arguments.ks)):
         found.append(case)
         if case.rule == "elbow":
             print(

@@ -66,6 +66,8 @@ class Elbow:
         The k farthest below the chord.
     cost : float
         BIC / 2J there, nats a row.
+    lowest : float
+        The same at the best k within half a doubling: what the covariance type can do, were the elbow a step off.
     gain_before, gain_after : float
         Fall of the cost over the doubling of k before and after, nats a row; after the grid's last half doubling the
         slope of what is left is scaled to a doubling, and NaN at its very end.
@@ -78,6 +80,7 @@ class Elbow:
 
     n_components: int
     cost: float
+    lowest: float
     gain_before: float
     gain_after: float
     shorter: int
@@ -125,7 +128,7 @@ def missing_ks(table: Sequence[Criteria], n_rows: int, limit: int, *, has_betwee
     elbows = _elbows([row for row in table if not row.error], n_rows)
     if not elbows:
         return nothing
-    elbow = min(elbows.values(), key=lambda each: each.cost)
+    elbow = min(elbows.values(), key=lambda each: each.lowest)
     ks = sorted({row.n_components for row in table})
     if 2 * elbow.n_components > ks[-1] and ks[-1] < limit and not has_between:
         doubled = (round(ks[-1] * 2**0.5), 2 * ks[-1])
@@ -168,6 +171,7 @@ def find_elbow(ks: Sequence[int], cost: Sequence[float]) -> Elbow:
     return Elbow(
         int(ks[best]),
         float(y[best]),
+        float(y[np.abs(x - x[best]) <= _STEP].min()),
         float(before),
         float(after),
         int(ks[shorter]) if shorter >= 0 else 0,
@@ -307,7 +311,7 @@ def _select_elbow(usable: Sequence[Criteria], n_rows: int) -> Verdict:
     if not elbows:
         best = min(usable, key=lambda row: row.bic)
         return Verdict(best.candidate, "no elbow", f"{best.candidate}: one k alone has no curve and no elbow.")
-    kind = min(elbows, key=lambda name: elbows[name].cost)
+    kind = min(elbows, key=lambda name: elbows[name].lowest)
     elbow = elbows[kind]
     gain = one - elbow.cost
     what = f"{elbow.n_components} components with {kind} covariance"
@@ -319,7 +323,9 @@ def _select_elbow(usable: Sequence[Criteria], n_rows: int) -> Verdict:
             f"No cluster structure: the best elbow of the grid, {what}, describes a row only {gain:.2f} nats better "
             f"than one Gaussian (at least {_STRUCTURE} would show structure). One component was taken.",
         )
-    types = f" Of {len(elbows)} covariance types, {kind} has the lowest BIC at its elbow." if len(elbows) > 1 else ""
+    types = (
+        f" Of {len(elbows)} covariance types, {kind} has the lowest BIC around its elbow." if len(elbows) > 1 else ""
+    )
     if elbow.stands:
         return Verdict(
             Candidate(elbow.n_components, kind),
