@@ -215,7 +215,7 @@ def _scheduler_pod(submission: Submission) -> Object:
 
 def _worker_pod(submission: Submission) -> Object:
     limit = int(memory_bytes(submission.deploy.worker_memory) * _DASK_SHARE) // _MIB
-    args = ["dask", "worker", "--name", "$(POD_NAME)",
+    args = ["dask", "worker", "--name", "$(DASK_WORKER_NAME)",
             "--protocol", submission.scheme, "--nthreads", str(submission.deploy.cpu),
             "--memory-limit", f"{limit}MiB", "--local-directory", _SCRATCH_PATH,
             "--worker-port", str(WORKER_PORT), "--nanny-port", str(NANNY_PORT),
@@ -224,7 +224,7 @@ def _worker_pod(submission: Submission) -> Object:
         submission, "worker", args, str(submission.deploy.cpu), submission.deploy.worker_memory,
         ports={"comm": WORKER_PORT, "nanny": NANNY_PORT, "http": WORKER_HTTP_PORT},
     )  # fmt: skip
-    container["env"] = [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
+    container["env"] = [{"name": "DASK_WORKER_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
     container["readinessProbe"] = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10}
     retire = ["python", "-m", "distcluster.retire", "--timeout", str(_RETIRE_SECONDS)]
     container["lifecycle"] = {"preStop": {"exec": {"command": retire}}}

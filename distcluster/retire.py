@@ -42,11 +42,11 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds")
     seconds = parser.parse_args().timeout
     try:
-        retired = asyncio.run(retire(os.environ["POD_NAME"], seconds))
+        retired = asyncio.run(retire(os.environ["DASK_WORKER_NAME"], seconds))
     except (OSError, TimeoutError) as error:
         sys.exit(f"could not hand over: {type(error).__name__}: {error}")
     if not retired:
-        sys.exit(f"could not hand over: the scheduler knows no worker {os.environ['POD_NAME']}")
+        sys.exit(f"could not hand over: the scheduler knows no worker {os.environ['DASK_WORKER_NAME']}")
 
 
 if __name__ == "__main__":
