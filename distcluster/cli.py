@@ -184,6 +184,21 @@ def submit(
 
 
 @app.command()
+def tls_secret(
+    name: Annotated[str, typer.Argument(help="The submission's name, as submit --dry-run --name got it.")],
+    namespace: Annotated[str | None, typer.Option(help="Where the pods run.")] = None,
+) -> None:
+    """Print a Secret with a fresh certificate, valid for a year, for a submission's pods.
+
+    [dim]distcluster tls-secret first | kubectl create -f -[/dim]
+    """
+    from distcluster import manifests
+    from distcluster.deploy import new_certificate
+
+    typer.echo(manifests.to_yaml([manifests.tls_secret(name, namespace, new_certificate())]), nl=False)
+
+
+@app.command()
 def ingest(
     source: Annotated[Path, typer.Argument(help=".npy, .npz, .parquet or a directory of Parquet files.")],
     target: Annotated[Path, typer.Argument(help="The Zarr store to make.")],

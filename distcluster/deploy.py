@@ -93,6 +93,18 @@ def _security(table: DeployTable) -> Security:
     return Security(require_encryption=True, **given) if given else Security()
 
 
+def new_certificate() -> dict[str, str]:
+    """A certificate that signs itself, valid for a year, for all of Dask's roles.
+
+    Returns
+    -------
+    dict of str to str
+        PEM texts by file name: ``ca.crt``, ``tls.crt`` and ``tls.key``, as ``deploy.tls`` expects them.
+    """
+    made = Security.temporary()
+    return {"ca.crt": made.tls_ca_file, "tls.crt": made.tls_scheduler_cert, "tls.key": made.tls_scheduler_key}
+
+
 @contextlib.asynccontextmanager
 async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
     """One process a core, one thread each: Python's lock never waits, and memory limits mean something."""

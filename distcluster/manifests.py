@@ -137,6 +137,27 @@ def render(submission: Submission) -> list[Object]:
     ]
 
 
+def tls_secret(name: str, namespace: str | None, files: dict[str, str]) -> Object:
+    """The Secret that a submission's pods read their certificate from: never part of a rendering.
+
+    Parameters
+    ----------
+    name, namespace : str
+        The submission's.
+    files : dict of str to str
+        ``ca.crt``, ``tls.crt`` and ``tls.key``.
+    """
+    metadata: Object = {"name": f"{name}-tls"} | ({} if namespace is None else {"namespace": namespace})
+    metadata["labels"] = labels(name)
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata,
+        "type": "kubernetes.io/tls",
+        "stringData": files,
+    }
+
+
 def labels(name: str, component: str | None = None) -> dict[str, str]:
     """Labels of a submission's objects; with a component, of one role's."""
     common = {"app.kubernetes.io/name": PART_OF, "app.kubernetes.io/instance": name}

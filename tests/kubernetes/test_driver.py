@@ -10,20 +10,14 @@ from pathlib import Path
 
 import pytest
 from conftest import Command, changed_environment, unequal
-from distributed.security import Security
 
+from distcluster.deploy import new_certificate
 from distcluster.run import Run
 
 
 def tls_environment(directory: Path) -> dict[str, str | None]:
     """What the settings of k8s/base say, with the certificate in a directory of ours."""
-    security = Security.temporary()
-    files = {
-        "ca.crt": security.tls_ca_file,
-        "tls.crt": security.tls_scheduler_cert,
-        "tls.key": security.tls_scheduler_key,
-    }
-    for name, content in files.items():
+    for name, content in new_certificate().items():
         (directory / name).write_text(content)
     prefix = "DASK_DISTRIBUTED__COMM__"
     named = {f"{prefix}TLS__CA_FILE": "ca.crt"}
