@@ -14,7 +14,8 @@ _PARTITION_BYTES = 2**27  # of float32 rows: some seconds of work, a small part 
 _LEAST_PARTITIONS = 16  # so that a handful of workers finish together
 
 _PROCESS_BYTES = 450 * 2**20  # Python, dask, scikit-learn, faiss and the compiled kernels
-_LINK_BYTES = 2 * 32 * 4  # of a vertex of the index's lowest layer
+_LINK_BYTES = 2 * 32 * 4 + 16  # of a vertex of the index's lowest layer; the layers above are a few percent
+_FIT_BYTES = 4_000  # of a sample row in umap-learn: its fuzzy graph, and the vectors of the spectral start
 
 # Seconds a unit on the reference machine (docs/architecture.md), for the estimate alone.
 _SCAN_PER_VALUE = 4e-9
@@ -84,7 +85,7 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
     parts = choose_partitioning(job, N, D)
     sizes = draw_sizes(job.sample, N, job.projection.n_neighbors)
     S, M = sizes.sample, sizes.mixture
-    P = job.projection.pca or D
+    P = D if job.projection.pca is None else job.projection.pca
     if job.projection.pca is not None and min(D, S) <= P:
         raise JobError(
             f"projection.pca = {P} must be less than the input's {D:,} features and the sample's {S:,} rows."
@@ -97,7 +98,9 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
     dimensions = d + sum(job.projection.views)
     workers = job.deploy.n_workers or len(os.sched_getaffinity(0))
 
-    model_bytes = S * (D * 4 + D * 4 + _LINK_BYTES)  # the sample, the index's copy of it, its links
+    sample_bytes = 4 * S * (D + (0 if job.projection.pca is None else P))
+    index_bytes = S * (P + _LINK_BYTES)  # 8-bit codes and links
+    block_bytes = 4 * parts.block_rows * D
     row_bytes = 8 * k + 4 * dimensions + 4 * (4 + 2 * top)
     seconds = {
         "per row": N * D * _SCAN_PER_VALUE * 2
@@ -122,12 +125,14 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
         + len({each.n_components for each in candidates})
         + len(candidates),
         bytes_read=2 * N * D * itemsize,
-        bytes_written=N * row_bytes + model_bytes + M * 4 * D,
+        bytes_written=N * row_bytes + 4 * (S + M) * D + index_bytes,
         memory_bytes=_PROCESS_BYTES
         + max(
-            2 * model_bytes,  # build the index; the draw
-            model_bytes + 3 * parts.block_rows * D * 4 + parts.partition_rows * 8 * k,  # neighbours
-            model_bytes + 3 * parts.partition_rows * row_bytes,  # project
+            3 * 4 * (S + M) * D,  # draw: as gathered, side by side, chosen
+            sample_bytes + 4 * (S + M) * P + 3 * index_bytes + 4 * M * D,  # index: codes as floats, and the probes
+            sample_bytes + S * _FIT_BYTES,  # fit
+            sample_bytes + 2 * index_bytes + 4 * block_bytes + parts.partition_rows * 8 * k,  # neighbours
+            3 * parts.partition_rows * row_bytes,  # project
             M * (4 * d + 3 * 8 * largest),  # EM
         ),
         seconds=_START_SECONDS + sum(seconds.values()) / workers,
