@@ -23,7 +23,7 @@ BLOCK_ROWS = 512
 N_ROWS = 8 * 4 * BLOCK_ROWS - 100  # eight partitions of four blocks, the last block short
 RESULTS = (
     "label", "probability", "top_label", "top_probability", "log_density", "support", "projection", "view_2d",
-    "sample/row", "sample/mixture_row", "model/sample", "model/index", "model/anchors", "model/anchors_2d",
+    "sample/row", "sample/mixture_row", "model/sample", "model/index/graph", "model/anchors", "model/anchors_2d",
     "model/field", "model/field_2d",
     "model/mixture/weights", "model/mixture/means", "model/mixture/covariances",
     "selection/log_likelihood", "selection/bic", "selection/icl", "selection/silhouette", "selection/n_iter",
