@@ -168,11 +168,8 @@ class ReportTable(Table):
     items: str | None = None
     """A text file with one line a row, what a person reads as the row: local path or URL."""
     labels: tuple[str, ...] = ()
-    """Reserved for the comparison with taxonomies, which this version does not make: setting it logs a warning."""
-
-
-RESERVED = (("report", "labels"),)
-"""Keys of the job file's contract that this version checks and does not use."""
+    """Taxonomies to compare the clusters with: text files with one label a line, or Zarr arrays of N strings or
+    integers; an empty label is none."""
 
 
 class Job(Table):
