@@ -76,7 +76,7 @@ def run(
     if not reporter.used:
         console.print("This job is finished; nothing was left to do.")
     console.print()
-    console.print(render(summarise(done, job.report.items)), highlight=False)
+    console.print(render(summarise(done, job.report)), highlight=False)
     console.print(f"Report: {write_report(done, job.report)}", highlight=False, soft_wrap=True)
 
 

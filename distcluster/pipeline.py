@@ -18,6 +18,7 @@ from distributed.scheduler import KilledWorker
 from distcluster import tasks
 from distcluster.deploy import SchedulerLostError, connect
 from distcluster.environment import differences, environment
+from distcluster.items import require_items
 from distcluster.job import DeployTable, Job, JobError
 from distcluster.mixture import Candidate
 from distcluster.partition import groups
@@ -31,7 +32,6 @@ from distcluster.store import (
     open_input,
     public_url,
     refuse_nested,
-    require_file,
 )
 from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, RunRef, is_finished
 
@@ -76,7 +76,7 @@ def prepare_run(job: Job) -> Run:
     """
     job = resolve(job)
     if job.report.items is not None:
-        require_file(job.report.items, "report.items")
+        require_items(job.report.items, job.report.item_column)
     refuse_nested(job.input.url, job.output.url)
     array = open_input(job.input.url, job.input.array)
     _refuse_other_lengths(job, array.shape[0])

@@ -235,6 +235,18 @@ def open_entries(url: str, field: str) -> zarr.Array[Any] | None:
     return array
 
 
+def read_bytes(url: str) -> bytes:
+    """A whole file.
+
+    Raises
+    ------
+    OSError or obstore's BaseError
+        When it cannot be read.
+    """
+    store, name = _file_store(url)
+    return bytes(obstore.get(store, name).bytes())
+
+
 def count_labels(url: str) -> int:
     """How many labels there are, by reading a text file once."""
     array = open_entries(url, "report.labels")

@@ -13,16 +13,18 @@ import obstore
 import pandas as pd
 from markupsafe import Markup
 
+from distcluster.items import read_items, require_items
 from distcluster.job import JobError, ReportTable
 from distcluster.report.compare import Comparison, compare
 from distcluster.report.figures import MOST_CLASSES, Curve, curve_panel, heat_map, leaf_order, map_png, tree
 from distcluster.report.palette import colours
 from distcluster.report.survey import Survey, survey
+from distcluster.report.thumbnails import thumbnail
 from distcluster.report.timings import stage_times
 from distcluster.report.words import distinguishing_words
 from distcluster.run import Run
 from distcluster.selection import find_elbow
-from distcluster.store import absolute_url, public_url, read_lines, require_file
+from distcluster.store import absolute_url, public_url
 from distcluster.summary import Summary, summarise
 from distcluster.tasks import ONE, is_finished, job_of, views
 
@@ -124,18 +126,18 @@ def render_page(run: Run, table: ReportTable) -> str:
     if not is_finished(run):
         raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
     if table.items is not None:
-        require_file(table.items, "report.items")
+        require_items(table.items, table.item_column)
     has_map = "view_2d" in views(job_of(run))
     arrays = {name: np.asarray(run.array(f"cluster/{name}")[:]) for name in
               ("size", "mean_probability", "reproducibility", "exemplar", "exemplar_distance")}  # fmt: skip
     K = len(arrays["size"])
     found = survey(run, K, has_map=has_map)
-    texts = _texts(table.items, found, arrays["exemplar"])
+    texts = _texts(table, found, arrays["exemplar"])
     rows = cluster_rows(arrays, found, texts, has_items=table.items is not None)
     merges = np.asarray(run.array("hierarchy/merge")[:], np.float64)
     comparisons = [compare(run, url, found) for url in table.labels]
     names = {row.label: f"{row.label}  {', '.join(row.words[:4])}" for row in rows}
-    summary = summarise(run, None)
+    summary = summarise(run, ReportTable())
     return str(
         _template().render(
             summary=summary,
@@ -145,6 +147,7 @@ def render_page(run: Run, table: ReportTable) -> str:
             map_image=map_png(found.colour_sums) if found.colour_sums is not None else None,
             map_data=_map_data(found, texts, K) if has_map else None,
             clusters=rows,
+            images=_images(rows, found.outliers.row.tolist(), texts, table.items),
             has_items=table.items is not None,
             comparisons=[_compared(each, leaf_order(merges, K), found.moments.size) for each in comparisons],
             n_spread=len(found.points),
@@ -181,12 +184,23 @@ def _number(value: float, digits: int = 2) -> str:
     return "none" if value is None or not np.isfinite(value) else f"{value:,.{digits}f}"
 
 
-def _texts(items: str | None, found: Survey, exemplars: Any) -> Mapping[int, str]:
+def _texts(table: ReportTable, found: Survey, exemplars: Any) -> Mapping[int, str]:
     """The items of all rows that are shown or read for words."""
-    if items is None:
+    if table.items is None:
         return {}
     shown = [found.points.row, found.read.row, found.outliers.row, found.borderline.row, exemplars[exemplars >= 0]]
-    return read_lines(items, (int(row) for row in np.unique(np.concatenate(shown))))
+    return read_items(table.items, (int(row) for row in np.unique(np.concatenate(shown))), table.item_column)
+
+
+def _images(
+    rows: Sequence[ClusterRow], outliers: Sequence[int], texts: Mapping[int, str], items: str | None
+) -> dict[int, str]:
+    """Thumbnails of the rows in the tables whose items are images, by row."""
+    if items is None:
+        return {}
+    shown = {item.row for row in rows for item in (*row.typical, *row.borderline)} | set(outliers)
+    images = {row: thumbnail(texts[row], items) for row in sorted(shown) if row in texts}
+    return {row: image for row, image in images.items() if image}
 
 
 def _item(row: int, texts: Mapping[int, str], letters: int = _ITEM_LETTERS) -> str:
