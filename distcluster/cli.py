@@ -1,4 +1,4 @@
-"""The command line: distcluster run, plan, status, ingest."""
+"""The command line: distcluster run, plan, status, relabel, report, ingest."""
 
 import logging
 import signal
@@ -64,6 +64,7 @@ def run(
     """
     # Dask, scikit-learn and numba take seconds to import: only where a job runs.
     from distcluster.pipeline import run_job
+    from distcluster.report import write_report
     from distcluster.summary import render, summarise
 
     job = load_job(job_file, overrides or [])
@@ -75,7 +76,8 @@ def run(
     if not reporter.used:
         console.print("This job is finished; nothing was left to do.")
     console.print()
-    console.print(render(summarise(done, job.report.items)), highlight=False)
+    console.print(render(summarise(done, job.report)), highlight=False)
+    console.print(f"Report: {write_report(done, job.report)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -153,6 +155,36 @@ def relabel(
         f"and by the new one",
         highlight=False,
     )
+
+
+@app.command()
+def report(
+    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    items: Annotated[
+        str | None, typer.Option(help="What a row is, as report.items; by default as for the last report.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(help="A taxonomy to compare with, as in report.labels; may be repeated.")
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
+) -> None:
+    """Write the report of a finished run again: RUN/report/index.html, one file that needs nothing else.
+
+    [dim]distcluster report runs/demo --open[/dim]
+    """
+    from distcluster.report import remembered_table, write_report
+    from distcluster.run import Run
+
+    done = Run(run_url)
+    table = remembered_table(done)
+    if items is not None:
+        table = table.model_copy(update={"items": items})
+    if labels:
+        table = table.model_copy(update={"labels": tuple(labels)})
+    url = write_report(done, table)
+    _console().print(f"Report: {url}", highlight=False, soft_wrap=True)
+    if open_it:
+        typer.launch(url)
 
 
 @app.command()

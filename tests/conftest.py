@@ -154,6 +154,18 @@ def reference(new_command: Callable[..., Command]) -> Run:
     return run
 
 
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The demo's run, made as ``make demo`` makes it, in a place of its own."""
+    output = tmp_path_factory.mktemp("demo") / "run"
+    settings = ["--set", f"output.url={output}", "--set", "deploy.dashboard_address=127.0.0.1:0"]
+    command = [sys.executable, "-m", "distcluster", "run", "jobs/demo.toml", *settings]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return Run(str(output))
+
+
 def fitted_mixture(run: Run, k: int, kind: CovarianceType) -> Mixture:
     """A candidate as the run's grid fitted it."""
     names = ("weights", "means", "covariances")
