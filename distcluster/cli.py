@@ -1,4 +1,4 @@
-"""The command line: distcluster run, plan, status, relabel, report, ingest."""
+"""The command line: distcluster run, plan, status, relabel, report, ingest, submit."""
 
 import logging
 import signal
@@ -185,6 +185,49 @@ def report(
     _console().print(f"Report: {url}", highlight=False, soft_wrap=True)
     if open_it:
         typer.launch(url)
+
+
+@app.command()
+def submit(
+    job_file: JobFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the manifests; needs no cluster, no kubectl and no store.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Worker pods; wins over deploy.n_workers.")] = None,
+    image: Annotated[str | None, typer.Option(help="Image of all pods; wins over deploy.image.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Where the pods run; wins over deploy.namespace.")] = None,
+    name: Annotated[str | None, typer.Option(help="The submission's name; by default a new one each time.")] = None,
+) -> None:
+    """Submit a job to Kubernetes. What an earlier submission to the same output has done is not done again.
+
+    [dim]distcluster submit JOB.toml --dry-run | kubectl apply -f -[/dim]
+    """
+    from distcluster.manifests import render as render_manifests
+    from distcluster.manifests import to_yaml
+    from distcluster.submit import prepare
+
+    flags = {"n_workers": workers, "image": image, "namespace": namespace}
+    deploy = [f"deploy.{key}={value}" for key, value in flags.items() if value is not None]
+    submission = prepare(job_file, overrides or [], deploy, name)
+    if not dry_run:
+        raise JobError("only --dry-run is there so far: pipe what it prints to kubectl apply -f -")
+    typer.echo(to_yaml(render_manifests(submission)), nl=False)
+
+
+@app.command()
+def tls_secret(
+    name: Annotated[str, typer.Argument(help="The submission's name, as submit --dry-run --name got it.")],
+    namespace: Annotated[str | None, typer.Option(help="Where the pods run.")] = None,
+) -> None:
+    """Print a Secret with a fresh certificate, valid for a year, for a submission's pods.
+
+    [dim]distcluster tls-secret first | kubectl create -f -[/dim]
+    """
+    from distcluster import manifests
+    from distcluster.deploy import new_certificate
+
+    typer.echo(manifests.to_yaml([manifests.tls_secret(name, namespace, new_certificate())]), nl=False)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Where a job runs: worker processes on this machine, or an existing Dask scheduler."""
+"""Where a job runs: worker processes on this machine, an existing Dask scheduler, or the pods around the driver's."""
 
 import contextlib
 import logging
@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.security import Security
 
-from distcluster.job import DeployTable
+from distcluster.job import DeployTable, JobError
 
 _CLOSE_SECONDS = 5  # a client whose scheduler is gone would wait for two minutes
-_WORKER_SECONDS = 300  # images are pulled and nodes started meanwhile
+_SCHEDULER_SECONDS = {"address": 20, "kubernetes": 300}  # a scheduler that was asked for just now takes its time
+_WORKER_SECONDS = {"address": 300, "kubernetes": 900}  # images are pulled and nodes started meanwhile
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -29,28 +31,78 @@ async def connect(table: DeployTable) -> AsyncIterator[Client]:
     ------
     SchedulerLostError
         When there is no scheduler at the address, or no worker comes.
+    JobError
+        When no address is known.
     """
     if table.kind == "local":
         async with _local_cluster(table) as cluster, Client(cluster, asynchronous=True) as client:
             yield client
         return
-    assert table.address is not None
+    address = scheduler_address(table)
     try:
-        client = await Client(table.address, asynchronous=True, timeout="20s")
+        client = await Client(
+            address, security=_security(table), asynchronous=True, timeout=_SCHEDULER_SECONDS[table.kind]
+        )
     except OSError as error:
-        raise SchedulerLostError(f"no Dask scheduler answers at {table.address}: {error}") from error
+        raise SchedulerLostError(f"no Dask scheduler answers at {address}: {error}") from error
+    seconds = _WORKER_SECONDS[table.kind]
     try:
-        await client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+        await client.wait_for_workers(1, timeout=seconds)
     except TimeoutError as error:
         await client.close(timeout=_CLOSE_SECONDS)
         raise SchedulerLostError(
-            f"the scheduler at {table.address} has had no worker for {_WORKER_SECONDS} s: start workers, then run again"
+            f"the scheduler at {address} has had no worker for {seconds} s: start workers, then run again"
         ) from error
     try:
         yield client
     finally:
         with contextlib.suppress(OSError, TimeoutError):
             await client.close(timeout=_CLOSE_SECONDS)
+
+
+def scheduler_address(table: DeployTable) -> str:
+    """The job's scheduler, or the one that the environment names.
+
+    Raises
+    ------
+    JobError
+        When neither names one, or it is encrypted and we have no certificate.
+    """
+    address = table.address or dask.config.get("scheduler-address", None)
+    if address is None:
+        raise JobError(
+            f'deploy.kind = "{table.kind}", but no scheduler is known: `distcluster submit` runs a job on Kubernetes; '
+            f"`run` takes the address from deploy.address, --scheduler or DASK_SCHEDULER_ADDRESS."
+        )
+    if str(address).startswith("tls://") and _security(table).get_connection_args("client")["ssl_context"] is None:
+        raise JobError(
+            f"{address} wants certificates: set deploy.tls_ca_file, tls_client_cert and tls_client_key, or the "
+            f"DASK_DISTRIBUTED__COMM__TLS__* variables."
+        )
+    return str(address)
+
+
+def _security(table: DeployTable) -> Security:
+    """The job's certificate files, or what Dask's configuration names."""
+    files = {
+        "tls_ca_file": table.tls_ca_file,
+        "tls_client_cert": table.tls_client_cert,
+        "tls_client_key": table.tls_client_key,
+    }
+    given = {key: file for key, file in files.items() if file is not None}
+    return Security(require_encryption=True, **given) if given else Security()
+
+
+def new_certificate() -> dict[str, str]:
+    """A certificate that signs itself, valid for a year, for all of Dask's roles.
+
+    Returns
+    -------
+    dict of str to str
+        PEM texts by file name: ``ca.crt``, ``tls.crt`` and ``tls.key``, as ``deploy.tls`` expects them.
+    """
+    made = Security.temporary()
+    return {"ca.crt": made.tls_ca_file, "tls.crt": made.tls_scheduler_cert, "tls.key": made.tls_scheduler_key}
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from distcluster import tasks
-from distcluster.deploy import SchedulerLostError, connect
+from distcluster.deploy import SchedulerLostError, connect, scheduler_address
 from distcluster.environment import differences, environment
 from distcluster.items import require_items
 from distcluster.job import DeployTable, Job, JobError
@@ -190,6 +190,8 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False) -> Run:
     SchedulerLostError
         When the cluster is gone; what was committed stays, and running again resumes.
     """
+    if job.deploy.kind != "local":
+        scheduler_address(job.deploy)  # before anything is written
     run = prepare_run(job)
     if not verify and is_finished(run) and _input_unchanged(run, job):
         return run
@@ -469,7 +471,8 @@ class _Stages:
                 except KilledWorker as error:
                     raise JobFailedError(
                         f"{stage} {item} killed every worker that tried it, most likely for lack of memory. Give "
-                        f"workers more (deploy.memory_limit), or make assign.partition_rows smaller."
+                        f"workers more (deploy.memory_limit; in pods deploy.worker_memory), or make "
+                        f"assign.partition_rows smaller."
                     ) from error
                 if not quiet:
                     self._reporter.advance(stage, self._weight(item, of_rows))

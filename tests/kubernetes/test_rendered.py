@@ -1,0 +1,212 @@
+"""Everything that k8s/ and `submit` render: valid under strict schemas, and its parts fit together."""
+
+import copy
+import os
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from dask.utils import parse_bytes
+from test_manifests import DEFAULT, K8S, kustomize, needs_kubectl
+
+from distcluster.manifests import render, to_yaml
+from distcluster.submit import prepare
+
+VERSIONS = ("1.31", "1.34", "1.37")
+DIRECTORIES = ("base", "overlays/dev", "overlays/prod", "operator")
+COMPONENTS = ("s3", "pvc", "spot", "prometheus")
+SUBMISSIONS: dict[str, list[str]] = {
+    "plain": [],
+    "volume": ["deploy.volume=shared", "deploy.namespace=team", "deploy.cpu=4", "deploy.worker_memory=32GiB"],
+    "secret": ["deploy.secret=keys", "deploy.tls=false", "deploy.dashboard_namespace=monitoring"],
+}
+GIVEN = {"Secret": {"distcluster-tls", "distcluster-s3", "keys", "job-tls"}, "PersistentVolumeClaim": {"shared"}}
+"""What the documentation says to make first."""
+
+QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
+UNITS = {"m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+Objects = list[dict[str, Any]]
+
+
+def with_component(directory: Path, component: str) -> Objects:
+    """The base with one component on top."""
+    base, added = (os.path.relpath(K8S / part, directory.resolve()) for part in ("base", f"components/{component}"))
+    (directory / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [base], "components": [added]}))
+    return kustomize(directory)
+
+
+@pytest.fixture(
+    params=[
+        *(pytest.param(("directory", name), id=name, marks=needs_kubectl) for name in DIRECTORIES),
+        *(pytest.param(("component", name), id=f"components/{name}", marks=needs_kubectl) for name in COMPONENTS),
+        *(pytest.param(("submission", name), id=f"submit-{name}") for name in SUBMISSIONS),
+    ]
+)
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    kind, name = request.param
+    if kind == "directory":
+        return kustomize(K8S / name)
+    if kind == "component":
+        return with_component(tmp_path, name)
+    return list(yaml.safe_load_all(to_yaml(render(prepare(DEFAULT, deploy=SUBMISSIONS[name], name="job")))))
+
+
+def pods(objects: Objects) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Labels and specification of every pod that the objects make."""
+    for each in objects:
+        if "template" in each.get("spec", {}):
+            yield each["spec"]["template"]["metadata"]["labels"], each["spec"]["template"]["spec"]
+        if each["kind"] == "DaskCluster":
+            for role in ("scheduler", "worker"):
+                # The operator adds these two labels.
+                added = {"dask.org/cluster-name": each["metadata"]["name"], "dask.org/component": role}
+                yield each["spec"][role]["metadata"]["labels"] | added, each["spec"][role]["spec"]
+
+
+def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    return bool(selector) and selector.items() <= labels.items()
+
+
+def value_of(quantity: str) -> float:
+    assert QUANTITY.fullmatch(quantity), f"no quantity: {quantity}"
+    number = re.match(r"[\d.]+", quantity)
+    assert number is not None
+    return float(number[0]) * UNITS[quantity[number.end() :]]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_strict_schemas_accept_every_object(objects: Objects, version: str) -> None:
+    for each in objects:
+        if each["kind"] != "DaskCluster":
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_strict_schemas_refuse_a_misspelt_key() -> None:
+    for each in render(prepare(DEFAULT, name="job")):
+        if each["kind"] == "Deployment":
+            each["spec"]["template"]["spec"]["containers"][0]["envform"] = []
+            with pytest.raises(kubernetes_validate.ValidationError):
+                kubernetes_validate.validate(each, VERSIONS[0], strict=True)
+
+
+def closed(schema: Any) -> Any:
+    """A resource definition's schema as JSON Schema that refuses unknown fields."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: closed(value) for key, value in schema.items()}
+    if isinstance(found.get("properties"), dict) and not found.get("x-kubernetes-preserve-unknown-fields"):
+        found.setdefault("additionalProperties", False)
+    if found.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    return found
+
+
+def dask_cluster_schema() -> Any:
+    crd = files("dask_kubernetes") / "operator/deployment/helm/dask-kubernetes-operator/crds/daskcluster.yaml"
+    return closed(yaml.safe_load(crd.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+
+
+@needs_kubectl
+def test_the_operators_schema_accepts_the_cluster_and_refuses_a_misspelt_key() -> None:
+    (cluster,) = [each for each in kustomize(K8S / "operator") if each["kind"] == "DaskCluster"]
+    schema = dask_cluster_schema()
+    # Every resource has these three, whatever its definition lists.
+    schema["properties"] |= {"metadata": {"type": "object"}, "apiVersion": {}, "kind": {}}
+    jsonschema.validate(cluster, schema)
+    wrong = copy.deepcopy(cluster)
+    wrong["spec"]["worker"]["spec"]["containers"][0]["envform"] = []
+    with pytest.raises(jsonschema.ValidationError, match="envform"):
+        jsonschema.validate(wrong, schema)
+
+
+def test_selectors_select_pods_and_ports_exist(objects: Objects) -> None:
+    found = list(pods(objects))
+    for each in objects:
+        spec = each.get("spec", {})
+        if each["kind"] in ("Deployment", "PodDisruptionBudget"):
+            assert any(selects(spec["selector"]["matchLabels"], labels) for labels, _ in found)
+        if each["kind"] == "NetworkPolicy":
+            assert all(selects(spec["podSelector"]["matchLabels"], labels) for labels, _ in found)
+        if each["kind"] == "Deployment":
+            assert selects(spec["selector"]["matchLabels"], spec["template"]["metadata"]["labels"])
+        service = spec if each["kind"] == "Service" else spec.get("scheduler", {}).get("service")
+        if service:
+            behind = [pod for labels, pod in found if selects(service["selector"], labels)]
+            assert len(behind) == 1
+            names = {port["name"] for container in behind[0]["containers"] for port in container["ports"]}
+            assert {port["targetPort"] for port in service["ports"]} <= names
+    for _, pod in found:
+        (container,) = pod["containers"]
+        names = {port["name"] for port in container.get("ports", [])}
+        probes = [container[probe] for probe in ("readinessProbe", "livenessProbe") if probe in container]
+        assert {probe["httpGet"]["port"] for probe in probes} <= names
+
+
+def test_every_reference_exists(objects: Objects) -> None:
+    there = {kind: set(names) for kind, names in GIVEN.items()}
+    for each in objects:
+        there.setdefault(each["kind"], set()).add(each["metadata"]["name"])
+    for _, pod in pods(objects):
+        (container,) = pod["containers"]
+        assert pod["serviceAccountName"] in there["ServiceAccount"]
+        for source in container["envFrom"]:
+            for key, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
+                assert key not in source or source[key]["name"] in there[kind]
+        for volume in pod["volumes"]:
+            assert "configMap" not in volume or volume["configMap"]["name"] in there["ConfigMap"]
+            assert "secret" not in volume or volume["secret"]["secretName"] in there["Secret"]
+            claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+            assert claim is None or claim in there["PersistentVolumeClaim"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    for each in objects:
+        address = each.get("data", {}).get("DASK_SCHEDULER_ADDRESS")
+        if address is not None:
+            host, _, port = address.partition("://")[2].partition(":")
+            assert host in there.get("Service", set()) | {f"{name}-scheduler" for name in there.get("DaskCluster", ())}
+            assert port == "8786"
+
+
+def test_pods_are_restricted_and_their_images_pinned(objects: Objects) -> None:
+    """The rules of the "restricted" Pod Security profile that concern these pods, one by one."""
+    for _, pod in pods(objects):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+        assert pod["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+        allowed = {"configMap", "emptyDir", "secret", "persistentVolumeClaim", "projected", "name"}
+        assert all(set(volume) <= allowed for volume in pod["volumes"])
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["readOnlyRootFilesystem"] is True
+            assert not {"privileged", "procMount"} & set(context)
+            assert re.search(r"(:(?!latest$)[\w.-]+|@sha256:[0-9a-f]{64})$", container["image"])
+
+
+def test_memory_is_limited_as_requested_and_dasks_limit_lies_below(objects: Objects) -> None:
+    workers = 0
+    for _, pod in pods(objects):
+        (container,) = pod["containers"]
+        resources = container["resources"]
+        memory = value_of(resources["limits"]["memory"])
+        assert value_of(resources["requests"]["memory"]) == memory
+        assert value_of(resources["requests"]["cpu"]) > 0
+        if container["name"] == "worker":
+            workers += 1
+            limit = parse_bytes(container["args"][container["args"].index("--memory-limit") + 1])
+            assert 0.7 * memory < limit < 0.9 * memory
+            hook = container["lifecycle"]["preStop"]["exec"]["command"]
+            assert pod["terminationGracePeriodSeconds"] > float(hook[hook.index("--timeout") + 1])
+            assert hook[:3] == ["python", "-m", "distcluster.retire"]
+    assert workers == 1
