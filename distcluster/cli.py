@@ -1,4 +1,4 @@
-"""The command line: distcluster run, plan, status, relabel, report, ingest, submit."""
+"""The command line: distcluster run, plan, status, relabel, report, export, ingest, submit."""
 
 import logging
 import signal
@@ -228,6 +228,27 @@ def tls_secret(
     from distcluster.deploy import new_certificate
 
     typer.echo(manifests.to_yaml([manifests.tls_secret(name, namespace, new_certificate())]), nl=False)
+
+
+@app.command()
+def export(
+    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="A place that is not there yet.", show_default=False)],
+    form: Annotated[str, typer.Option("--to", help="parquet (a directory) or sklearn (a joblib file).")] = "parquet",
+) -> None:
+    """Write a finished run's results for other tools.
+
+    parquet: labels, probabilities, coordinates and items, one file a partition, the rows in order. sklearn: the mixture
+    as scikit-learn's GaussianMixture, by joblib.
+
+    [dim]distcluster export runs/demo demo-parquet[/dim]
+    """
+    from distcluster.export import export_run
+    from distcluster.report import remembered_table
+    from distcluster.run import Run
+
+    done = Run(run_url)
+    typer.echo(export_run(done, target, form, remembered_table(done)))
 
 
 @app.command()

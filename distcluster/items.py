@@ -2,7 +2,8 @@
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow.parquet
 
 from distcluster.job import JobError
-from distcluster.store import absolute_url, open_entries, public_url, read_lines, require_file
+from distcluster.store import absolute_url, open_entries, public_url, read_lines, require_file, stream_lines
 
 _JSON_LINES = (".jsonl", ".ndjson")
 
@@ -49,6 +50,25 @@ def read_items(url: str, rows: Iterable[int], column: str) -> dict[int, str]:
         return {}
     values = np.asarray(array.oindex[np.array(inside, np.int64)])
     return {row: str(value) for row, value in zip(inside, values, strict=True)}
+
+
+def stream_items(url: str, sizes: Iterable[int], column: str) -> Iterator[list[str | None]]:
+    """All items, so many at a time; None past the end. A file of lines is streamed once, never held."""
+    lines = enumerate(stream_lines(url)) if _is_lines(url) else None
+    start = 0
+    for size in sizes:
+        rows = range(start, start + size)
+        if lines is None:
+            found = read_items(url, rows, column)
+        else:
+            is_json = _suffix(url) in _JSON_LINES
+            found = {i: _field(line, i, column, url) if is_json else line for i, line in islice(lines, size)}
+        yield [found.get(row) for row in rows]
+        start += size
+
+
+def _is_lines(url: str) -> bool:
+    return _suffix(url) != ".parquet" and (_suffix(url) in _JSON_LINES or open_entries(url, "report.items") is None)
 
 
 def require_items(url: str, column: str) -> None:
