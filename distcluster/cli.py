@@ -1,4 +1,4 @@
-"""The command line: distcluster run, plan, status, ingest, submit."""
+"""The command line: distcluster run, plan, status, relabel, report, export, ingest, submit."""
 
 import logging
 import signal
@@ -64,6 +64,7 @@ def run(
     """
     # Dask, scikit-learn and numba take seconds to import: only where a job runs.
     from distcluster.pipeline import run_job
+    from distcluster.report import write_report
     from distcluster.summary import render, summarise
 
     job = load_job(job_file, overrides or [])
@@ -75,7 +76,8 @@ def run(
     if not reporter.used:
         console.print("This job is finished; nothing was left to do.")
     console.print()
-    console.print(render(summarise(done, job.report.items)), highlight=False)
+    console.print(render(summarise(done, job.report)), highlight=False)
+    console.print(f"Report: {write_report(done, job.report)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -156,6 +158,36 @@ def relabel(
 
 
 @app.command()
+def report(
+    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    items: Annotated[
+        str | None, typer.Option(help="What a row is, as report.items; by default as for the last report.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(help="A taxonomy to compare with, as in report.labels; may be repeated.")
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
+) -> None:
+    """Write the report of a finished run again: RUN/report/index.html, one file that needs nothing else.
+
+    [dim]distcluster report runs/demo --open[/dim]
+    """
+    from distcluster.report import remembered_table, write_report
+    from distcluster.run import Run
+
+    done = Run(run_url)
+    table = remembered_table(done)
+    if items is not None:
+        table = table.model_copy(update={"items": items})
+    if labels:
+        table = table.model_copy(update={"labels": tuple(labels)})
+    url = write_report(done, table)
+    _console().print(f"Report: {url}", highlight=False, soft_wrap=True)
+    if open_it:
+        typer.launch(url)
+
+
+@app.command()
 def submit(
     job_file: JobFile,
     overrides: Overrides = None,
@@ -196,6 +228,27 @@ def tls_secret(
     from distcluster.deploy import new_certificate
 
     typer.echo(manifests.to_yaml([manifests.tls_secret(name, namespace, new_certificate())]), nl=False)
+
+
+@app.command()
+def export(
+    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="A place that is not there yet.", show_default=False)],
+    form: Annotated[str, typer.Option("--to", help="parquet (a directory) or sklearn (a joblib file).")] = "parquet",
+) -> None:
+    """Write a finished run's results for other tools.
+
+    parquet: labels, probabilities, coordinates and items, one file a partition, the rows in order. sklearn: the mixture
+    as scikit-learn's GaussianMixture, by joblib.
+
+    [dim]distcluster export runs/demo demo-parquet[/dim]
+    """
+    from distcluster.export import export_run
+    from distcluster.report import remembered_table
+    from distcluster.run import Run
+
+    done = Run(run_url)
+    typer.echo(export_run(done, target, form, remembered_table(done)))
 
 
 @app.command()

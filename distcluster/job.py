@@ -243,13 +243,13 @@ class ReportTable(Table):
     """``[report]``: what is shown; no result depends on it."""
 
     items: str | None = None
-    """A text file with one line a row, what a person reads as the row: local path or URL."""
+    """What a person reads as the row, one entry a row: a text file, JSON Lines, Parquet, or a Zarr array of strings;
+    local path or URL. Entries that are paths or URLs of images are shown as thumbnails."""
+    item_column: str = "text"
+    """The field of JSON Lines, or the column of Parquet."""
     labels: tuple[str, ...] = ()
-    """Reserved for the comparison with taxonomies, which this version does not make: setting it logs a warning."""
-
-
-RESERVED = (("report", "labels"),)
-"""Keys of the job file's contract that this version checks and does not use."""
+    """Taxonomies to compare the clusters with: text files with one label a line, or Zarr arrays of N strings or
+    integers; an empty label is none."""
 
 
 class Job(Table):

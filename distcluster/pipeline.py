@@ -18,13 +18,21 @@ from distributed.scheduler import KilledWorker
 from distcluster import tasks
 from distcluster.deploy import SchedulerLostError, connect, scheduler_address
 from distcluster.environment import differences, environment
-from distcluster.job import RESERVED, DeployTable, Job, JobError
+from distcluster.items import require_items
+from distcluster.job import DeployTable, Job, JobError
 from distcluster.mixture import Candidate
 from distcluster.partition import groups
 from distcluster.pca import principal_components
 from distcluster.plan import choose_partitioning, make_plan
 from distcluster.run import FORMAT_VERSION, CorruptError, Run
-from distcluster.store import absolute_url, input_version, open_input, public_url, refuse_nested, require_file
+from distcluster.store import (
+    absolute_url,
+    count_labels,
+    input_version,
+    open_input,
+    public_url,
+    refuse_nested,
+)
 from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, RunRef, is_finished
 
 log = logging.getLogger("distcluster")
@@ -68,9 +76,10 @@ def prepare_run(job: Job) -> Run:
     """
     job = resolve(job)
     if job.report.items is not None:
-        require_file(job.report.items, "report.items")
+        require_items(job.report.items, job.report.item_column)
     refuse_nested(job.input.url, job.output.url)
     array = open_input(job.input.url, job.input.array)
+    _refuse_other_lengths(job, array.shape[0])
     make_plan(job, array.shape, array.dtype.itemsize)  # type: ignore[arg-type]
     run = Run(job.output.url)
     if run.read_attributes() is None:
@@ -87,10 +96,14 @@ def prepare_run(job: Job) -> Run:
             + "\nUndo the change, or choose another output."
         )
     run.ensure_arrays(tasks.row_arrays(run))
-    for table, key in RESERVED:
-        if key in getattr(job, table).model_fields_set:
-            log.warning("%s.%s is set but not used by this version", table, key)
     return run
+
+
+def _refuse_other_lengths(job: Job, n_rows: int) -> None:
+    counts = {public_url(url): count_labels(url) for url in job.report.labels}
+    found = [f"{url} has {count:,} labels" for url, count in counts.items() if count != n_rows]
+    if found:
+        raise JobError(f"report.labels: the input has {n_rows:,} rows, but {'; '.join(found)}: one a row is needed.")
 
 
 def resolve(job: Job) -> Job:

@@ -13,15 +13,19 @@ from distcluster.selection import grid
 _PARTITION_BYTES = 2**27  # of float32 rows: some seconds of work, a small part of a worker's memory
 _LEAST_PARTITIONS = 16  # so that a handful of workers finish together
 
-_PROCESS_BYTES = 450 * 2**20  # Python, dask, scikit-learn, faiss and the compiled kernels
-_LINK_BYTES = 2 * 32 * 4  # of a vertex of the index's lowest layer
+_PROCESS_BYTES = 450 * 2**20  # Python, dask, scikit-learn, umap-learn, faiss and the compiled kernels
+_FRAGMENTATION = 1.1  # what the allocator keeps beside what is in use
+_TRUST_BYTES = 6 * 8 * 2_048**2  # scikit-learn's trustworthiness of 2,048 rows
+_LINK_BYTES = 2 * 32 * 4 + 16  # of a vertex of the index's lowest layer; the layers above are a few percent
+_FIT_BYTES = 4_000  # of a sample row in umap-learn: its fuzzy graph, and the vectors of the spectral start
 
 # Seconds a unit on the reference machine (docs/architecture.md), for the estimate alone.
 _SCAN_PER_VALUE = 4e-9
-_SEARCH_PER_VALUE = 5e-7
-_LAYOUT_PER_ROW = 9e-5
+_SEARCH_PER_VALUE = 1.5e-7
+_LAYOUT_PER_ROW = 1.7e-5
 _FIT_PER_ROW = 6e-4
-_EM_PER_ROW_COMPONENT = 4e-6
+_REPLICATE_PER_ROW = 2e-3  # its own fit takes 500 epochs
+_GRID_PER_ROW_COMPONENT = 2e-6  # mostly k-means
 _SCORE_PER_ROW_COMPONENT = 6e-9
 _START_SECONDS = 8.0
 
@@ -84,7 +88,7 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
     parts = choose_partitioning(job, N, D)
     sizes = draw_sizes(job.sample, N, job.projection.n_neighbors)
     S, M = sizes.sample, sizes.mixture
-    P = job.projection.pca or D
+    P = D if job.projection.pca is None else job.projection.pca
     if job.projection.pca is not None and min(D, S) <= P:
         raise JobError(
             f"projection.pca = {P} must be less than the input's {D:,} features and the sample's {S:,} rows."
@@ -97,7 +101,9 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
     dimensions = d + sum(job.projection.views)
     workers = job.deploy.n_workers or len(os.sched_getaffinity(0))
 
-    model_bytes = S * (D * 4 + D * 4 + _LINK_BYTES)  # the sample, the index's copy of it, its links
+    sample_bytes = 4 * S * (D + (0 if job.projection.pca is None else P))
+    index_bytes = S * (P + _LINK_BYTES)  # 8-bit codes and links
+    block_bytes = 4 * parts.block_rows * D
     row_bytes = 8 * k + 4 * dimensions + 4 * (4 + 2 * top)
     seconds = {
         "per row": N * D * _SCAN_PER_VALUE * 2
@@ -105,7 +111,8 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
         + N * n_spaces * _LAYOUT_PER_ROW
         + N * components * _SCORE_PER_ROW_COMPONENT,
         "fit": S * n_spaces * _FIT_PER_ROW,
-        "grid": M * components * _EM_PER_ROW_COMPONENT,
+        "replicates": job.selection.replicates * 2 * min(10_000, M / 5) * _REPLICATE_PER_ROW,
+        "grid": M * components * _GRID_PER_ROW_COMPONENT,
     }
     return Plan(
         rows=N,
@@ -122,13 +129,24 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
         + len({each.n_components for each in candidates})
         + len(candidates),
         bytes_read=2 * N * D * itemsize,
-        bytes_written=N * row_bytes + model_bytes + M * 4 * D,
-        memory_bytes=_PROCESS_BYTES
-        + max(
-            2 * model_bytes,  # build the index; the draw
-            model_bytes + 3 * parts.block_rows * D * 4 + parts.partition_rows * 8 * k,  # neighbours
-            model_bytes + 3 * parts.partition_rows * row_bytes,  # project
-            M * (4 * d + 3 * 8 * largest),  # EM
+        bytes_written=N * row_bytes + 4 * (S + M) * D + index_bytes,
+        memory_bytes=int(
+            _FRAGMENTATION
+            * (
+                _PROCESS_BYTES
+                + sample_bytes
+                + 2 * index_bytes
+                + 4 * M * D  # models that a process keeps
+                + 6 * block_bytes  # a block of the input: as read, checked, converted, prepared, coded
+                + max(
+                    3 * 4 * (S + M) * D,  # draw: as gathered, side by side, chosen
+                    4 * (S + M) * P + index_bytes,  # index: codes as floats, the probes, the graph's bytes
+                    S * _FIT_BYTES,  # fit
+                    parts.partition_rows * max(8 * k, 3 * row_bytes),  # neighbours, project
+                    M * (4 * d + 3 * 8 * largest),  # EM
+                    _TRUST_BYTES,
+                )
+            )
         ),
         seconds=_START_SECONDS + sum(seconds.values()) / workers,
         workers=workers,

@@ -89,7 +89,7 @@ class Run:
 
     def ensure_arrays(self, specs: Iterable[ArraySpec]) -> None:
         """Make the arrays that are not there yet, in a run that is new or whose making was cut short."""
-        for group in ("commit", "model", "sample", "selection", "cluster"):
+        for group in ("commit", "model", "sample", "selection", "cluster", "report"):
             zarr.open_group(self._zarr, path=group, mode="a")
         for spec in specs:
             if self.has_object(f"{spec.name}/zarr.json"):

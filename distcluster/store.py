@@ -3,7 +3,7 @@
 import json
 import os
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -196,6 +196,61 @@ def read_lines(url: str, numbers: Iterable[int]) -> dict[int, str]:
     if rest and number in wanted:
         found[number] = rest.decode(errors="replace")
     return found
+
+
+def stream_lines(url: str) -> Iterator[str]:
+    """The lines of a text file, without their ends; the file is streamed and never held."""
+    rest = b""
+    for chunk in _stream(url):
+        *lines, rest = (rest + bytes(chunk)).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace").rstrip("\r")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def open_entries(url: str, field: str) -> zarr.Array[Any] | None:
+    """A Zarr array (N,) of strings or integers; None where the URL is a file. ``field`` is the job's, for messages.
+
+    Raises
+    ------
+    JobError
+        When there is neither, or the array has another shape.
+    """
+    try:
+        obstore.head(*_file_store(url))
+    except (FileNotFoundError, BaseError):
+        pass
+    else:
+        return None
+    shown, path = public_url(url), local_path(absolute_url(url))
+    if path is not None and not path.is_dir():
+        raise JobError(f"{field}: there is no file and no Zarr array at {shown}.")
+    try:
+        array = zarr.open_array(ObjectStore(object_store(absolute_url(url)), read_only=True), mode="r")
+    except (FileNotFoundError, ValueError, BaseError) as error:
+        raise JobError(f"{field}: there is no file and no Zarr array at {shown}.") from error
+    if array.ndim != 1:
+        raise JobError(f"{field}: {shown} has the shape {array.shape}; it must be (N,), one entry a row.")
+    return array
+
+
+def read_bytes(url: str) -> bytes:
+    """A whole file.
+
+    Raises
+    ------
+    OSError or obstore's BaseError
+        When it cannot be read.
+    """
+    store, name = _file_store(url)
+    return bytes(obstore.get(store, name).bytes())
+
+
+def count_labels(url: str) -> int:
+    """How many labels there are, by reading a text file once."""
+    array = open_entries(url, "report.labels")
+    return sum(1 for _ in stream_lines(url)) if array is None else int(array.shape[0])
 
 
 def require_file(url: str, field: str) -> None:

@@ -9,9 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from distcluster.items import read_items
+from distcluster.job import ReportTable
 from distcluster.neighbors import BEYOND_LIMIT
 from distcluster.run import Run
-from distcluster.store import public_url, read_lines
+from distcluster.store import public_url
 from distcluster.tasks import ONE
 
 _CLUSTERS = 10
@@ -61,14 +63,14 @@ class Summary:
     url: str
 
 
-def summarise(run: Run, items: str | None) -> Summary:
+def summarise(run: Run, table: ReportTable) -> Summary:
     """Read the summary of a finished run.
 
     Parameters
     ----------
     run : Run
-    items : str or None
-        URL of a text file with one line a row.
+    table : ReportTable
+        What a row is.
     """
     select, draw, cluster = (run.record(stage, ONE) or {} for stage in ("select", "draw", "cluster"))
     arrays = {path.rpartition("/")[2]: values for path, values in run.read_model("cluster", ONE).items()}
@@ -76,7 +78,8 @@ def summarise(run: Run, items: str | None) -> Summary:
     order = np.argsort(-size, kind="stable")[:_CLUSTERS]
     order = order[size[order] > 0]
     rows = {int(k): [int(row) for row in arrays["exemplar"][k][:_ITEMS] if row >= 0] for k in order}
-    texts = read_lines(items, [row for each in rows.values() for row in each]) if items else {}
+    wanted = [row for each in rows.values() for row in each]
+    texts = read_items(table.items, wanted, table.item_column) if table.items else {}
     clusters = [
         Cluster(
             k,

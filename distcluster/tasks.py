@@ -39,6 +39,7 @@ from distcluster.mixture import (
     silhouette_rows,
 )
 from distcluster.neighbors import (
+    INDEX_ARRAYS,
     IndexFacts,
     NeighbourIndex,
     build_index,
@@ -337,8 +338,8 @@ def index(run: Run) -> None:
     k, metric = job.projection.n_neighbors, job.projection.metric
     draws = _model(run, "draw")
     sample = _searched(run, draws["model/sample"])
-    data, facts = build_index(sample, _searched(run, draws["partial/draw"]), k, metric)
-    found, distance = nearest(open_index(data, facts, sample), sample, k, metric)
+    arrays, facts = build_index(sample, _searched(run, draws["partial/draw"]), k, metric)
+    found, distance = nearest(open_index(arrays, facts, sample), sample, k, metric)
     scale = local_scale(distance)
     run.commit(
         "index",
@@ -349,7 +350,7 @@ def index(run: Run) -> None:
             "search": asdict(facts),
         },
         models={
-            "model/index": data,
+            **{f"model/index/{name}": values for name, values in arrays.items()},
             "model/sample_neighbours/index": found,
             "model/sample_neighbours/distance": distance,
             "model/sample_scale": scale,
@@ -423,8 +424,8 @@ def _nearest(run: Run, rows: Float32) -> tuple[npt.NDArray[np.int32], Float32]:
 def _opened_index(ref: RunRef, index_id: str, draw_id: str) -> NeighbourIndex:
     run = open_run(ref)
     facts = IndexFacts(**_record(run, "index")["facts"]["search"])
-    data = _cached(ref, "index", ONE, "model/index", index_id)
-    return open_index(data, facts, _searched(run, _cached(ref, "draw", ONE, "model/sample", draw_id)))
+    arrays = {name: _cached(ref, "index", ONE, f"model/index/{name}", index_id) for name in INDEX_ARRAYS}
+    return open_index(arrays, facts, _searched(run, _cached(ref, "draw", ONE, "model/sample", draw_id)))
 
 
 @_task

@@ -23,7 +23,7 @@ BLOCK_ROWS = 512
 N_ROWS = 8 * 4 * BLOCK_ROWS - 100  # eight partitions of four blocks, the last block short
 RESULTS = (
     "label", "probability", "top_label", "top_probability", "log_density", "support", "projection", "view_2d",
-    "sample/row", "sample/mixture_row", "model/sample", "model/index", "model/anchors", "model/anchors_2d",
+    "sample/row", "sample/mixture_row", "model/sample", "model/index/graph", "model/anchors", "model/anchors_2d",
     "model/field", "model/field_2d",
     "model/mixture/weights", "model/mixture/means", "model/mixture/covariances",
     "selection/log_likelihood", "selection/bic", "selection/icl", "selection/silhouette", "selection/n_iter",
@@ -152,6 +152,18 @@ def reference(new_command: Callable[..., Command]) -> Run:
     run = new_command().run_to_the_end()
     assert len(run.partitioning) >= 8
     return run
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The demo's run, made as ``make demo`` makes it, in a place of its own."""
+    output = tmp_path_factory.mktemp("demo") / "run"
+    settings = ["--set", f"output.url={output}", "--set", "deploy.dashboard_address=127.0.0.1:0"]
+    command = [sys.executable, "-m", "distcluster", "run", "jobs/demo.toml", *settings]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return Run(str(output))
 
 
 def fitted_mixture(run: Run, k: int, kind: CovarianceType) -> Mixture:

@@ -10,7 +10,7 @@ import pytest
 from conftest import BLOCK_ROWS, OTHER_KERNELS, Command, dask_cluster, unequal
 
 from distcluster.assign import assign_rows
-from distcluster.neighbors import IndexFacts, nearest, open_index, prepare
+from distcluster.neighbors import INDEX_ARRAYS, IndexFacts, nearest, open_index, prepare
 from distcluster.projection import project
 from distcluster.run import Run
 from distcluster.store import open_input
@@ -68,7 +68,8 @@ def labelled(reference: Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     job = job_of(reference)
     draw, models = reference.read_model("draw", "all"), reference.read_model("index", "all")
     search = reference.record("index", "all")["facts"]
-    index = open_index(models["model/index"], IndexFacts(**search["search"]), draw["model/sample"])
+    arrays = {name: models[f"model/index/{name}"] for name in INDEX_ARRAYS}
+    index = open_index(arrays, IndexFacts(**search["search"]), draw["model/sample"])
     assert index.facts.kind == "8-bit graph"
     fitted = reference.read_model("fit", "all")
     curve = reference.record("fit", "all")["facts"]

@@ -28,9 +28,10 @@ ODD = {
     "few": lambda: planted_rows(1600, 5)[0],
     "heavy tails": lambda: heavy_tails(planted_rows(5000, 20, n_features=48)[0]),
     "tight clusters": lambda: tight_clusters(5000, 24),
+    "few directions": lambda: planted_rows(5000, 20, n_features=40)[0] @ np.eye(40, 300, dtype=np.float32),
     "wide": lambda: np.random.default_rng(0).standard_normal((2700, 3072), np.float32),
 }  # fmt: skip
-KINDS = {"plain": "8-bit graph", "few": "exact", "heavy tails": "32-bit graph"}
+KINDS = {"plain": "8-bit graph", "few directions": "8-bit graph", "few": "exact", "heavy tails": "32-bit graph"}
 
 
 def indexed(what: str, metric: str = "euclidean", k: int = 15) -> tuple[NeighbourIndex, np.ndarray]:
@@ -53,6 +54,7 @@ def test_at_least_95_percent_of_the_nearest_rows_are_found(what: str) -> None:
     found, _ = nearest(index, queries, 15, "euclidean")
     truth, _ = true_neighbours(index.sample, queries, 15)
     assert (found[:, :, None] == truth[:, None, :]).sum() / truth.size >= 0.95, index.facts
+    assert index.components.shape[1] == (64 if what == "few directions" else 0)
     if what in KINDS:
         assert index.facts.kind == KINDS[what]
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import Command, fitted_mixture, planted_rows, write_input
 from sklearn.metrics import adjusted_rand_score
 
+from distcluster.assign import assign_rows
 from distcluster.criteria import Criteria, information_criteria
 from distcluster.em import fit_candidate, initial_labels
 from distcluster.job import MixtureTable
@@ -50,13 +51,17 @@ def test_the_selection_table_is_what_scikit_learn_says_of_the_judging_rows(refer
     assert icl == pytest.approx(model.bic(rows) + 2 * entropy, rel=1e-9)
 
 
-def test_sample_rows_are_as_dense_as_others(reference: Run) -> None:
-    sampled = reference.array("log_density")[:][reference.array("sample/row")[:]]
+def test_sample_rows_are_about_as_dense_as_others(reference: Run) -> None:
+    """Unlike UMAP's own coordinates of them, which are half a nat denser."""
+    density = reference.array("log_density")[:]
+    sampled = density[reference.array("sample/row")[:]].mean()
     drawn = np.concatenate([reference.array(f"sample/{name}")[:] for name in ("row", "mixture_row")])
-    others = np.delete(reference.array("log_density")[:], drawn)
-    assert abs(sampled.mean() - others.mean()) < 0.1
+    others = np.delete(density, drawn).mean()
+    anchors = reference.read_model("fit", "all")["model/anchors"]
+    fitted = assign_rows(anchors, chosen_mixture(reference), top=1).log_density.mean()
+    assert abs(sampled - others) < 0.3 * abs(fitted - others)
     facts = reference.record("quality", "all")["facts"]
-    assert facts["sample_log_density"] == pytest.approx(sampled.mean(), abs=1e-3)
+    assert facts["sample_log_density"] == pytest.approx(sampled, abs=1e-3)
     assert 0.5 < facts["trustworthiness"] <= 1.0
 
 

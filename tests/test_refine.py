@@ -40,12 +40,12 @@ def test_without_refinement_the_candidate_labels_the_rows(new_command: Callable[
 
 @pytest.fixture(scope="module")
 def long_refinement(new_command: Callable[..., Command]) -> Callable[..., Command]:
-    """Commands whose refinement takes some dozens of iterations."""
+    """Commands whose refinement takes fifteen iterations."""
 
     def make(**settings: object) -> Command:
         return new_command(
-            mixture__n_components=[23], mixture__covariance_type=["full"], mixture__tol=1e-6, selection__rule="bic",
-            **settings,
+            mixture__n_components=[23], mixture__covariance_type=["full"], mixture__tol=1e-9, mixture__max_iter=15,
+            selection__rule="bic", **settings,
         )  # fmt: skip
 
     return make

@@ -94,8 +94,8 @@ def truncate(path: Path) -> None:
         ("score", 1, truncate, "projection/c/3/0", {"project/3"}),
         ("score", 1, flip_bit, "projection/c/5/0", {"project/5"}),
         ("score", 1, Path.unlink, "projection/c/7/0", {"project/7"}),
-        ("sketch", 1, flip_bit, "model/anchors/c/0/0", {"fit/projection"}),
-        ("sketch", 1, flip_bit, "model/index/c/0", {"index/all"}),
+        ("sketch", 1, flip_bit, "model/anchors/c/0/0", {"fit/all"}),
+        ("sketch", 1, flip_bit, "model/index/graph/c/0", {"index/all"}),
         ("sketch", 1, truncate, "commit/neighbours/4.json", {"neighbours/4"}),
     ],
 )

@@ -1,0 +1,168 @@
+"use strict";
+
+// --- the cluster table: sort, search ---
+(function () {
+  const table = document.getElementById("cluster-table");
+  const body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const button = head.querySelector("button");
+    if (!button) return;
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") !== "descending";
+      heads.forEach((each) => each.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const value = (row) => { const v = Number(row.cells[column].dataset.value); return Number.isNaN(v) ? -Infinity : v; };
+      [...body.rows].sort((a, b) => (down ? value(b) - value(a) : value(a) - value(b))).forEach((row) => body.append(row));
+    });
+  });
+  const search = document.getElementById("search");
+  const shown = document.getElementById("shown");
+  search.addEventListener("input", () => {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let count = 0;
+    for (const row of body.rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+      if (!row.hidden) count += 1;
+    }
+    shown.textContent = words.length ? count + " of " + body.rows.length : "";
+  });
+})();
+
+// --- the map: the picture of all rows, and under the pointer the rows that can be read ---
+(function () {
+  const source = document.getElementById("map-data");
+  if (!source) return;
+  const data = JSON.parse(source.textContent);
+  const stage = document.getElementById("stage");
+  const image = document.getElementById("map-image");
+  const canvas = document.getElementById("map-canvas");
+  const note = document.getElementById("map-note");
+  const only = document.getElementById("map-only");
+  const [low, high] = data.extent;
+  const span = [Math.max(high[0] - low[0], 1e-6), Math.max(high[1] - low[1], 1e-6)];
+  // Places from 0 to 1, y downwards as on the screen.
+  const u = data.x.map((x) => (x - low[0]) / span[0]);
+  const v = data.y.map((y) => 1 - (y - low[1]) / span[1]);
+  let scale = 1, left = 0, top = 0, alone = -1, pointed = -1;
+
+  function draw() {
+    const size = stage.clientWidth, ratio = window.devicePixelRatio || 1;
+    canvas.width = canvas.height = Math.round(size * ratio);
+    image.style.transform = "translate(" + left * size + "px," + top * size + "px) scale(" + scale + ")";
+    image.style.opacity = alone >= 0 ? 0.12 : Math.max(0.25, 1 - Math.log2(scale) / 5);
+    const pen = canvas.getContext("2d");
+    pen.scale(ratio, ratio);
+    const radius = Math.min(6, 1 + scale / 2);
+    // Zoomed in, the picture's pixels grow coarse: points of their own take over.
+    if (scale > 1.4 || alone >= 0) {
+      for (let i = 0; i < u.length; i++) {
+        if (alone >= 0 && data.label[i] !== alone) continue;
+        const x = (u[i] * scale + left) * size, y = (v[i] * scale + top) * size;
+        if (x < -9 || y < -9 || x > size + 9 || y > size + 9) continue;
+        pen.fillStyle = data.colours[data.label[i]];
+        pen.beginPath();
+        pen.arc(x, y, radius, 0, 7);
+        pen.fill();
+      }
+    }
+    pen.font = "600 13px system-ui, sans-serif";
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    pen.lineWidth = 3;
+    pen.lineJoin = "round";
+    pen.strokeStyle = paper();
+    pen.fillStyle = getComputedStyle(stage).color;
+    for (const [label, mx, my] of data.middle) {
+      if (alone >= 0 && label !== alone) continue;
+      const x = ((mx - low[0]) / span[0] * scale + left) * size, y = ((1 - (my - low[1]) / span[1]) * scale + top) * size;
+      pen.strokeText(label, x, y);
+      pen.fillText(label, x, y);
+    }
+    if (pointed >= 0) {
+      pen.strokeStyle = getComputedStyle(stage).color;
+      pen.lineWidth = 2;
+      pen.beginPath();
+      pen.arc((u[pointed] * scale + left) * size, (v[pointed] * scale + top) * size, radius + 4, 0, 7);
+      pen.stroke();
+    }
+  }
+  function paper() { return getComputedStyle(document.body).backgroundColor; }
+  function zoom(factor, x, y) {
+    const next = Math.min(64, Math.max(1, scale * factor));
+    left = x - (x - left) * (next / scale);
+    top = y - (y - top) * (next / scale);
+    scale = next;
+    clamp();
+  }
+  function clamp() {
+    left = Math.min(0, Math.max(1 - scale, left));
+    top = Math.min(0, Math.max(1 - scale, top));
+    draw();
+  }
+  function place(event) {
+    const box = stage.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  }
+  function point(event) {
+    const [x, y] = place(event);
+    let best = -1, nearest = (14 / stage.clientWidth) ** 2;
+    for (let i = 0; i < u.length; i++) {
+      if (alone >= 0 && data.label[i] !== alone) continue;
+      const distance = (u[i] * scale + left - x) ** 2 + (v[i] * scale + top - y) ** 2;
+      if (distance < nearest) { nearest = distance; best = i; }
+    }
+    pointed = best;
+    note.hidden = best < 0;
+    // textContent: an item is text, whatever it looks like.
+    if (best >= 0) note.textContent = data.item[best] + " · cluster " + data.label[best] + ", probability " + data.probability[best].toFixed(2);
+    draw();
+  }
+  let from = null;
+  stage.addEventListener("pointerdown", (event) => { from = place(event); });
+  window.addEventListener("pointerup", () => { from = null; });
+  stage.addEventListener("pointerleave", () => { pointed = -1; note.hidden = true; draw(); });
+  stage.addEventListener("pointermove", (event) => {
+    if (from && event.buttons && scale > 1) {
+      const here = place(event);
+      left += here[0] - from[0]; top += here[1] - from[1]; from = here;
+      clamp();
+    } else point(event);
+  });
+  stage.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && scale === 1 && event.deltaY > 0) return; // let the page scroll on
+    event.preventDefault();
+    zoom(event.deltaY < 0 ? 1.25 : 0.8, ...place(event));
+  }, { passive: false });
+  stage.addEventListener("keydown", (event) => {
+    const step = 0.1;
+    const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
+    if (event.key === "+" || event.key === "=") zoom(1.5, 0.5, 0.5);
+    else if (event.key === "-") zoom(1 / 1.5, 0.5, 0.5);
+    else if (event.key === "0") { scale = 1; clamp(); }
+    else if (moves[event.key] && scale > 1) { left += moves[event.key][0]; top += moves[event.key][1]; clamp(); }
+    else return;
+    event.preventDefault();
+  });
+  document.querySelectorAll("[data-zoom]").forEach((button) => button.addEventListener("click", () => {
+    if (button.dataset.zoom === "all") { alone = -1; show(); scale = 1; clamp(); }
+    else zoom(button.dataset.zoom === "in" ? 2 : 0.5, 0.5, 0.5);
+  }));
+  function show() {
+    document.querySelectorAll("[data-only]").forEach((button) => {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.only) === alone));
+    });
+    only.textContent = alone < 0 ? "" : "Cluster " + alone + " alone";
+  }
+  document.querySelectorAll("[data-only]").forEach((button) => button.addEventListener("click", () => {
+    const label = Number(button.dataset.only);
+    alone = alone === label ? -1 : label;
+    show();
+    draw();
+    if (alone >= 0) document.getElementById("map").scrollIntoView();
+  }));
+  window.addEventListener("resize", draw);
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  draw();
+})();

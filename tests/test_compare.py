@@ -1,0 +1,127 @@
+"""Comparison with taxonomies: scikit-learn, given the label vectors, says the same."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from conftest import N_ROWS, Command
+from sklearn import metrics
+
+from distcluster.job import JobError
+from distcluster.report.compare import Scores, compare, contingency, expected_mutual_information, scores
+from distcluster.report.figures import heat_map, leaf_order
+from distcluster.report.survey import Survey, survey
+from distcluster.run import Run
+
+LABELS = Path(__file__).parent.parent / "jobs" / "demo" / "labels.txt"
+
+
+def by_scikit_learn(truth: np.ndarray, label: np.ndarray) -> Scores:
+    table = metrics.cluster.contingency_matrix(truth, label)
+    return Scores(
+        metrics.adjusted_rand_score(truth, label),
+        metrics.adjusted_mutual_info_score(truth, label),
+        *metrics.homogeneity_completeness_v_measure(truth, label),
+        table.max(axis=0).sum() / len(label),
+    )
+
+
+def assert_equal(found: Scores, expected: Scores) -> None:
+    for name in Scores.__slots__:
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-9), name
+
+
+@pytest.fixture(scope="module")
+def surveyed(reference: Run) -> Survey:
+    return survey(reference, reference.array("cluster/size").shape[0], has_map=True)
+
+
+@pytest.mark.parametrize(
+    ("classes", "clusters"), [(5, 7), (1, 4), (4, 1), (1, 1), (30, 2)], ids=lambda value: str(value)
+)
+def test_scores_equal_scikit_learn(classes: int, clusters: int) -> None:
+    random = np.random.default_rng(classes)
+    truth = random.integers(classes, size=900)
+    label = np.where(random.random(900) < 0.5, truth % clusters, random.integers(clusters, size=900))
+    assert_equal(scores(contingency(truth, label)), by_scikit_learn(truth, label))
+
+
+def test_equal_partitions_score_one() -> None:
+    truth = np.repeat(np.arange(6), 20)
+    assert_equal(scores(contingency(truth, (truth + 2) % 6)), Scores(1.0, 1.0, 1.0, 1.0, 1.0, 1.0))
+
+
+def test_a_rand_index_of_a_thousand_million_rows_is_exact() -> None:
+    table = np.array([[5 * 10**8, 1], [1, 5 * 10**8]], np.int64)
+    assert scores(table).adjusted_rand == pytest.approx(1.0 - 8e-9, abs=1e-10)
+
+
+@pytest.mark.parametrize("n_rows", [40, 3_000, 100_000])
+def test_what_chance_gives_equals_scikit_learn_s_full_sum(n_rows: int) -> None:
+    random = np.random.default_rng(n_rows)
+    table = np.unique(random.geometric(0.3, (2, n_rows)).clip(max=9), axis=1, return_counts=True)
+    counts = np.zeros((10, 10), np.int64)
+    counts[tuple(table[0])] = table[1]
+    counts = counts[counts.any(axis=1)][:, counts.any(axis=0)]
+    expected = metrics.cluster.expected_mutual_information(counts.astype(np.float64), n_rows)
+    found = expected_mutual_information(counts.sum(axis=1), counts.sum(axis=0))
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_the_table_counts_every_row_that_has_a_class_once(
+    reference: Run, surveyed: Survey, planted: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    names = np.array([f"ball {k}" for k in planted[1]], object)
+    names[::7] = ""  # rows without a class
+    (tmp_path / "labels.txt").write_text("\n".join(names) + "\n")
+    zarr.create_array(tmp_path / "labels.zarr", data=names.astype(np.dtypes.StringDType()), chunks=(1000,))
+    label = reference.array("label")[:]
+    has_class = names != ""
+    for file in ("labels.txt", "labels.zarr"):
+        found = compare(reference, str(tmp_path / file), surveyed)
+        assert found.n_without == (~has_class).sum()
+        for i, name in enumerate(found.classes):
+            np.testing.assert_array_equal(
+                found.table[i], np.bincount(label[names == name], minlength=found.table.shape[1])
+            )
+        assert_equal(found.methods[0].scores, by_scikit_learn(names[has_class].astype(str), label[has_class]))
+
+
+def test_on_planted_clusters_every_method_agrees_with_the_plan(
+    reference: Run, surveyed: Survey, planted: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    (tmp_path / "labels.txt").write_text("".join(f"{k}\n" for k in planted[1]))
+    found = compare(reference, str(tmp_path / "labels.txt"), surveyed)
+    assert len(found.methods) == 4
+    assert min(method.scores.adjusted_rand for method in found.methods) > 0.95
+
+
+def test_on_wordnet_the_figures_are_scikit_learn_s(demo: Run) -> None:
+    truth = np.array(LABELS.read_text().splitlines())
+    label = demo.array("label")[:]
+    found = compare(demo, str(LABELS), survey(demo, int(label.max()) + 1, has_map=True))
+    assert_equal(found.methods[0].scores, by_scikit_learn(truth, label))
+    few = np.arange(0, len(label), 2)
+    assert found.methods[3].n_rows == len(few)
+    assert_equal(found.methods[3].scores, by_scikit_learn(truth[few], label[few]))
+
+
+def test_labels_of_another_length_are_refused_before_the_run(
+    new_command: Callable[..., Command], reference: Run, surveyed: Survey, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    with pytest.raises(JobError, match=rf"has 2 labels, the run {N_ROWS:,} rows"):
+        compare(reference, str(tmp_path / "labels.txt"), surveyed)
+    command = new_command(report__labels=[str(tmp_path / "labels.txt")])
+    done = command.run()
+    assert done.returncode == 2
+    assert "labels.txt has 2 labels" in done.stderr.replace("\n", " ")
+    assert not command.output.exists()
+
+
+def test_a_heat_map_of_equal_partitions_is_a_diagonal() -> None:
+    drawn = str(heat_map(np.diag([5, 6, 7])[[2, 0, 1]], ["c", "<a>", "b"], leaf_order(np.empty((0, 4)), 3)))
+    assert drawn.count("<rect") == 3
+    assert drawn.index("&lt;a&gt;</text>") < drawn.index(">b</text>") < drawn.index(">c</text>")

@@ -1,0 +1,185 @@
+"""The report: what it says equals what a slow, independent way says, and it needs nothing but itself."""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import N_ROWS, SMALL, Command, planted_rows, write_input
+from sklearn.metrics import silhouette_samples
+from typer.testing import CliRunner
+
+from distcluster.cli import app
+from distcluster.job import JobError, ReportTable, parse_job
+from distcluster.report import remembered_table, render_page
+from distcluster.report.figures import Curve, curve_panel, spread, tree
+from distcluster.report.page import badge, job_toml
+from distcluster.report.palette import COLOURS, colours
+from distcluster.report.survey import MAP_PIXELS, Moments, Survey, silhouette_sums, survey
+from distcluster.report.words import distinguishing_words, weights
+from distcluster.run import Run
+
+
+@pytest.fixture(scope="module")
+def surveyed(reference: Run) -> Survey:
+    return survey(reference, reference.array("cluster/size").shape[0], has_map=True)
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One line a row; each could do harm if it were not escaped."""
+    path = tmp_path_factory.mktemp("items") / "items.txt"
+    path.write_text("".join(f"<script>document.title = 'row {i}'</script> & item {i}\n" for i in range(N_ROWS)))
+    return str(path)
+
+
+def test_silhouettes_of_clusters_equal_scikit_learn() -> None:
+    rows, truth = planted_rows(700, 6, n_features=3, seed=2)
+    label = np.where(truth == 5, 7, truth).astype(np.int32)  # components 5 and 6 are empty
+    label[0] = 5  # and one is a single row
+    K = 8
+    size = np.bincount(label, minlength=K)
+    with np.errstate(invalid="ignore"):
+        mean = np.stack([np.bincount(label, column, K) for column in rows.T.astype(np.float64)], axis=1) / size[:, None]
+        mean_square = np.bincount(label, (rows.astype(np.float64) ** 2).sum(axis=1), K) / size
+    found = silhouette_sums(rows, label, Moments(size, mean, mean_square, None))
+    expected = silhouette_samples(rows.astype(np.float64), label, metric="sqeuclidean")
+    np.testing.assert_allclose(found, np.bincount(label, expected, K), atol=1e-9)
+
+
+def test_every_row_is_on_the_map_once(surveyed: Survey) -> None:
+    assert surveyed.colour_sums is not None
+    assert surveyed.colour_sums.shape == (MAP_PIXELS, MAP_PIXELS, 4)
+    assert surveyed.colour_sums[..., 3].sum() == N_ROWS
+
+
+def test_a_lone_row_keeps_its_cluster_s_colour_when_it_is_spread(surveyed: Survey) -> None:
+    sums = np.zeros((50, 50, 4))
+    sums[20, 30] = [10.0, 20.0, 30.0, 1.0]
+    discs = spread(sums)
+    assert np.count_nonzero(discs[..., 3]) > 9
+    assert np.allclose(discs[discs[..., 3] > 0], [10.0, 20.0, 30.0, 1.0])
+
+
+def test_outliers_and_borderline_rows_are_the_most_extreme_of_all_rows(reference: Run, surveyed: Survey) -> None:
+    support, probability, label = (reference.array(name)[:] for name in ("support", "probability", "label"))
+    assert surveyed.outliers.support.tolist() == np.sort(support)[::-1][: len(surveyed.outliers)].tolist()
+    for k, rows in surveyed.borderline.groupby("label"):
+        np.testing.assert_array_equal(rows.probability, np.sort(probability[label == k])[: len(rows)])
+        assert (rows.neighbour != k).all()
+
+
+def test_moments_are_those_of_all_rows(reference: Run, surveyed: Survey) -> None:
+    label, rows = reference.array("label")[:], reference.array("projection")[:].astype(np.float64)
+    for k in np.unique(label):
+        assert surveyed.moments.size[k] == (label == k).sum()
+        np.testing.assert_allclose(surveyed.moments.mean[k], rows[label == k].mean(axis=0))
+
+
+def test_class_based_tf_idf_equals_its_formula() -> None:
+    counts = np.array([[3, 0, 1], [0, 2, 2]])
+    shares = [[0.75, 0.0, 0.25], [0.0, 0.5, 0.5]]
+    idf = [np.log(1 + 4 / 3), np.log(1 + 4 / 2), np.log(1 + 4 / 3)]
+    np.testing.assert_allclose(weights(counts), np.multiply(shares, idf))
+
+
+def test_planted_words_set_clusters_apart() -> None:
+    texts = ["the whale swims in the sea", "a whale and a shark", "the engine of a car", "car with an engine, red car"]
+    found = distinguishing_words(texts, np.array([0, 0, 2, 2]), K=3, n_words=2)
+    assert found[0] == ["whale"]
+    assert found[1] == []
+    assert set(found[2]) == {"car", "engine"}
+
+
+def test_items_without_words_have_no_distinguishing_words() -> None:
+    assert distinguishing_words(["1", "2", ""], np.array([0, 1, 1]), K=2, n_words=3) == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(0.75, "strong"), (0.74, "fair"), (0.6, "fair"), (0.59, "weak"), (float("nan"), "not measured")]
+)
+def test_badges_follow_hennig(value: float, word: str) -> None:
+    assert badge(value).word == word
+
+
+def test_a_hundred_clusters_have_a_hundred_colours() -> None:
+    assert len(set(colours(100))) == len(COLOURS) == 100
+    assert colours(101)[100] == COLOURS[0]
+
+
+def test_the_chosen_candidate_the_elbow_and_the_range_are_marked() -> None:
+    curve = Curve("full", "c0", [1, 2, 4, 8], [4.0, 3.0, 1.0, float("nan")], elbow=4)
+    drawn = str(curve_panel("BIC", "nats", [curve], chosen=("full", 4), near=[2, 4]))
+    assert [drawn.count(f'class="{style}"') for style in ("chosen", "elbow", "range")] == [1, 1, 1]
+    assert drawn.count('class="dot c0"') == 3  # NaN is no point
+
+
+def test_the_tree_names_every_component_and_escapes_it() -> None:
+    merges = np.array([[0, 2, 1, 2], [1, 3, 2, 3]], np.float64)
+    drawn = str(tree(merges, {0: "a", 1: "<b>", 2: "c"}, ["#000"] * 3))
+    assert drawn.count('class="leaf"') == 3
+    assert "&lt;b&gt;" in drawn
+    assert "<b>" not in drawn
+
+
+def test_the_page_needs_no_network_and_is_small(reference: Run, items: str) -> None:
+    page = render_page(reference, ReportTable(items=items))
+    assert len(page.encode()) < 10_000_000
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:|//)|url\(|@import""", page)
+    assert "default-src 'none'" in page
+    reason = (reference.record("select", "all") or {})["facts"]["reason"]
+    assert reason in page
+
+
+def test_items_are_escaped(reference: Run, items: str) -> None:
+    page = render_page(reference, ReportTable(items=items))
+    assert "&lt;script&gt;document.title" in page
+    assert "<script>document.title" not in page
+
+
+def test_a_report_remembers_what_a_row_is_without_credentials(reference: Run, items: str, tmp_path: Path) -> None:
+    job = reference.attributes["job"]
+    assert remembered_table(reference).items is None  # that run's own report
+    text = job_toml(job, ReportTable(items="https://user:secret@host/items.txt?signature=1"))
+    assert tomllib.loads(text)["report"]["items"] == "https://host/items.txt"
+
+
+def test_the_shown_job_is_a_job_file(reference: Run) -> None:
+    job = reference.attributes["job"]
+    shown = parse_job(tomllib.loads(job_toml(job, ReportTable())))
+    assert json.loads(shown.model_dump_json(exclude={"deploy", "report"})) == job
+
+
+def test_an_unfinished_run_and_a_missing_file_are_refused(reference: Run, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="there is no run"):
+        render_page(Run(str(tmp_path / "nothing")), ReportTable())
+    with pytest.raises(JobError, match=r"report.items: there is no file"):
+        render_page(reference, ReportTable(items=str(tmp_path / "nothing.txt")))
+
+
+def test_a_run_writes_its_report_at_its_end(reference: Run) -> None:
+    assert "<h1>" in (Path(reference.url) / "report" / "index.html").read_text()
+
+
+def test_a_run_with_one_component_skipped_rows_and_no_view_has_a_report(
+    new_command: Callable[..., Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(N_ROWS, 8)).astype(np.float32)
+    rows[[5, 700]] = np.nan
+    source = write_input(tmp_path / "shapeless.zarr", rows)
+    settings = SMALL | {"input.on_invalid": "skip", "projection.views": [], "mixture.n_components": [2, 3]}
+    command = new_command(source, **{key.replace(".", "__"): value for key, value in settings.items()})
+    run = command.run_to_the_end()
+    written = Path(run.url) / "report" / "index.html"
+    written.unlink()
+    shown: list[str] = []
+    monkeypatch.setattr("typer.launch", shown.append)
+    done = CliRunner().invoke(app, ["report", run.url, "--open"])
+    assert done.exit_code == 0, done.output
+    assert shown == [str(written)]
+    page = written.read_text()
+    assert "no two-dimensional view" in page
+    assert "2 invalid rows were skipped" in page

@@ -1,0 +1,155 @@
+"""The report as a person sees it: the demo's, in Debian's Chromium; pictures of it are left in build/screenshots."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from distcluster.job import ReportTable
+from distcluster.report import render_page
+from distcluster.run import Run
+
+ROOT = Path(__file__).parent.parent
+PICTURES = ROOT / "build" / "screenshots"
+DESK, PHONE = (1280, 900), (390, 844)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None and "CI" not in os.environ:
+        pytest.skip("needs Debian's package chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def page_file(browser: Browser, demo: Run) -> Path:
+    """The demo's report, as its run wrote it."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    return Path(demo.url) / "report" / "index.html"
+
+
+def opened(browser: Browser, path: Path, scheme: str = "light", size: tuple[int, int] = DESK) -> tuple[Page, list[str]]:
+    """A page, and what its console says."""
+    page = browser.new_page(color_scheme=scheme, viewport={"width": size[0], "height": size[1]})  # type: ignore[arg-type]
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+    page.goto(path.as_uri())
+    return page, said
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "size", "section"),
+    [
+        ("top", "light", DESK, "#verdict"),
+        ("curves", "light", DESK, "#curves"),
+        ("map", "light", (1280, 1200), "#map"),
+        ("table", "light", DESK, "#clusters"),
+        ("taxonomies", "light", DESK, "#taxonomies"),
+        ("dark", "dark", (1280, 1200), "#map"),
+        ("phone", "light", PHONE, "#verdict"),
+        ("phone-table", "light", PHONE, "#clusters"),
+    ],
+)
+def test_it_draws_without_a_word_on_the_console(
+    browser: Browser, page_file: Path, name: str, scheme: str, size: tuple[int, int], section: str
+) -> None:
+    page, said = opened(browser, page_file, scheme, size)
+    page.locator(section).evaluate("(each) => each.scrollIntoView({behavior: 'instant'})")
+    page.wait_for_timeout(300)
+    page.screenshot(path=PICTURES / f"{name}.png")
+    assert said == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (
+        "the page is wider than its window"
+    )
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_axe_finds_nothing(browser: Browser, page_file: Path, scheme: str, size: tuple[int, int]) -> None:
+    page, _ = opened(browser, page_file, scheme, size)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.close()
+
+
+def test_an_item_that_is_a_script_shows_as_text(browser: Browser, page_file: Path, tmp_path: Path) -> None:
+    harm = "<script>document.title='X'</script><img src=x onerror=document.title='X'>"
+    (tmp_path / "items.txt").write_text(f"{harm}\n" * 12_000)
+    (tmp_path / "index.html").write_text(
+        render_page(Run(str(page_file.parent.parent)), ReportTable(items=str(tmp_path / "items.txt")))
+    )
+    page, said = opened(browser, tmp_path / "index.html")
+    point_at_a_row(page)
+    assert harm in page.locator("#map-note").inner_text()
+    assert page.locator("#cluster-table .items .text").first.inner_text() == harm
+    assert page.title() != "X"
+    assert said == []
+    page.close()
+
+
+def point_at_a_row(page: Page) -> None:
+    """Move the pointer to the first row that the map can read out."""
+    where = page.evaluate(
+        """() => {
+            const data = JSON.parse(document.getElementById("map-data").textContent), [low, high] = data.extent;
+            const stage = document.getElementById("stage");
+            stage.scrollIntoView({behavior: "instant"});
+            const box = stage.getBoundingClientRect();
+            return [box.left + box.width * (data.x[0] - low[0]) / (high[0] - low[0]),
+                    box.top + box.height * (high[1] - data.y[0]) / (high[1] - low[1])];
+        }"""
+    )
+    page.mouse.move(*where)
+
+
+def test_the_table_sorts_and_searches(browser: Browser, page_file: Path) -> None:
+    page, _ = opened(browser, page_file)
+    rows = page.locator("#cluster-table tbody tr")
+    assert descending(page, 2), "reproducibility comes first"
+    page.get_by_role("button", name="Rows").click()
+    assert descending(page, 1)
+    page.get_by_role("button", name="Rows").click()
+    assert descending(page, 1, -1.0)
+    total = rows.count()
+    page.get_by_label("Search").fill(page.locator(".words").first.inner_text().split(",")[0])
+    visible = rows.locator("visible=true").count()
+    assert 0 < visible < total
+    assert page.locator("#shown").inner_text() == f"{visible} of {total}"
+    page.close()
+
+
+def descending(page: Page, column: int, sign: float = 1.0) -> bool:
+    """Whether a column's values fall, or rise for a sign of -1."""
+    values = page.evaluate(
+        "(column) => [...document.querySelectorAll('#cluster-table tbody tr')]"
+        ".map((row) => Number(row.cells[column].dataset.value))",
+        column,
+    )
+    return all(sign * a >= sign * b for a, b in pairwise(values))
+
+
+def test_a_cluster_can_be_seen_alone_and_the_map_zooms_by_keys(browser: Browser, page_file: Path) -> None:
+    page, said = opened(browser, page_file)
+    button = page.locator("[data-only]").first
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true"
+    page.locator("#stage").focus()
+    page.keyboard.press("+")
+    assert "scale(1.5)" in (page.locator("#map-image").get_attribute("style") or "")
+    page.locator("[data-zoom=all]").click()
+    assert "scale(1)" in (page.locator("#map-image").get_attribute("style") or "")
+    assert button.get_attribute("aria-pressed") == "false"
+    assert said == []
+    page.close()
