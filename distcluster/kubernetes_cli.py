@@ -17,7 +17,7 @@ from distcluster.manifests import DASHBOARD_PORT, Object, labels, to_yaml
 from distcluster.manifests import tls_secret as certificate_secret
 from distcluster.options import INTERRUPTED, TRY_AGAIN, Context, Dashboard, JobFile, Name, Namespace, Overrides
 from distcluster.pod_logs import keep_logs, kept_directory
-from distcluster.submit import apply, objects_of, prepare, refuse_missing
+from distcluster.submit import BACKENDS, apply, objects_of, prepare, refuse_missing
 
 kubernetes_commands = typer.Typer()
 
@@ -42,6 +42,9 @@ def submit(
         list[Path] | None,
         typer.Option(help="A kustomize component on top, such as k8s/components/spot; may be repeated.", metavar="DIR"),
     ] = None,
+    backend: Annotated[
+        str, typer.Option(help="manifests, or operator: a DaskCluster for the dask-kubernetes operator.")
+    ] = "manifests",
     dashboard: Dashboard = False,
 ) -> None:
     """Submit a job to Kubernetes and follow it. What an earlier submission to the same output did is not done again.
@@ -52,8 +55,10 @@ def submit(
     """
     flags = {"n_workers": workers, "image": image, "namespace": namespace}
     deploy = [f"deploy.{key}={value}" for key, value in flags.items() if value is not None]
+    if backend not in BACKENDS:
+        raise JobError(f"--backend {backend}: must be one of {', '.join(BACKENDS)}.")
     submission = prepare(job_file, overrides or [], deploy, name)
-    objects = objects_of(submission, overlay or [])
+    objects = objects_of(submission, overlay or [], backend)
     if dry_run:
         typer.echo(to_yaml(objects), nl=False)
         return

@@ -3,17 +3,22 @@
 import re
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import yaml
 
+from distcluster.dask_operator import render_for_operator
 from distcluster.job import DeployTable, Job, JobError, load_job
 from distcluster.kubectl import Kubectl, KubectlError, kustomize
 from distcluster.manifests import VOLUME_PATH, Object, Submission, render, to_yaml
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+
+BACKENDS: dict[str, Callable[[Submission], list[Object]]] = {"manifests": render, "operator": render_for_operator}
+"""Plain objects, or the dask-kubernetes operator's."""
+
 _NEVER_OWNED = ("Namespace", "PersistentVolumeClaim")  # what an overlay may add, and must outlive the job
 
 
@@ -75,15 +80,15 @@ def _is_seen(url: str, job: Job) -> bool:
     return job.deploy.volume is not None and path.is_relative_to(VOLUME_PATH) and ".." not in path.parts
 
 
-def objects_of(submission: Submission, overlays: Sequence[Path] = ()) -> list[Object]:
-    """The submission's objects, with kustomize components on top.
+def objects_of(submission: Submission, overlays: Sequence[Path] = (), backend: str = "manifests") -> list[Object]:
+    """The submission's objects for a backend, with kustomize components on top.
 
     Raises
     ------
     KubectlError
         When kustomize refuses a component, or kubectl is not there.
     """
-    rendered = render(submission)
+    rendered = BACKENDS[backend](submission)
     if not overlays:
         return rendered
     with tempfile.TemporaryDirectory() as work:

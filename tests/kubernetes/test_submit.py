@@ -243,6 +243,15 @@ def test_an_overlay_changes_what_is_applied_and_its_claims_outlive_the_job(clust
     assert len(cluster.stored("PersistentVolumeClaim")) == 1
 
 
+def test_the_operators_cluster_goes_with_the_job_too(cluster: Cluster) -> None:
+    apply(Kubectl(), objects_of(prepare(DEFAULT, name=NAME), backend="operator"))
+    (made,) = cluster.stored("DaskCluster")
+    assert made["metadata"]["name"] == NAME
+    assert cluster.stored("Deployment") == []
+    Kubectl().delete("job", f"{NAME}-driver")
+    assert cluster.stored("DaskCluster") == []
+
+
 def test_without_kubectl_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(KubectlError, match="not on this machine"):
