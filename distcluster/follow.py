@@ -45,10 +45,10 @@ class Submitted:
 def look(kubectl: Kubectl, name: str) -> Submitted:
     """Ask for a submission's job, its pods and what went wrong with them."""
     selector = ",".join(f"{key}={value}" for key, value in labels(name).items())
-    found = kubectl.get("jobs,pods", selector)
+    found = kubectl.get("jobs,pods", "--selector", selector)
     jobs = [each for each in found if each["kind"] == "Job"]
     try:
-        events = kubectl.get("events")
+        events = kubectl.get("events", "--field-selector", "type=Warning")
     except KubectlError:  # not everybody may read them
         events = []
     named = [each for each in events if each["involvedObject"].get("name", "").startswith(f"{name}-")]

@@ -51,14 +51,9 @@ class Kubectl:
         """Create objects, in their order; as the cluster stored them."""
         return [json.loads(self.run("create", "-f", "-", "-o", "json", stdin=json.dumps(each))) for each in objects]
 
-    def get(self, kinds: str, selector: str | None = None, everywhere: bool = False) -> list[Object]:
-        """Objects of some kinds (comma-separated), by label."""
-        arguments = ["get", kinds, "--output", "json"]
-        if selector is not None:
-            arguments += ["--selector", selector]
-        if everywhere:
-            arguments.append("--all-namespaces")
-        return list(json.loads(self.run(*arguments))["items"])
+    def get(self, kinds: str, *options: str) -> list[Object]:
+        """Objects of some kinds (comma-separated); options such as --selector narrow them down."""
+        return list(json.loads(self.run("get", kinds, "--output", "json", *options))["items"])
 
     def exists(self, kind: str, name: str) -> bool:
         """Whether an object is there, as far as we may know."""

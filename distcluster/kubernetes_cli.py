@@ -13,7 +13,7 @@ from distcluster.dashboard import DashboardForward
 from distcluster.follow import follow, look
 from distcluster.job import JobError
 from distcluster.kubectl import Kubectl, KubectlError
-from distcluster.manifests import DASHBOARD_PORT, Object, labels, to_yaml
+from distcluster.manifests import DASHBOARD_PORT, PART_OF, Object, to_yaml
 from distcluster.manifests import tls_secret as certificate_secret
 from distcluster.options import INTERRUPTED, TRY_AGAIN, Context, Dashboard, JobFile, Name, Namespace, Overrides
 from distcluster.pod_logs import keep_logs, kept_directory
@@ -89,8 +89,9 @@ def jobs(
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
 ) -> None:
     """List submissions and how they are."""
-    selector = ",".join(f"{key}={value}" for key, value in labels("", "driver").items() if value)
-    found = Kubectl(context, namespace).get("jobs", selector, everywhere)
+    selector = f"app.kubernetes.io/name={PART_OF},app.kubernetes.io/component=driver"
+    where = ["--all-namespaces"] if everywhere else []
+    found = Kubectl(context, namespace).get("jobs", "--selector", selector, *where)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("name", "namespace", "state", "age"):
         table.add_column(column)
