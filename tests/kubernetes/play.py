@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import yaml
@@ -30,12 +31,27 @@ default_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]
 """
 
 
+STORAGE = """
+[storage]
+driver = "overlay"
+graphroot = "{directory}/graph"
+runroot = "{directory}/run"
+[storage.options]
+additionalimagestores = ["/var/lib/containers/storage"]
+"""
+"""Everything but the image itself is the test's own, so that nothing outlives a test, however it ends."""
+
+
 class Machine:
-    """Network and mounts of their own, so that the machine's stay as they are, with podman inside."""
+    """Network, mounts and storage of their own, so that the machine's stay as they are, with podman inside."""
 
     def __init__(self, directory: Path) -> None:
-        self._configuration = directory / "containers.conf"
-        self._configuration.write_text(CONFIGURATION)
+        (directory / "containers.conf").write_text(CONFIGURATION)
+        (directory / "storage.conf").write_text(STORAGE.format(directory=directory))
+        self._environ = os.environ | {
+            "CONTAINERS_CONF": str(directory / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(directory / "storage.conf"),
+        }
         self._process = subprocess.Popen(
             ["unshare", "--net", "--mount", "sleep", "infinity"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -43,22 +59,38 @@ class Machine:
 
     def start(self) -> None:
         """Set up the network."""
-        time.sleep(0.5)  # unshare has no way to say that it is done
+        own = [Path(f"/proc/{process}/ns/net") for process in ("self", self._process.pid)]
+        while own[0].readlink() == own[1].readlink():
+            time.sleep(0.01)
         self.run("ip", "link", "set", "lo", "up")
+        for directory in ("/run", "/etc/containers/networks"):  # where podman notes networks and what runs
+            self.run("mkdir", "--parents", directory)
+            self.run("mount", "-t", "tmpfs", "tmpfs", directory)
         self.podman("network", "create", NETWORK)
-        self._volumes = set(self.podman("volume", "ls", "--quiet").split())
 
-    def run(self, *argv: str, check: bool = True, stdin: str | None = None) -> str:
+    def run(self, *argv: str, check: bool = True, stdin: str = "") -> str:
         """Run a command inside; what it prints."""
-        inside = ["nsenter", f"--target={self._process.pid}", "--net", "--mount", *argv]
-        environ = os.environ | {"CONTAINERS_CONF": str(self._configuration)}
-        done = subprocess.run(
-            inside, capture_output=True, text=True, check=False, env=environ, input=stdin, timeout=300
-        )
-        assert done.returncode == 0 or not check, f"{' '.join(argv)}: {done.stderr}"
-        return done.stdout
+        # Files, not pipes: what watches a container inherits them, and a pipe would only end with the container.
+        with TemporaryFile("w+") as printed, TemporaryFile("w+") as errors:
+            process = self.start_process(*argv, stdin=subprocess.PIPE, stdout=printed, stderr=errors)
+            assert process.stdin is not None
+            process.stdin.write(stdin)
+            process.stdin.close()
+            code = process.wait(timeout=1200)
+            printed.seek(0)
+            errors.seek(0)
+            assert code == 0 or not check, f"{' '.join(argv)}: {errors.read()}"
+            return printed.read()
 
-    def podman(self, *argv: str, check: bool = True, stdin: str | None = None) -> str:
+    def start_process(self, *argv: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a command inside."""
+        return subprocess.Popen([*self.inside(), *argv], text=True, env=self._environ, **options)
+
+    def inside(self) -> list[str]:
+        """What to put before a command so that it runs inside."""
+        return ["nsenter", f"--target={self._process.pid}", "--net", "--mount"]
+
+    def podman(self, *argv: str, check: bool = True, stdin: str = "") -> str:
         """Run podman inside."""
         return self.run("podman", *argv, check=check, stdin=stdin)
 
@@ -79,22 +111,42 @@ class Machine:
         """End a container's first process as the kernel would."""
         os.kill(self.state(container)["Pid"], signal.SIGKILL)
 
+    def address(self, container: str) -> str:
+        """A container's address on the network."""
+        found = self.run(
+            "nsenter", f"--target={self.state(container)['Pid']}", "--net", "hostname", "--all-ip-addresses"
+        )
+        return found.split()[0]
+
+    def gateway(self) -> str:
+        """Where containers reach what runs beside them in here."""
+        (network,) = json.loads(self.podman("network", "inspect", NETWORK))
+        return str(network["subnets"][0]["gateway"])
+
+    def oom_kills(self, container: str) -> int:
+        """How often the kernel has killed a process of a container for its memory limit."""
+        lines = Path(f"/proc/{self.state(container)['Pid']}/cgroup").read_text().splitlines()
+        groups = dict(line.split(":", 2)[1:] for line in lines)
+        if "memory" in groups:  # the first version of control groups
+            file = Path(f"/sys/fs/cgroup/memory{groups['memory']}/memory.oom_control")
+        else:
+            file = Path(f"/sys/fs/cgroup{groups['']}/memory.events")
+        counts = dict(line.split() for line in file.read_text().splitlines())
+        return int(counts["oom_kill"])
+
     def set_link(self, container: str, state: str) -> None:
         """Cut a container off the network, or connect it again."""
         self.run("nsenter", f"--target={self.state(container)['Pid']}", "--net", "ip", "link", "set", "eth0", state)
 
-    def remove(self, pod: str) -> None:
-        """Remove a pod with its containers."""
-        self.podman("pod", "rm", "--force", "--time", "2", pod, check=False)
+    def remove_pods(self) -> None:
+        """Remove all pods with their containers."""
+        if self.pods:
+            self.podman("pod", "rm", "--force", "--time", "0", *self.pods, check=False)
+        self.pods.clear()
 
     def close(self) -> None:
         """Remove all that was started."""
-        for pod in self.pods:
-            self.remove(pod)
-        # ConfigMaps and Secrets become volumes that outlive their pods.
-        for volume in set(self.podman("volume", "ls", "--quiet", check=False).split()) - self._volumes:
-            self.podman("volume", "rm", "--force", volume, check=False)
-        self.podman("network", "rm", "--force", NETWORK, check=False)
+        self.remove_pods()
         self._process.kill()
         self._process.wait()
 
@@ -110,12 +162,11 @@ def machine(directory: Path) -> Iterator[Machine]:
         opened.close()
 
 
-def as_pods(template: Object, name: str, number: int, volume: Path) -> list[Object]:
-    """The Pods that a Deployment's or Job's template stands for, as podman plays them."""
-    return [_as_pod(template, name if number == 1 else f"{name}-{index}", volume) for index in range(number)]
+def as_pod(template: Object, name: str, directory: Path, secret: dict[str, str]) -> Object:
+    """The Pod that a Deployment's or Job's template stands for, as podman plays it.
 
-
-def _as_pod(template: Object, name: str, directory: Path) -> Object:
+    Claims are the directory, and Secrets that become variables hold what is given.
+    """
     spec = copy.deepcopy(template["spec"])
     (container,) = spec["containers"]
     # A kubelet probes over HTTP; this player would run curl inside, which the image does not have.
@@ -123,8 +174,11 @@ def _as_pod(template: Object, name: str, directory: Path) -> Object:
     for key in ("readinessProbe", "livenessProbe", "lifecycle", "ports"):
         container.pop(key, None)
     container["imagePullPolicy"] = "Never"
-    # A kubelet replaces these from the environment.
+    container["envFrom"] = [source for source in container["envFrom"] if "secretRef" not in source]
+    # A kubelet takes these from the pod's name and from Secrets.
     container["args"] = [each.replace("$(DASK_WORKER_NAME)", name) for each in container["args"]]
+    container["env"] = [{"name": each["name"], "value": name} for each in container.get("env", [])]
+    container["env"] += [{"name": key, "value": value} for key, value in secret.items()]
     renamed = {volume["name"]: f"{name}-{volume['name']}" for volume in spec["volumes"]}
     for mount in container["volumeMounts"]:
         mount["name"] = renamed[mount["name"]]
