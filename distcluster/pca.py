@@ -6,7 +6,8 @@ import numpy.typing as npt
 from dask.delayed import delayed
 from dask_ml.decomposition import PCA
 
-from distcluster.tasks import RunRef, draw_parts, read_draw_part
+from distcluster.stages.draws import draw_parts, read_draw_part
+from distcluster.stages.task import RunRef
 
 Float32 = npt.NDArray[np.float32]
 
