@@ -301,9 +301,9 @@ async def _project(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
 
 
 def _fit_pca(ref: RunRef) -> None:
-    table, seed = (job := task.job_of(task.open_run(ref))).projection, job.sample.seed
-    assert table.pca is not None
-    projection.keep_pca(ref, *principal_components(ref, table.pca, seed))
+    job = task.job_of(run := task.open_run(ref))
+    assert job.projection.pca is not None
+    projection.keep_pca(run, *principal_components(ref, job.projection.pca, job.sample.seed))
 
 
 async def _refine(run: Run, stages: "_Stages") -> None:

@@ -28,9 +28,8 @@ from distcluster.stages.task import ONE, RunRef, job_of, model_of, open_run, rea
 Float32 = npt.NDArray[np.float32]
 
 
-@task
 def keep_pca(run: Run, mean: Float32, components: Float32) -> None:
-    """Publish the principal components."""
+    """Publish the principal components; not a task, for dask-ml leaves them in the client's process."""
     run.commit("pca", ONE, models={"model/pca/mean": mean, "model/pca/components": components})
 
 
