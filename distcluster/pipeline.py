@@ -21,7 +21,6 @@ from distcluster.items import require_items
 from distcluster.job import DeployTable, Job, JobError
 from distcluster.mixture import Candidate
 from distcluster.partition import groups
-from distcluster.pca import principal_components
 from distcluster.plan import choose_partitioning, make_plan
 from distcluster.run import FORMAT_VERSION, CorruptError, Run
 from distcluster.stages import draws, grid, projection, refinement, relabelling, replicates, results, selection, task
@@ -301,6 +300,8 @@ async def _project(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
 
 
 def _fit_pca(ref: RunRef) -> None:
+    from distcluster.pca import principal_components  # dask-ml takes a second to import, and few jobs ask for it
+
     job = task.job_of(run := task.open_run(ref))
     assert job.projection.pca is not None
     projection.keep_pca(run, *principal_components(ref, job.projection.pca, job.sample.seed))
