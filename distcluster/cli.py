@@ -64,7 +64,6 @@ def run(
     """
     # Dask, scikit-learn and numba take seconds to import: only where a job runs.
     from distcluster.pipeline import run_job
-    from distcluster.report import write_report
     from distcluster.summary import render, summarise
 
     job = load_job(job_file, overrides or [])
@@ -77,6 +76,8 @@ def run(
         console.print("This job is finished; nothing was left to do.")
     console.print()
     console.print(render(summarise(done, job.report)), highlight=False)
+    from distcluster.report import write_report  # after the work: it draws, and imports what draws
+
     console.print(f"Report: {write_report(done, job.report)}", highlight=False, soft_wrap=True)
 
 
