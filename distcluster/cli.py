@@ -59,7 +59,6 @@ def run(
     """
     # Dask, scikit-learn and numba take seconds to import: only where a job runs.
     from distcluster.pipeline import run_job
-    from distcluster.report import write_report
     from distcluster.summary import render, summarise
 
     job = load_job(job_file, overrides or [])
@@ -72,6 +71,8 @@ def run(
         console.print("This job is finished; nothing was left to do.")
     console.print()
     console.print(render(summarise(done, job.report)), highlight=False)
+    from distcluster.report import write_report  # after the work: it draws, and imports what draws
+
     console.print(f"Report: {write_report(done, job.report)}", highlight=False, soft_wrap=True)
 
 
@@ -90,7 +91,7 @@ def plan(job_file: JobFile, overrides: Overrides = None) -> None:
         ("sample, mixture draw", f"{cost.sample_rows:,} and {cost.mixture_rows:,} rows"),
         ("partitions", f"{cost.partitions:,} of {cost.partition_rows:,} rows"),
         ("candidates", f"{cost.candidates:,}"),
-        ("tasks", f"{cost.tasks:,}"),
+        ("tasks", f"{cost.tasks:,}, and {cost.refine_tasks:,} for each iteration of the refinement"),
         ("read", f"{_bytes(cost.bytes_read)} (decoded)"),
         ("written", f"{_bytes(cost.bytes_written)} (before compression)"),
         ("peak memory", f"{_bytes(cost.memory_bytes)} a worker"),
