@@ -1,14 +1,11 @@
 """The report as a person sees it: the demo's, in Debian's Chromium; pictures of it are left in build/screenshots."""
 
-import os
-import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from distcluster.job import ReportTable
 from distcluster.report import render_page
@@ -17,17 +14,6 @@ from distcluster.run import Run
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "build" / "screenshots"
 DESK, PHONE = (1280, 900), (390, 844)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None and "CI" not in os.environ:
-        pytest.skip("needs Debian's package chromium")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
