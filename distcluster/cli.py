@@ -76,7 +76,7 @@ def run(
     if not reporter.used:
         console.print("This job is finished; nothing was left to do.")
     console.print()
-    console.print(render(summarise(done, job.report)), highlight=False)
+    console.print(render(summarise(done, job.report), bars=console.is_terminal), highlight=False)
     console.print(f"Report: {write_report(done, job.report)}", highlight=False, soft_wrap=True)
 
 
@@ -110,20 +110,10 @@ def status(
     run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
 ) -> None:
     """Show how far a run is: its stages, partitions done, and the last error."""
-    from distcluster.status import read_status
+    from distcluster.status import read_status, render
 
-    found = read_status(run_url)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("stage")
-    table.add_column("done", justify="right")
-    table.add_column("of", justify="right")
-    for stage in found.stages:
-        table.add_row(stage.name, f"{stage.done:,}", "?" if stage.total is None else f"{stage.total:,}")
     console = _console()
-    console.print(table, highlight=False)
-    console.print("finished" if found.finished else "not finished: run the job again to go on", highlight=False)
-    if found.last_error:
-        console.print(Text(f"last error: {found.last_error}"))
+    console.print(render(read_status(run_url), bars=console.is_terminal), highlight=False)
 
 
 @app.command()
@@ -234,12 +224,15 @@ def tls_secret(
 def export(
     run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
     target: Annotated[Path, typer.Argument(help="A place that is not there yet.", show_default=False)],
-    form: Annotated[str, typer.Option("--to", help="parquet (a directory) or sklearn (a joblib file).")] = "parquet",
+    form: Annotated[
+        str, typer.Option("--to", help="parquet, anndata (directories), sklearn or atlas (files).")
+    ] = "parquet",
 ) -> None:
     """Write a finished run's results for other tools.
 
     parquet: labels, probabilities, coordinates and items, one file a partition, the rows in order. sklearn: the mixture
-    as scikit-learn's GaussianMixture, by joblib.
+    as scikit-learn's GaussianMixture, by joblib. anndata: AnnData on Zarr, for scanpy. atlas: one Parquet file for
+    Apple's embedding-atlas, with columns x, y, category and text.
 
     [dim]distcluster export runs/demo demo-parquet[/dim]
     """
