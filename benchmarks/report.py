@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from distcluster.run import Run
-from distcluster.tasks import ONE, row_arrays
+from distcluster.stages.results import row_arrays
+from distcluster.stages.task import ONE
 
 ROWS = (250_000, 500_000, 1_000_000)
 BLOCK_ROWS, PARTITION_ROWS = 16_384, 65_536

@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=20_000, help="half are fitted, half judge")
-    parser.add_argument("--ks", type=int, nargs="+", default=KS)
+    parser.add_argument("--ks", type=int, nargs="*", default=KS, help="none: structureless data alone")
     parser.add_argument("--json", type=Path, help="where to write every case")
     arguments = parser.parse_args()
     pin_to_one_thread()

@@ -1,6 +1,6 @@
 """Cluster millions of embedding vectors on Dask.
 
-The flow, one stage a line (``distcluster.tasks`` has a function for each, ``distcluster.pipeline`` runs them):
+The flow, one stage a line (``distcluster.stages`` has a function for each, ``distcluster.pipeline`` runs them):
 
 1. scan the input once: validity, checksums, two random draws of rows
 2. build a nearest-neighbour index over the sample, the first draw

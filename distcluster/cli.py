@@ -95,7 +95,7 @@ def plan(job_file: JobFile, overrides: Overrides = None) -> None:
         ("sample, mixture draw", f"{cost.sample_rows:,} and {cost.mixture_rows:,} rows"),
         ("partitions", f"{cost.partitions:,} of {cost.partition_rows:,} rows"),
         ("candidates", f"{cost.candidates:,}"),
-        ("tasks", f"{cost.tasks:,}"),
+        ("tasks", f"{cost.tasks:,}, and {cost.refine_tasks:,} for each iteration of the refinement"),
         ("read", f"{_bytes(cost.bytes_read)} (decoded)"),
         ("written", f"{_bytes(cost.bytes_written)} (before compression)"),
         ("peak memory", f"{_bytes(cost.memory_bytes)} a worker"),

@@ -16,8 +16,11 @@ from distcluster.job import JobError, ReportTable
 from distcluster.mixture import to_sklearn
 from distcluster.partition import Partitioning, RowRange
 from distcluster.run import Run
+from distcluster.stages.projection import views
+from distcluster.stages.refinement import chosen_mixture
+from distcluster.stages.results import is_finished
+from distcluster.stages.task import ONE, PARAMETERS, job_of
 from distcluster.store import public_url
-from distcluster.tasks import ONE, PARAMETERS, chosen_mixture, is_finished, job_of, views
 
 _AXES = ("x", "y", "z")
 _ATLAS = ("x", "y", "category", "text")

@@ -14,9 +14,10 @@ from distcluster.criteria import information_criteria
 from distcluster.dashboard import PAGE, TOPIC, DashboardPage
 from distcluster.mixture import Candidate
 from distcluster.run import Run
+from distcluster.stages.grid import candidates
+from distcluster.stages.task import ONE, job_of
 from distcluster.status import read_status
 from distcluster.store import public_url
-from distcluster.tasks import ONE, candidates, job_of
 
 log = logging.getLogger("distcluster")
 

@@ -6,13 +6,13 @@ import numpy.typing as npt
 from dask.delayed import delayed
 from dask_ml.decomposition import PCA
 
-from distcluster.tasks import RunRef, draw_parts, read_draw_part
+from distcluster.stages.draws import draw_parts, read_draw_part
+from distcluster.stages.task import RunRef
 
 Float32 = npt.NDArray[np.float32]
 
-_POWER_ITERATIONS = (
-    2  # of the randomised decomposition (Halko, Martinsson, Tropp 2011): noise lies close to signal here
-)
+# Of the randomised decomposition (Halko, Martinsson, Tropp 2011): noise lies close to signal here.
+_POWER_ITERATIONS = 2
 
 
 def principal_components(ref: RunRef, n_components: int, seed: int) -> tuple[Float32, Float32]:

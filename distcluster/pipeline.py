@@ -15,7 +15,6 @@ from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from distcluster import tasks
 from distcluster.deploy import SchedulerLostError, connect, scheduler_address
 from distcluster.environment import differences, environment
 from distcluster.items import require_items
@@ -26,6 +25,9 @@ from distcluster.partition import groups
 from distcluster.pca import principal_components
 from distcluster.plan import choose_partitioning, make_plan
 from distcluster.run import FORMAT_VERSION, CorruptError, Run
+from distcluster.stages import draws, grid, projection, refinement, relabelling, replicates, results, selection, task
+from distcluster.stages.results import is_finished
+from distcluster.stages.task import ONE, PARTITION_STAGES, STAGES, RunRef
 from distcluster.store import (
     absolute_url,
     count_labels,
@@ -34,7 +36,6 @@ from distcluster.store import (
     public_url,
     refuse_nested,
 )
-from distcluster.tasks import ONE, PARTITION_STAGES, STAGES, RunRef, is_finished
 
 log = logging.getLogger("distcluster")
 
@@ -80,7 +81,7 @@ def prepare_run(job: Job) -> Run:
             + "\n".join(f"  {line}" for line in found)
             + "\nUndo the change, or choose another output."
         )
-    run.ensure_arrays(tasks.row_arrays(run))
+    run.ensure_arrays(results.row_arrays(run))
     return run
 
 
@@ -111,7 +112,7 @@ def _new_attributes(job: Job, array: zarr.Array[Any]) -> dict[str, Any]:
         "job": _stored_job(job),
         "input": _input_facts(array),
         "input_version": input_version(job.input.url),
-        "draw_bound": tasks.new_draw_bound(job, n_rows),
+        "draw_bound": draws.new_draw_bound(job, n_rows),
         "partitioning": {
             "n_rows": n_rows,
             "block_rows": parts.block_rows,
@@ -226,83 +227,83 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
         if run.record("draw", ONE) is None:
             run.forget("scan")
         else:
-            await stages.each("check input", tasks.check_input, parts)
+            await stages.each("check input", draws.check_input, parts)
         run.update_attributes(input_version=input_version(job.input.url))
-    await stages.each("scan", tasks.scan, parts)
+    await stages.each("scan", draws.scan, parts)
     _refuse_invalid_rows(run, job)
-    await stages.one("draw", tasks.draw)
+    await stages.one("draw", draws.draw)
     _refuse_few_distinct_rows(run, job)
     run.drop("partial/scan")
     if job.projection.pca is not None:
         await stages.driven("pca", _fit_pca)
-    await stages.one("index", tasks.index)
+    await stages.one("index", projection.index)
     async with asyncio.TaskGroup() as together:
         # Workers take tasks in this order; the neighbours do not wait for the fit, nor the grid for the views.
-        fitted = together.create_task(stages.one("fit", tasks.fit))
-        found = together.create_task(stages.each("neighbours", tasks.neighbours, parts))
-        viewed = together.create_task(stages.each("view", tasks.view, tasks.views(job)))
+        fitted = together.create_task(stages.one("fit", projection.fit))
+        found = together.create_task(stages.each("neighbours", projection.neighbours, parts))
+        viewed = together.create_task(stages.each("view", projection.view, projection.views(job)))
         gridded = together.create_task(_fit_grid(run, stages, after=fitted))
         together.create_task(_replicate(run, stages, after=gridded))
         together.create_task(_project(run, stages, after=asyncio.gather(fitted, found, viewed)))
     run.drop("neighbours")
-    await stages.each("score", tasks.score, parts)
-    await stages.one("clusters", tasks.clusters)
-    await stages.each("silhouette", tasks.silhouette, parts)
-    await stages.one("select", tasks.select_candidate)
+    await stages.each("score", selection.score, parts)
+    await stages.one("clusters", selection.clusters)
+    await stages.each("silhouette", selection.silhouette, parts)
+    await stages.one("select", selection.select_candidate)
     await _refine(run, stages)
     async with asyncio.TaskGroup() as together:
-        together.create_task(stages.one("quality", tasks.quality))
-        together.create_task(stages.one("hierarchy", tasks.hierarchy))
-        together.create_task(stages.each("assign", tasks.assign, parts))
-    await stages.one("cluster", tasks.cluster)
+        together.create_task(stages.one("quality", results.quality))
+        together.create_task(stages.one("hierarchy", results.hierarchy))
+        together.create_task(stages.each("assign", results.assign, parts))
+    await stages.one("cluster", results.cluster)
     if not is_finished(run):
         raise JobFailedError("what was committed has gone missing during the run: check the storage, then run again")
 
 
 async def _fit_grid(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
     await after
-    await stages.each("sketch", tasks.sketch, tasks.sketch_items(run))
+    await stages.each("sketch", projection.sketch, projection.sketch_items(run))
     while True:
-        candidates = tasks.candidates(run)
-        await stages.each("kmeans", tasks.kmeans, sorted({each.n_components for each in candidates}, reverse=True))
-        await stages.each("candidate", tasks.candidate, sorted(candidates, key=lambda each: -each.n_components))
-        number = tasks.grid_round(run)
+        candidates = grid.candidates(run)
+        await stages.each("kmeans", grid.kmeans, sorted({each.n_components for each in candidates}, reverse=True))
+        await stages.each("candidate", grid.candidate, sorted(candidates, key=lambda each: -each.n_components))
+        number = grid.grid_round(run)
         if number is None:
             return
-        await stages.each("grid", tasks.extend_grid, [number])
+        await stages.each("grid", grid.extend_grid, [number])
 
 
 async def _replicate(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
-    await stages.each("replicate", tasks.replicate, tasks.replicates(run))
+    await stages.each("replicate", replicates.replicate, replicates.replicates(run))
     await after
-    await stages.each("recluster", tasks.recluster, tasks.replicates(run))
+    await stages.each("recluster", replicates.recluster, replicates.replicates(run))
 
 
 async def _project(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
     await after
-    await stages.each("project", tasks.project_rows, range(len(run.partitioning)))
+    await stages.each("project", projection.project_rows, range(len(run.partitioning)))
 
 
 def _fit_pca(ref: RunRef) -> None:
-    table, seed = (job := tasks.job_of(tasks.open_run(ref))).projection, job.sample.seed
-    assert table.pca is not None
-    tasks.keep_pca(ref, *principal_components(ref, table.pca, seed))
+    job = task.job_of(run := task.open_run(ref))
+    assert job.projection.pca is not None
+    projection.keep_pca(run, *principal_components(ref, job.projection.pca, job.sample.seed))
 
 
 async def _refine(run: Run, stages: "_Stages") -> None:
     """EM over all rows from the chosen candidate, its parameters committed after every iteration."""
     iterations, n_groups = 0, len(groups(run.partitioning))
-    while tasks.has_step(run, iterations):
+    while refinement.has_step(run, iterations):
         iterations += 1
-    if not tasks.is_refined(run, iterations):
-        with stages.shown("refine", tasks.refine_iterations(run) - iterations) as advance:
-            while not tasks.is_refined(run, iterations):
-                expect, maximise = tasks.refine_stages(iterations)
-                await stages.each(expect, partial(tasks.expect, iteration=iterations), range(n_groups), quiet=True)
-                await stages.each(maximise, partial(tasks.take_step, iteration=iterations), [ONE], quiet=True)
+    if not refinement.is_refined(run, iterations):
+        with stages.shown("refine", refinement.refine_iterations(run) - iterations) as advance:
+            while not refinement.is_refined(run, iterations):
+                expect, maximise = refinement.refine_stages(iterations)
+                await stages.each(expect, partial(refinement.expect, iteration=iterations), range(n_groups), quiet=True)
+                await stages.each(maximise, partial(refinement.take_step, iteration=iterations), [ONE], quiet=True)
                 iterations += 1
                 advance()
-    await stages.one("mixture", partial(tasks.publish, iterations=iterations))
+    await stages.one("mixture", partial(refinement.publish, iterations=iterations))
 
 
 def _refuse_invalid_rows(run: Run, job: Job) -> None:
@@ -343,24 +344,24 @@ def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Repo
     run = Run(url)
     if not is_finished(run):
         raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
-    fitted = tasks.fitted_candidates(run)
+    fitted = grid.fitted_candidates(run)
     if wanted not in fitted:
         raise JobError(
             f"the grid of {public_url(run.url)} has no fitted candidate {wanted}; it has: "
             f"{', '.join(map(str, fitted))}."
         )
-    run.ensure_arrays(tasks.relabel_arrays(run, wanted))
+    run.ensure_arrays(relabelling.relabel_arrays(run, wanted))
     asyncio.run(_relabel(run, wanted, deploy, reporter))
     return run
 
 
 async def _relabel(run: Run, wanted: Candidate, deploy: DeployTable, reporter: Reporter) -> None:
-    rows, one = tasks.relabel_stages(wanted)
+    rows, one = relabelling.relabel_stages(wanted)
     async with connect(deploy) as client:
         reporter.dashboard(client.dashboard_link)
         stages = _Stages(client, run, reporter)
-        await stages.each(rows, partial(tasks.relabel, wanted=wanted), range(len(run.partitioning)))
-        await stages.one(one, partial(tasks.crosswalk, wanted=wanted))
+        await stages.each(rows, partial(relabelling.relabel, wanted=wanted), range(len(run.partitioning)))
+        await stages.one(one, partial(relabelling.crosswalk, wanted=wanted))
 
 
 # --- stages -----------------------------------------------------------------------------------------------------
@@ -433,7 +434,7 @@ class _Stages:
         items = list(items)
         committed = self._run.committed(stage)
         waiting = [item for item in items if str(item) not in committed]
-        of_rows = stage.partition("-")[0] in PARTITION_STAGES or function is tasks.check_input
+        of_rows = stage.partition("-")[0] in PARTITION_STAGES or function is draws.check_input
         total = sum(self._weight(item, of_rows) for item in items)
         left = sum(self._weight(item, of_rows) for item in waiting)
         if not waiting:
@@ -450,7 +451,7 @@ class _Stages:
                 key = (f"{stage.replace(' ', '-')}-{self._ref.run_id[:8]}", str(item), self.attempt)
                 try:
                     await self._client.submit(function, self._ref, *arguments, key=key, priority=priority, pure=False)
-                except tasks.EnvironmentMismatchError as error:
+                except task.EnvironmentMismatchError as error:
                     raise JobFailedError(str(error)) from error
                 except KilledWorker as error:
                     raise JobFailedError(
@@ -473,7 +474,9 @@ class _Stages:
 
     async def verify(self) -> None:
         """Read back everything committed, and forget what is damaged."""
-        refined = [stage for i in range(tasks.refine_iterations(self._run)) for stage in tasks.refine_stages(i)]
+        refined = [
+            stage for i in range(refinement.refine_iterations(self._run)) for stage in refinement.refine_stages(i)
+        ]
         for stage in [*STAGES, *refined]:
             items = list(self._run.committed(stage))
             answers = await self._client.gather(

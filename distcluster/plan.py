@@ -1,12 +1,14 @@
 """What a job will cost, before it costs anything: tasks, bytes, memory, time."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from distcluster.job import Job, JobError
-from distcluster.partition import Partitioning
+from distcluster.mixture import Candidate
+from distcluster.partition import Partitioning, groups
 from distcluster.sample import draw_sizes
 from distcluster.selection import grid
 
@@ -42,6 +44,9 @@ class Plan:
         S and M.
     partitions, partition_rows : int
     candidates, tasks : int
+        Without those that an automatic grid adds once its elbow is known.
+    refine_tasks : int
+        Tasks of each iteration of EM over all rows, beyond ``tasks``.
     bytes_read, bytes_written : int
         Decoded bytes; compression makes it less.
     memory_bytes : int
@@ -59,6 +64,7 @@ class Plan:
     partition_rows: int
     candidates: int
     tasks: int
+    refine_tasks: int
     bytes_read: int
     bytes_written: int
     memory_bytes: int
@@ -122,12 +128,8 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
         partitions=len(parts),
         partition_rows=parts.partition_rows,
         candidates=len(candidates),
-        tasks=5 * len(parts)
-        + 4
-        + n_spaces
-        + -(-M // parts.block_rows)
-        + len({each.n_components for each in candidates})
-        + len(candidates),
+        tasks=_tasks(job, parts, candidates, M),
+        refine_tasks=len(groups(parts)) + 1 if job.selection.refine else 0,
         bytes_read=2 * N * D * itemsize,
         bytes_written=N * row_bytes + 4 * (S + M) * D + index_bytes,
         memory_bytes=int(
@@ -150,4 +152,23 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
         ),
         seconds=_START_SECONDS + sum(seconds.values()) / workers,
         workers=workers,
+    )
+
+
+def _tasks(job: Job, parts: Partitioning, candidates: Sequence[Candidate], mixture_rows: int) -> int:
+    """Items of all stages but the refinement's, as ``distcluster.stages.task.STAGES`` names them."""
+    of_every_row = 6  # scan, neighbours, project, score, silhouette, assign
+    of_the_run = 9  # draw, index, fit, clusters, select, mixture, quality, hierarchy, cluster
+    n_replicates = 4 * job.selection.replicates  # of the data and the null, projected and clustered
+    ks = {each.n_components for each in candidates}
+    return (
+        of_every_row * len(parts)
+        + of_the_run
+        + (job.projection.pca is not None)
+        + len(job.projection.views)
+        + -(-mixture_rows // parts.block_rows)  # sketch
+        + len(ks)  # k-means
+        + len(candidates)
+        + n_replicates
+        + (job.mixture.n_components == "auto")  # the decision that the grid is complete
     )

@@ -99,7 +99,10 @@ class GaussianMixtureSearch(FittedMixture):
             When a parameter is wrong, or no candidate could be fitted.
         """
         if self.rule not in ("elbow", "bic", "icl", "silhouette"):
-            raise ValueError(f"rule = {self.rule!r}: must be one of elbow, bic, icl, silhouette")
+            raise ValueError(
+                f"rule = {self.rule!r}: must be one of elbow, bic, icl, silhouette; reproducibility takes the whole "
+                f"pipeline from the embeddings on, which `distcluster run` has"
+            )
         ks: Any = self.n_components if isinstance(self.n_components, str) else np.atleast_1d(self.n_components).tolist()
         kinds: Any = np.atleast_1d(self.covariance_type).tolist()
         table = MixtureTable(

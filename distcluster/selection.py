@@ -63,7 +63,7 @@ class Elbow:
     Attributes
     ----------
     n_components : int
-        The k farthest below the chord.
+        The k farthest below the chord, or, where that one does not stand and one a step beside it does, that one.
     cost : float
         BIC / 2J there, nats a row.
     lowest : float
@@ -155,23 +155,32 @@ def find_elbow(ks: Sequence[int], cost: Sequence[float]) -> Elbow:
     """
     x, y = np.log2(np.asarray(ks, np.float64)), np.asarray(cost, np.float64)
     depth = _below_chord(x, y)
-    best = int(np.argmax(depth))
-    before = _at(x, y, x[best] - 1.0) - y[best]
-    after = _fall_after(x, y, best)
+    deepest = int(np.argmax(depth))
+    is_near = depth >= _SHALLOW * depth[deepest]
+    # An elbow is read off to one step of the grid: two ks that are equally deep must not hide one that stands.
+    beside = [i for i in np.argsort(-depth, kind="stable") if is_near[i] and abs(x[i] - x[deepest]) <= _STEP]
+    places = [deepest, *(int(i) for i in beside if i != deepest)]
+    elbows = [_elbow_at(place, ks, x, y, depth) for place in places]
+    return next((elbow for elbow in elbows if elbow.stands), elbows[0])
+
+
+def _elbow_at(place: int, ks: Sequence[int], x: Float64, y: Float64, depth: Float64) -> Elbow:
+    before = _at(x, y, x[place] - 1.0) - y[place]
+    after = _fall_after(x, y, place)
     kept = x <= x[-1] - 1.0
     shorter = int(np.argmax(_below_chord(x[kept], y[kept]))) if kept.sum() >= 3 else -1
     stands = bool(
-        depth[best] > 0.0
+        depth[place] > 0.0
         and before >= _GAIN_BEFORE
         and after <= _SHARE_AFTER * before  # false for NaN
         and shorter >= 0
-        and abs(x[best] - x[shorter]) <= _STEP
+        and abs(x[place] - x[shorter]) <= _STEP
     )
-    near = tuple(k for k, below in zip(ks, depth, strict=True) if below >= _SHALLOW * depth[best])
+    near = tuple(k for k, below in zip(ks, depth, strict=True) if below >= _SHALLOW * depth.max())
     return Elbow(
-        int(ks[best]),
-        float(y[best]),
-        float(y[np.abs(x - x[best]) <= _STEP].min()),
+        int(ks[place]),
+        float(y[place]),
+        float(y[np.abs(x - x[place]) <= _STEP].min()),
         float(before),
         float(after),
         int(ks[shorter]) if shorter >= 0 else 0,

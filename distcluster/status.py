@@ -9,18 +9,12 @@ from rich.text import Text
 
 from distcluster.job import JobError
 from distcluster.run import Run
+from distcluster.stages.grid import candidates
+from distcluster.stages.projection import sketch_items, views
+from distcluster.stages.replicates import replicates
+from distcluster.stages.results import is_finished
+from distcluster.stages.task import ONE, PARTITION_STAGES, STAGES, job_of
 from distcluster.store import public_url
-from distcluster.tasks import (
-    ONE,
-    PARTITION_STAGES,
-    STAGES,
-    candidates,
-    is_finished,
-    job_of,
-    replicates,
-    sketch_items,
-    views,
-)
 
 _BAR = 24  # columns
 

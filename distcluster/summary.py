@@ -14,8 +14,8 @@ from distcluster.items import read_items
 from distcluster.job import ReportTable
 from distcluster.neighbors import BEYOND_LIMIT
 from distcluster.run import Run
+from distcluster.stages.task import ONE
 from distcluster.store import public_url
-from distcluster.tasks import ONE
 
 _CLUSTERS = 10
 _ITEMS = 3

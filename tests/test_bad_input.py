@@ -157,6 +157,15 @@ def test_an_output_of_another_format_version_is_refused(tmp_path: Path) -> None:
         prepare_run(parse_job(job(source, output)))
 
 
+@pytest.mark.parametrize(("n_rows", "pca"), [(400, 16), (20, 15)])  # as many as features; and as sample rows
+def test_more_principal_components_than_the_rows_have_are_refused(tmp_path: Path, n_rows: int, pca: int) -> None:
+    source = write_input(tmp_path / "input", GOOD[:n_rows])
+    wrong = job(source, tmp_path / "output", projection__pca=pca, projection__n_neighbors=5, sample__rows=15)
+    with pytest.raises(JobError, match=f"projection.pca = {pca} must be less than"):
+        prepare_run(parse_job(wrong))
+    assert not (tmp_path / "output").exists()
+
+
 def test_missing_items_are_refused(tmp_path: Path) -> None:
     source = write_input(tmp_path / "input", GOOD)
     for name in ("items.txt", "nowhere/items.txt"):

@@ -13,8 +13,9 @@ from distcluster.assign import assign_rows
 from distcluster.neighbors import INDEX_ARRAYS, IndexFacts, nearest, open_index, prepare
 from distcluster.projection import project
 from distcluster.run import Run
+from distcluster.stages.refinement import chosen_mixture
+from distcluster.stages.task import job_of
 from distcluster.store import open_input
-from distcluster.tasks import chosen_mixture, job_of
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(reference: Run, new_command: Callable[..., Command]) -> None:

@@ -15,7 +15,7 @@ from distcluster.job import MixtureTable
 from distcluster.mixture import natural_parameters, score_rows, to_sklearn
 from distcluster.run import Run
 from distcluster.selection import grid, select
-from distcluster.tasks import chosen_mixture
+from distcluster.stages.refinement import chosen_mixture
 
 
 def test_the_planted_clusters_are_found(reference: Run, planted: tuple[Path, np.ndarray]) -> None:

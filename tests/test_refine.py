@@ -11,7 +11,7 @@ from test_resume import kill_at
 from distcluster.mixture import to_sklearn
 from distcluster.partition import Partitioning, groups
 from distcluster.run import Run
-from distcluster.tasks import chosen_mixture
+from distcluster.stages.refinement import chosen_mixture
 
 
 def test_the_refined_mixture_is_what_scikit_learn_makes_of_all_rows(reference: Run) -> None:

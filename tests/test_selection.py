@@ -61,3 +61,11 @@ def test_the_elbow_taken_again_is_nearer_to_the_truth(at: int) -> None:
     ks = missing_ks(first, 1000, 512, has_between=False).ks
     verdict = select(table(knee(at), tuple(sorted({*GRID, *ks}))), "elbow", 1000)
     assert (verdict.finding, verdict.candidate.n_components) == ("elbow", at)
+
+
+def test_a_k_that_is_a_hair_deeper_does_not_hide_the_elbow_beside_it() -> None:
+    ks, cost = np.log2([1.0, 16.0, 32.0, 128.0]), [0.0, -4.0, -4.1, 0.0]
+    rows = table(lambda k: float(np.interp(np.log2(k), ks, cost)))
+    assert min(rows, key=lambda row: row.bic).n_components == 32  # after a doubling that gained a tenth of a nat
+    verdict = select(rows, "elbow", 1000)
+    assert (verdict.finding, verdict.candidate.n_components) == ("elbow", 23)

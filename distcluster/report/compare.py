@@ -13,8 +13,8 @@ from distcluster.job import JobError
 from distcluster.partition import Partitioning
 from distcluster.report.survey import Survey
 from distcluster.run import Run
+from distcluster.stages.task import job_of
 from distcluster.store import open_entries, public_url, stream_lines
-from distcluster.tasks import job_of
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]

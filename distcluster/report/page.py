@@ -24,9 +24,11 @@ from distcluster.report.timings import stage_times
 from distcluster.report.words import distinguishing_words
 from distcluster.run import Run
 from distcluster.selection import find_elbow
+from distcluster.stages.projection import views
+from distcluster.stages.results import is_finished
+from distcluster.stages.task import ONE, job_of
 from distcluster.store import absolute_url, public_url
 from distcluster.summary import Summary, summarise
-from distcluster.tasks import ONE, is_finished, job_of, views
 
 REPORT = "report/index.html"
 """Where the page is written, under the run."""

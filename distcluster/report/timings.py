@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import obstore
 
 from distcluster.run import Run
-from distcluster.tasks import STAGES
+from distcluster.stages.task import STAGES
 
 
 @dataclass(frozen=True, slots=True)
