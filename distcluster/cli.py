@@ -64,10 +64,12 @@ def run(
     """
     # Dask, scikit-learn and numba take seconds to import: only where a job runs.
     from distcluster.pipeline import run_job
-    from distcluster.report import write_report
+    from distcluster.report import require_tsne, write_report
     from distcluster.summary import render, summarise
 
     job = load_job(job_file, overrides or [])
+    if job.report.tsne:
+        require_tsne()  # before hours of work, not after
     if scheduler is not None:
         job = _with_scheduler(job, scheduler)
     console = _console()
@@ -156,6 +158,7 @@ def report(
     labels: Annotated[
         list[str] | None, typer.Option(help="A taxonomy to compare with, as in report.labels; may be repeated.")
     ] = None,
+    tsne: Annotated[bool, typer.Option("--tsne", help="Show t-SNE too, as report.tsne.")] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
 ) -> None:
     """Write the report of a finished run again: RUN/report/index.html, one file that needs nothing else.
@@ -171,6 +174,8 @@ def report(
         table = table.model_copy(update={"items": items})
     if labels:
         table = table.model_copy(update={"labels": tuple(labels)})
+    if tsne:
+        table = table.model_copy(update={"tsne": True})
     url = write_report(done, table)
     _console().print(f"Report: {url}", highlight=False, soft_wrap=True)
     if open_it:

@@ -17,7 +17,7 @@ from distcluster.mixture import to_sklearn
 from distcluster.partition import Partitioning, RowRange
 from distcluster.run import Run
 from distcluster.stages.projection import views
-from distcluster.stages.refinement import chosen_mixture
+from distcluster.stages.refinement import published_mixture
 from distcluster.stages.results import is_finished
 from distcluster.stages.task import ONE, PARAMETERS, job_of
 from distcluster.store import public_url
@@ -93,7 +93,7 @@ def _columns(run: Run, partition: RowRange) -> dict[str, Any]:
 def _export_sklearn(run: Run, target: Path, _table: ReportTable) -> None:
     """scikit-learn's own GaussianMixture, by joblib: it labels rows of the projection."""
     with target.open("xb") as file:
-        joblib.dump(to_sklearn(chosen_mixture(run)), file)
+        joblib.dump(to_sklearn(published_mixture(run)), file)
 
 
 def _export_atlas(run: Run, target: Path, table: ReportTable) -> None:
@@ -103,7 +103,7 @@ def _export_atlas(run: Run, target: Path, table: ReportTable) -> None:
     """
     if "view_2d" not in views(job_of(run)):
         raise JobError("the run has no two-dimensional view (projection.views), which embedding-atlas draws.")
-    names = np.array([f"cluster {k}" for k in range(chosen_mixture(run).candidate.n_components)])
+    names = np.array([f"cluster {k}" for k in range(published_mixture(run).candidate.n_components)])
     writer = None
     try:
         for partition, texts in _parts(run, table):
@@ -130,7 +130,7 @@ def _export_anndata(run: Run, target: Path, table: ReportTable) -> None:
     Written by partition, which the package anndata cannot do: ``X`` is the projection, ``obs`` has a row's results,
     ``obsm`` the views (``X_umap`` is the one in two dimensions), ``uns`` the mixture.
     """
-    parts, d = run.partitioning, job_of(run).projection.n_components
+    parts, d, chosen = run.partitioning, job_of(run).projection.n_components, published_mixture(run)
     root: Any = zarr.open_group(target, mode="w-", zarr_format=2)
     root.attrs.update(_encoded("anndata", "0.1.0"))
     maps = {"X_umap" if view == "view_2d" else f"X_{view}": (view, wide) for view, wide in views(job_of(run)).items()}
@@ -146,7 +146,7 @@ def _export_anndata(run: Run, target: Path, table: ReportTable) -> None:
     label = obs.create_group("label")
     label.attrs.update(_encoded("categorical", "0.2.0") | {"ordered": False})
     _rows(label, "codes", parts, "int32")  # -1 is what a skipped row has in both
-    _whole(label, "categories", np.arange(chosen_mixture(run).candidate.n_components).astype(str).astype(object))
+    _whole(label, "categories", np.arange(chosen.candidate.n_components).astype(str).astype(object))
     var = _frame(root, "var", [])
     _whole(var, "_index", np.array([f"umap_{i}" for i in range(d)], object))
     for partition, texts in _parts(run, table):
@@ -162,7 +162,7 @@ def _export_anndata(run: Run, target: Path, table: ReportTable) -> None:
             obs["item"][here] = np.array([text or "" for text in texts], object)
     mixture = _dict(_dict(root, "uns"), "mixture")
     for name in PARAMETERS:
-        _whole(mixture, name, getattr(chosen_mixture(run), name))
+        _whole(mixture, name, getattr(chosen, name))
     reason = (run.record("select", ONE) or {})["facts"]["reason"]
     _whole(mixture, "reason", np.array([reason], object))
 
