@@ -2,18 +2,22 @@
 
 import asyncio
 import contextlib
+import html
 import logging
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from distributed import Client
+import obstore
+from distributed import Client, performance_report
 
 from distcluster.criteria import information_criteria
 from distcluster.dashboard import PAGE, TOPIC, DashboardPage
 from distcluster.mixture import Candidate
-from distcluster.run import Run
+from distcluster.run import PERFORMANCE, Run
 from distcluster.stages.grid import candidates
 from distcluster.stages.task import ONE, job_of
 from distcluster.status import read_status
@@ -23,6 +27,7 @@ log = logging.getLogger("distcluster")
 
 _SECONDS = 0.5  # between events: a stage's tasks are many, and nobody reads faster
 _LAST_SECONDS = 2  # to send the last one
+_PERFORMANCE_SECONDS = 120  # for a report of a hundred thousand tasks, which is what a scheduler remembers
 
 
 class Reporter(Protocol):
@@ -45,7 +50,7 @@ class Reporter(Protocol):
 async def on_dashboard(client: Client, run: Run, reporter: Reporter) -> AsyncIterator[Reporter]:
     """Yield a reporter that tells the dashboard's page too, and the given one where the page cannot be installed."""
     installed = False
-    with _worth_no_job():
+    with _worth_no_job(f"page /{PAGE} on the dashboard"):
         await client.register_plugin(DashboardPage())
         installed = True
     if not installed:
@@ -59,17 +64,36 @@ async def on_dashboard(client: Client, run: Run, reporter: Reporter) -> AsyncIte
         yield live
     finally:
         live.ended.set()
-        with _worth_no_job():
+        with _worth_no_job(f"last word on the dashboard's page /{PAGE}"):
             await asyncio.wait_for(sender, _LAST_SECONDS)
 
 
+@contextlib.asynccontextmanager
+async def performance_saved(run: Run, wanted: bool) -> AsyncIterator[None]:
+    """Save Dask's own performance report, with its task stream, into the run, where it is wanted."""
+    if not wanted:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "performance.html"
+        taken = performance_report(str(file), mode="inline")  # the others ask a network for Bokeh's scripts
+        await taken.__aenter__()
+        try:
+            yield
+        finally:  # of a job that failed too
+            with _worth_no_job("performance report"):
+                code = html.escape(f"distcluster run, output.url = {public_url(run.url)}")  # Dask would show asyncio's
+                await asyncio.wait_for(taken.__aexit__(None, None, None, code), _PERFORMANCE_SECONDS)
+                obstore.put(run.objects, PERFORMANCE, file.read_bytes())
+
+
 @contextlib.contextmanager
-def _worth_no_job() -> Iterator[None]:
+def _worth_no_job(what: str) -> Iterator[None]:
     """Go on whatever happens: a scheduler that is not ours may answer anything, and one that is lost the flow meets."""
     try:
         yield
     except Exception as error:
-        log.info("nothing more on the dashboard's page /%s: %s: %s", PAGE, type(error).__name__, error)
+        log.info("no %s: %s: %s", what, type(error).__name__, error)
 
 
 class LiveReporter:

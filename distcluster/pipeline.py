@@ -19,7 +19,7 @@ from distcluster.deploy import SchedulerLostError, connect, scheduler_address
 from distcluster.environment import differences, environment
 from distcluster.items import require_items
 from distcluster.job import DeployTable, Job, JobError
-from distcluster.live import Reporter, on_dashboard
+from distcluster.live import Reporter, on_dashboard, performance_saved
 from distcluster.mixture import Candidate
 from distcluster.partition import groups
 from distcluster.pca import principal_components
@@ -198,7 +198,11 @@ def _input_unchanged(run: Run, job: Job) -> bool:
 
 
 async def _run_job(run: Run, job: Job, reporter: Reporter, verify: bool) -> None:
-    async with connect(job.deploy) as client, on_dashboard(client, run, reporter) as reporter:
+    async with (
+        connect(job.deploy) as client,
+        performance_saved(run, job.report.performance),
+        on_dashboard(client, run, reporter) as reporter,
+    ):
         stages = _Stages(client, run, reporter)
         try:
             await stages.check_workers(job)
