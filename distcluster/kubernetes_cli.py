@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from distcluster.dashboard import DashboardForward
 from distcluster.follow import follow, look
+from distcluster.forward import DashboardForward
 from distcluster.job import JobError
 from distcluster.kubectl import Kubectl, KubectlError
 from distcluster.manifests import DASHBOARD_PORT, PART_OF, Object, to_yaml
