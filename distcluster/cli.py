@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from distcluster.job import COVARIANCE_TYPES, DeployTable, Job, JobError, load_job
-from distcluster.kubectl import KubectlError
-from distcluster.kubernetes_cli import Detached, kubernetes_commands
+from distcluster.kubernetes.commands import Detached, kubernetes_commands
+from distcluster.kubernetes.kubectl import KubectlError
 from distcluster.options import FAILED, INTERRUPTED, TRY_AGAIN, WRONG, JobFile, Overrides
 
 app = typer.Typer(

@@ -4,9 +4,9 @@ import socket
 import subprocess
 from collections.abc import Callable
 
-from distcluster.follow import Submitted
-from distcluster.kubectl import Kubectl
-from distcluster.manifests import DASHBOARD_PORT
+from distcluster.kubernetes.follow import Submitted
+from distcluster.kubernetes.kubectl import Kubectl
+from distcluster.kubernetes.manifests import DASHBOARD_PORT
 
 
 class DashboardForward:
