@@ -24,7 +24,7 @@ from distcluster.stages.task import ONE
 
 ROWS = (250_000, 500_000, 1_000_000)
 BLOCK_ROWS, PARTITION_ROWS = 16_384, 65_536
-PROJECTED = ("projection", "view_2d", "support")
+PROJECTED = ("projection", "view_2d", "view_3d", "support")
 ASSIGNED = ("label", "probability", "top_label", "top_probability", "log_density")
 SHIFT = 0.05  # of the standard deviation of a coordinate
 
@@ -45,7 +45,7 @@ def main(run: str, items: str, labels: str, *rows: str) -> None:
 
 def enlarge(source: Run, target: Path, n_rows: int) -> None:
     """A run of ``n_rows`` rows at ``target``, finished as far as the report can tell."""
-    omitted = {*PROJECTED, *ASSIGNED, "view_3d", "neighbours", "input", "partial", "report"}
+    omitted = {*PROJECTED, *ASSIGNED, "neighbours", "input", "report"}
     root = Path(source.url)
     shutil.copytree(root, target, ignore=lambda at, names: omitted & set(names) if Path(at) == root else ())
     for stage in ("assign", "project", "report"):
@@ -64,7 +64,7 @@ def enlarge(source: Run, target: Path, n_rows: int) -> None:
         rows = {
             name: values[np.arange(partition.start, partition.stop) % len(values)] for name, values in arrays.items()
         }
-        for name in ("projection", "view_2d"):
+        for name in ("projection", "view_2d", "view_3d"):
             shift = SHIFT * arrays[name].std(axis=0) * random.normal(size=rows[name].shape)
             rows[name] = (rows[name] + shift).astype(np.float32)
         size += np.bincount(rows["label"], minlength=len(size))

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from distcluster.job import COVARIANCE_TYPES, DeployTable, Job, JobError, load_job
-from distcluster.kubectl import KubectlError
-from distcluster.kubernetes_cli import Detached, kubernetes_commands
+from distcluster.kubernetes.commands import Detached, kubernetes_commands
+from distcluster.kubernetes.kubectl import KubectlError
 from distcluster.options import FAILED, INTERRUPTED, TRY_AGAIN, WRONG, JobFile, Overrides
 
 app = typer.Typer(
@@ -62,6 +62,10 @@ def run(
     from distcluster.summary import render, summarise
 
     job = load_job(job_file, overrides or [])
+    if job.report.tsne:
+        from distcluster.report import require_tsne
+
+        require_tsne()  # before hours of work, not after
     if scheduler is not None:
         job = _with_scheduler(job, scheduler)
     console = _console()
@@ -70,7 +74,7 @@ def run(
     if not reporter.used:
         console.print("This job is finished; nothing was left to do.")
     console.print()
-    console.print(render(summarise(done, job.report)), highlight=False)
+    console.print(render(summarise(done, job.report), bars=console.is_terminal), highlight=False)
     from distcluster.report import write_report  # after the work: it draws, and imports what draws
 
     console.print(f"Report: {write_report(done, job.report)}", highlight=False, soft_wrap=True)
@@ -106,20 +110,10 @@ def status(
     run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
 ) -> None:
     """Show how far a run is: its stages, partitions done, and the last error."""
-    from distcluster.status import read_status
+    from distcluster.status import read_status, render
 
-    found = read_status(run_url)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("stage")
-    table.add_column("done", justify="right")
-    table.add_column("of", justify="right")
-    for stage in found.stages:
-        table.add_row(stage.name, f"{stage.done:,}", "?" if stage.total is None else f"{stage.total:,}")
     console = _console()
-    console.print(table, highlight=False)
-    console.print("finished" if found.finished else "not finished: run the job again to go on", highlight=False)
-    if found.last_error:
-        console.print(Text(f"last error: {found.last_error}"))
+    console.print(render(read_status(run_url), bars=console.is_terminal), highlight=False)
 
 
 @app.command()
@@ -162,6 +156,7 @@ def report(
     labels: Annotated[
         list[str] | None, typer.Option(help="A taxonomy to compare with, as in report.labels; may be repeated.")
     ] = None,
+    tsne: Annotated[bool, typer.Option("--tsne", help="Show t-SNE too, as report.tsne.")] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
 ) -> None:
     """Write the report of a finished run again: RUN/report/index.html, one file that needs nothing else.
@@ -177,6 +172,8 @@ def report(
         table = table.model_copy(update={"items": items})
     if labels:
         table = table.model_copy(update={"labels": tuple(labels)})
+    if tsne:
+        table = table.model_copy(update={"tsne": True})
     url = write_report(done, table)
     _console().print(f"Report: {url}", highlight=False, soft_wrap=True)
     if open_it:
@@ -187,12 +184,15 @@ def report(
 def export(
     run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
     target: Annotated[Path, typer.Argument(help="A place that is not there yet.", show_default=False)],
-    form: Annotated[str, typer.Option("--to", help="parquet (a directory) or sklearn (a joblib file).")] = "parquet",
+    form: Annotated[
+        str, typer.Option("--to", help="parquet, anndata (directories), sklearn or atlas (files).")
+    ] = "parquet",
 ) -> None:
     """Write a finished run's results for other tools.
 
     parquet: labels, probabilities, coordinates and items, one file a partition, the rows in order. sklearn: the mixture
-    as scikit-learn's GaussianMixture, by joblib.
+    as scikit-learn's GaussianMixture, by joblib. anndata: AnnData on Zarr, for scanpy. atlas: one Parquet file for
+    Apple's embedding-atlas, with columns x, y, category and text.
 
     [dim]distcluster export runs/demo demo-parquet[/dim]
     """

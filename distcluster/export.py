@@ -1,6 +1,6 @@
 """A run's results in other tools' formats."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,21 @@ import joblib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zarr
 
 from distcluster.items import stream_items
 from distcluster.job import JobError, ReportTable
 from distcluster.mixture import to_sklearn
-from distcluster.partition import RowRange
+from distcluster.partition import Partitioning, RowRange
 from distcluster.run import Run
 from distcluster.stages.projection import views
-from distcluster.stages.refinement import chosen_mixture
+from distcluster.stages.refinement import published_mixture
 from distcluster.stages.results import is_finished
-from distcluster.stages.task import job_of
+from distcluster.stages.task import ONE, PARAMETERS, job_of
 from distcluster.store import public_url
 
 _AXES = ("x", "y", "z")
+_ATLAS = ("x", "y", "category", "text")
 
 
 def export_run(run: Run, target: Path, form: str, table: ReportTable) -> Path:
@@ -31,7 +33,7 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable) -> Path:
     ----------
     run : Run
     target : Path
-        Must not be there yet: a directory for "parquet", a file for "sklearn".
+        Must not be there yet: a directory for "parquet" and "anndata", a file for "sklearn" and "atlas".
     form : str
         One of ``FORMATS``.
     table : ReportTable
@@ -58,12 +60,17 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable) -> Path:
     return target
 
 
-def _export_parquet(run: Run, target: Path, table: ReportTable) -> None:
-    """One file a partition, in the order of the rows, so that memory does not grow with N."""
-    target.mkdir()
+def _parts(run: Run, table: ReportTable) -> Iterator[tuple[RowRange, list[str | None] | None]]:
+    """The partitions with their rows' items, one at a time, so that memory does not grow with N."""
     partitions = [run.partitioning[index] for index in range(len(run.partitioning))]
     items = stream_items(table.items, map(len, partitions), table.item_column) if table.items else repeat(None)
-    for partition, texts in zip(partitions, items, strict=False):
+    return zip(partitions, items, strict=False)
+
+
+def _export_parquet(run: Run, target: Path, table: ReportTable) -> None:
+    """One file a partition, in the order of the rows."""
+    target.mkdir()
+    for partition, texts in _parts(run, table):
         columns = _columns(run, partition)
         if texts is not None:
             columns["item"] = pa.array(texts, pa.string())
@@ -86,8 +93,114 @@ def _columns(run: Run, partition: RowRange) -> dict[str, Any]:
 def _export_sklearn(run: Run, target: Path, _table: ReportTable) -> None:
     """scikit-learn's own GaussianMixture, by joblib: it labels rows of the projection."""
     with target.open("xb") as file:
-        joblib.dump(to_sklearn(chosen_mixture(run)), file)
+        joblib.dump(to_sklearn(published_mixture(run)), file)
 
 
-FORMATS: dict[str, Callable[[Run, Path, ReportTable], None]] = {"parquet": _export_parquet, "sklearn": _export_sklearn}
+def _export_atlas(run: Run, target: Path, table: ReportTable) -> None:
+    """One Parquet file for Apple's embedding-atlas: ``embedding-atlas FILE --x x --y y --text text``.
+
+    It opens single files only, and draws what has a place: skipped rows are left out.
+    """
+    if "view_2d" not in views(job_of(run)):
+        raise JobError("the run has no two-dimensional view (projection.views), which embedding-atlas draws.")
+    names = np.array([f"cluster {k}" for k in range(published_mixture(run).candidate.n_components)])
+    writer = None
+    try:
+        for partition, texts in _parts(run, table):
+            columns = _columns(run, partition)
+            label = columns["label"]
+            category = pa.DictionaryArray.from_arrays(pa.array(np.maximum(label, 0), pa.int32()), pa.array(names))
+            text = pa.array(texts if texts is not None else [f"row {row}" for row in columns["row"]], pa.string())
+            shown = dict(zip(_ATLAS, (columns["view_2d_x"], columns["view_2d_y"], category, text), strict=True))
+            also = {name: columns[name] for name in ("row", "label", "probability", "log_density", "support")}
+            part = pa.table(shown | also).filter(pa.array(label >= 0))
+            writer = writer or pq.ParquetWriter(target, part.schema)
+            writer.write_table(part)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+# --- AnnData ----------------------------------------------------------------------------------------------------
+
+
+def _export_anndata(run: Run, target: Path, table: ReportTable) -> None:
+    """AnnData's layout on Zarr (its on-disk format 0.1.0, Zarr version 2, which every anndata since 0.8 reads).
+
+    Written by partition, which the package anndata cannot do: ``X`` is the projection, ``obs`` has a row's results,
+    ``obsm`` the views (``X_umap`` is the one in two dimensions), ``uns`` the mixture.
+    """
+    parts, d, chosen = run.partitioning, job_of(run).projection.n_components, published_mixture(run)
+    root: Any = zarr.open_group(target, mode="w-", zarr_format=2)
+    root.attrs.update(_encoded("anndata", "0.1.0"))
+    maps = {"X_umap" if view == "view_2d" else f"X_{view}": (view, wide) for view, wide in views(job_of(run)).items()}
+    measures = ("probability", "log_density", "support")
+    columns = ["label", *measures, *(["item"] if table.items else [])]
+    obs, obsm = _frame(root, "obs", columns), _dict(root, "obsm")
+    _rows(root, "X", parts, "float32", d)
+    for name, (_, wide) in maps.items():
+        _rows(obsm, name, parts, "float32", wide)
+    _rows(obs, "_index", parts, "str")
+    for name in columns[1:]:
+        _rows(obs, name, parts, "str" if name == "item" else "float32")
+    label = obs.create_group("label")
+    label.attrs.update(_encoded("categorical", "0.2.0") | {"ordered": False})
+    _rows(label, "codes", parts, "int32")  # -1 is what a skipped row has in both
+    _whole(label, "categories", np.arange(chosen.candidate.n_components).astype(str).astype(object))
+    var = _frame(root, "var", [])
+    _whole(var, "_index", np.array([f"umap_{i}" for i in range(d)], object))
+    for partition, texts in _parts(run, table):
+        here = partition.rows
+        root["X"][here] = run.read_rows("projection", partition, "project")
+        for name, (view, _) in maps.items():
+            obsm[name][here] = run.read_rows(view, partition, "project")
+        obs["_index"][here] = np.arange(partition.start, partition.stop).astype(str).astype(object)
+        label["codes"][here] = run.read_rows("label", partition, "assign")
+        for name in measures:
+            obs[name][here] = run.read_rows(name, partition, "project" if name == "support" else "assign")
+        if texts is not None:
+            obs["item"][here] = np.array([text or "" for text in texts], object)
+    mixture = _dict(_dict(root, "uns"), "mixture")
+    for name in PARAMETERS:
+        _whole(mixture, name, getattr(chosen, name))
+    reason = (run.record("select", ONE) or {})["facts"]["reason"]
+    _whole(mixture, "reason", np.array([reason], object))
+
+
+def _encoded(kind: str, version: str) -> dict[str, Any]:
+    return {"encoding-type": kind, "encoding-version": version}
+
+
+def _dict(parent: Any, name: str) -> Any:
+    group = parent.create_group(name)
+    group.attrs.update(_encoded("dict", "0.1.0"))
+    return group
+
+
+def _frame(parent: Any, name: str, columns: list[str]) -> Any:
+    group = parent.create_group(name)
+    group.attrs.update(_encoded("dataframe", "0.2.0") | {"_index": "_index", "column-order": columns})
+    return group
+
+
+def _rows(parent: Any, name: str, parts: Partitioning, dtype: str, *tail: int) -> None:
+    """An array with an entry a row, to be filled by partition: whole chunks each."""
+    array = parent.create_array(
+        name, shape=(parts.n_rows, *tail), chunks=(min(parts.block_rows, parts.n_rows), *tail), dtype=dtype
+    )
+    array.attrs.update(_encoded("string-array" if dtype == "str" else "array", "0.2.0"))
+
+
+def _whole(parent: Any, name: str, values: Any) -> None:
+    array = parent.create_array(name, shape=values.shape, dtype="str" if values.dtype == object else values.dtype)
+    array[...] = values
+    array.attrs.update(_encoded("string-array" if values.dtype == object else "array", "0.2.0"))
+
+
+FORMATS: dict[str, Callable[[Run, Path, ReportTable], None]] = {
+    "parquet": _export_parquet,
+    "sklearn": _export_sklearn,
+    "anndata": _export_anndata,
+    "atlas": _export_atlas,
+}
 """What writes each format."""

@@ -250,6 +250,10 @@ class ReportTable(Table):
     labels: tuple[str, ...] = ()
     """Taxonomies to compare the clusters with: text files with one label a line, or Zarr arrays of N strings or
     integers; an empty label is none."""
+    tsne: bool = False
+    """Show t-SNE of some rows beside UMAP and PCA, by openTSNE: ``pip install 'distcluster[tsne]'``."""
+    performance: bool = False
+    """Save Dask's performance report, with its task stream, as RUN/report/performance.html."""
 
 
 class Job(Table):

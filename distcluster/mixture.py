@@ -34,6 +34,12 @@ class Candidate:
     def __str__(self) -> str:
         return f"{self.covariance_type}-{self.n_components}"
 
+    def n_parameters(self, d: int) -> int:
+        """Free parameters in d dimensions, as BIC counts them."""
+        K = self.n_components
+        of_covariance = {"spherical": K, "diag": K * d, "tied": d * (d + 1) // 2, "full": K * d * (d + 1) // 2}
+        return K - 1 + K * d + of_covariance[self.covariance_type]
+
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
@@ -56,9 +62,7 @@ class Mixture:
     @property
     def n_parameters(self) -> int:
         """Free parameters, as BIC counts them."""
-        K, d = int(self.means.shape[0]), int(self.means.shape[1])
-        of_covariance = {"spherical": K, "diag": K * d, "tied": d * (d + 1) // 2, "full": K * d * (d + 1) // 2}
-        return K - 1 + K * d + of_covariance[self.candidate.covariance_type]
+        return self.candidate.n_parameters(int(self.means.shape[1]))
 
     def moved(self, by: Float64) -> "Mixture":
         """The same mixture with ``by`` (d,) added to every mean."""

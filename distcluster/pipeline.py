@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import zarr
 from distributed import Client
@@ -19,6 +19,7 @@ from distcluster.deploy import SchedulerLostError, connect, scheduler_address
 from distcluster.environment import differences, environment
 from distcluster.items import require_items
 from distcluster.job import DeployTable, Job, JobError
+from distcluster.live import Reporter, on_dashboard, performance_saved
 from distcluster.mixture import Candidate
 from distcluster.partition import groups
 from distcluster.plan import choose_partitioning, make_plan
@@ -44,22 +45,6 @@ _REPAIRS = 20  # times that lost or damaged data is made again before giving up
 
 class JobFailedError(RuntimeError):
     """The job cannot succeed by trying again: exit code 1."""
-
-
-class Reporter(Protocol):
-    """What a person is told while the job runs."""
-
-    def dashboard(self, link: str) -> None:
-        """The address of the Dask dashboard."""
-
-    def start(self, stage: str, total: int, done: int, unit: str) -> None:
-        """A stage begins: ``done`` of ``total`` rows (or tasks, as ``unit`` says) are already committed."""
-
-    def advance(self, stage: str, amount: int) -> None:
-        """A task of the stage has committed."""
-
-    def finish(self, stage: str, seconds: float) -> None:
-        """The stage is complete."""
 
 
 # --- before any work --------------------------------------------------------------------------------------------
@@ -212,8 +197,11 @@ def _input_unchanged(run: Run, job: Job) -> bool:
 
 
 async def _run_job(run: Run, job: Job, reporter: Reporter, verify: bool) -> None:
-    async with connect(job.deploy) as client:
-        reporter.dashboard(client.dashboard_link)
+    async with (
+        connect(job.deploy) as client,
+        performance_saved(run, job.report.performance),
+        on_dashboard(client, run, reporter) as reporter,
+    ):
         stages = _Stages(client, run, reporter)
         try:
             await stages.check_workers(job)

@@ -24,6 +24,9 @@ from distcluster.store import Array, absolute_url, checksum, local_path, object_
 FORMAT_VERSION = 2
 """Raised with every change of the run layout; a run of another version is refused."""
 
+PERFORMANCE = "report/performance.html"
+"""Dask's own report, where a job asks for it."""
+
 _COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
 _PROBE = "commit/.probe-"
 _ERROR = "commit/error.json"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.bar import Bar
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -18,6 +19,7 @@ from distcluster.store import public_url
 
 _CLUSTERS = 10
 _ITEMS = 3
+_BAR = 12  # columns
 _OUTSIDE = 3.0  # times as many rows beyond the sample's support as there should be deserve a warning
 
 
@@ -138,17 +140,20 @@ def _warnings(run: Run, select: dict[str, Any], draw: dict[str, int], cluster: d
     return found
 
 
-def render(summary: Summary) -> RenderableType:
-    """The summary as rich text, for a terminal or a file."""
+def render(summary: Summary, *, bars: bool) -> RenderableType:
+    """The summary as rich text; bars (of the largest cluster's rows) are for a terminal, not for a pipe."""
+    smallest, median, largest = summary.sizes
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("cluster", justify="right", no_wrap=True, min_width=7)
     table.add_column("rows", justify="right", no_wrap=True, min_width=9)
+    if bars:
+        table.add_column("", width=_BAR)
     table.add_column("probability", justify="right", no_wrap=True, min_width=11)
     table.add_column("most typical items", overflow="ellipsis", no_wrap=True)
     for each in summary.clusters:
         items = "\n".join(escape(item) for item in each.items)
-        table.add_row(str(each.label), f"{each.size:,}", f"{each.mean_probability:.2f}", items)
-    smallest, median, largest = summary.sizes
+        bar = [Bar(largest, 0, each.size, width=_BAR, color="blue")] if bars else []
+        table.add_row(str(each.label), f"{each.size:,}", *bar, f"{each.mean_probability:.2f}", items)
     shown = len(summary.clusters)
     which = f"The largest {shown} of {summary.n_clusters}" if shown < summary.n_clusters else f"All {shown}"
     return Group(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from playwright.sync_api import Browser, sync_playwright
 
 from distcluster.job import CovarianceType
 from distcluster.mixture import Candidate, Mixture
@@ -167,6 +169,18 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Run:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     return Run(str(output))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium; of a module, because its event loop is in the way of others."""
+    chromium = shutil.which("chromium")
+    if chromium is None and "CI" not in os.environ:
+        pytest.skip("needs Debian's package chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield running
+        running.close()
 
 
 def fitted_mixture(run: Run, k: int, kind: CovarianceType) -> Mixture:

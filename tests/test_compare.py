@@ -80,8 +80,11 @@ def test_the_table_counts_every_row_that_has_a_class_once(
     label = reference.array("label")[:]
     has_class = names != ""
     for file in ("labels.txt", "labels.zarr"):
-        found = compare(reference, str(tmp_path / file), surveyed)
+        found = compare(reference, str(tmp_path / file), surveyed, np.array([7, 16_000, 0, 3]))
         assert found.n_without == (~has_class).sum()
+        assert [found.classes[code] if code >= 0 else "" for code in found.of_drawn] == names[
+            [7, 16_000, 0, 3]
+        ].tolist()
         for i, name in enumerate(found.classes):
             np.testing.assert_array_equal(
                 found.table[i], np.bincount(label[names == name], minlength=found.table.shape[1])
@@ -93,7 +96,7 @@ def test_on_planted_clusters_every_method_agrees_with_the_plan(
     reference: Run, surveyed: Survey, planted: tuple[Path, np.ndarray], tmp_path: Path
 ) -> None:
     (tmp_path / "labels.txt").write_text("".join(f"{k}\n" for k in planted[1]))
-    found = compare(reference, str(tmp_path / "labels.txt"), surveyed)
+    found = compare(reference, str(tmp_path / "labels.txt"), surveyed, np.arange(3))
     assert len(found.methods) == 4
     assert min(method.scores.adjusted_rand for method in found.methods) > 0.95
 
@@ -101,7 +104,7 @@ def test_on_planted_clusters_every_method_agrees_with_the_plan(
 def test_on_wordnet_the_figures_are_scikit_learn_s(demo: Run) -> None:
     truth = np.array(LABELS.read_text().splitlines())
     label = demo.array("label")[:]
-    found = compare(demo, str(LABELS), survey(demo, int(label.max()) + 1, has_map=True))
+    found = compare(demo, str(LABELS), survey(demo, int(label.max()) + 1, has_map=True), np.arange(3))
     assert_equal(found.methods[0].scores, by_scikit_learn(truth, label))
     few = np.arange(0, len(label), 2)
     assert found.methods[3].n_rows == len(few)
@@ -113,7 +116,7 @@ def test_labels_of_another_length_are_refused_before_the_run(
 ) -> None:
     (tmp_path / "labels.txt").write_text("a\nb\n")
     with pytest.raises(JobError, match=rf"has 2 labels, the run {N_ROWS:,} rows"):
-        compare(reference, str(tmp_path / "labels.txt"), surveyed)
+        compare(reference, str(tmp_path / "labels.txt"), surveyed, np.arange(3))
     command = new_command(report__labels=[str(tmp_path / "labels.txt")])
     done = command.run()
     assert done.returncode == 2

@@ -1,7 +1,13 @@
 """What other tools read is what the run holds."""
 
+import json
+import os
+import shutil
+import subprocess
+import zipfile
 from pathlib import Path
 
+import anndata
 import joblib
 import numpy as np
 import pyarrow.parquet as pq
@@ -37,8 +43,54 @@ def test_scikit_learn_s_mixture_gives_the_run_s_labels(reference: Run, tmp_path:
     np.testing.assert_allclose(model.score_samples(rows), reference.array("log_density")[:], rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture
+def items(tmp_path: Path) -> ReportTable:
+    """Items of all rows but the last three."""
+    path = tmp_path / "items.txt"
+    path.write_text("".join(f"item {i}\n" for i in range(N_ROWS - 3)))
+    return ReportTable(items=str(path))
+
+
+def test_the_package_anndata_reads_what_the_run_holds(reference: Run, items: ReportTable, tmp_path: Path) -> None:
+    found = anndata.read_zarr(export_run(reference, tmp_path / "run.zarr", "anndata", items))
+    assert found.obs_names.tolist() == [str(row) for row in range(N_ROWS)]
+    np.testing.assert_array_equal(found.X, reference.array("projection")[:])
+    np.testing.assert_array_equal(found.obsm["X_umap"], reference.array("view_2d")[:])
+    np.testing.assert_array_equal(found.obs["label"].astype(int), reference.array("label")[:])
+    for column in ("probability", "log_density", "support"):
+        np.testing.assert_array_equal(found.obs[column], reference.array(column)[:])
+    assert found.obs["item"].tolist() == [f"item {row}" for row in range(N_ROWS - 3)] + [""] * 3
+    np.testing.assert_array_equal(found.uns["mixture"]["means"], reference.array("model/mixture/means")[:])
+
+
+def test_the_atlas_file_has_a_place_a_category_and_a_text(reference: Run, items: ReportTable, tmp_path: Path) -> None:
+    found = pq.read_table(export_run(reference, tmp_path / "atlas.parquet", "atlas", items)).to_pandas()
+    np.testing.assert_array_equal(found[["x", "y"]], reference.array("view_2d")[:])
+    assert found.category.tolist() == [f"cluster {k}" for k in reference.array("label")[:]]
+    assert found.text[0] == "item 0"
+    assert found.row.tolist() == list(range(N_ROWS))
+
+
+def test_embedding_atlas_opens_it(reference: Run, items: ReportTable, tmp_path: Path) -> None:
+    command = shutil.which("embedding-atlas")
+    if command is None:
+        pytest.skip("embedding-atlas is not installed: it brings torch, some gigabytes")
+    file = export_run(reference, tmp_path / "atlas.parquet", "atlas", items)
+    out = tmp_path / "application.zip"
+    options = ["--x", "x", "--y", "y", "--text", "text", "--export-application", str(out)]
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([command, str(file), *options], check=True, timeout=300, env=environ, capture_output=True)
+    with zipfile.ZipFile(out) as archive:
+        shown = json.loads(archive.read("data/metadata.json"))["props"]["data"]
+        (tmp_path / "opened.parquet").write_bytes(archive.read("data/dataset.parquet"))
+    assert shown["projection"] == {"x": "x", "y": "y"}
+    assert shown["text"] == "text"
+    opened = pq.read_table(tmp_path / "opened.parquet").to_pandas()
+    assert opened.category.tolist() == [f"cluster {k}" for k in reference.array("label")[:]]
+
+
 def test_an_unknown_format_and_a_target_that_is_there_are_refused(reference: Run, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"--to csv: must be one of parquet, sklearn"):
+    with pytest.raises(JobError, match=r"--to csv: must be one of parquet, sklearn, anndata, atlas"):
         export_run(reference, tmp_path / "out", "csv", ReportTable())
     with pytest.raises(JobError, match="is there already"):
         export_run(reference, tmp_path, "parquet", ReportTable())

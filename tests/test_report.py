@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from distcluster.cli import app
 from distcluster.job import JobError, ReportTable, parse_job
 from distcluster.report import remembered_table, render_page
+from distcluster.report.clusters import badge
 from distcluster.report.figures import Curve, curve_panel, spread, tree
-from distcluster.report.page import badge, job_toml
+from distcluster.report.page import job_toml
 from distcluster.report.palette import COLOURS, colours
 from distcluster.report.survey import MAP_PIXELS, Moments, Survey, silhouette_sums, survey
 from distcluster.report.words import distinguishing_words, weights
@@ -70,6 +71,8 @@ def test_outliers_and_borderline_rows_are_the_most_extreme_of_all_rows(reference
     for k, rows in surveyed.borderline.groupby("label"):
         np.testing.assert_array_equal(rows.probability, np.sort(probability[label == k])[: len(rows)])
         assert (rows.neighbour != k).all()
+    assert surveyed.ambiguous.probability.tolist() == np.sort(probability)[: len(surveyed.ambiguous)].tolist()
+    assert surveyed.n_unsure == (probability < 0.5).sum()
 
 
 def test_moments_are_those_of_all_rows(reference: Run, surveyed: Survey) -> None:

@@ -1,14 +1,11 @@
 """The report as a person sees it: the demo's, in Debian's Chromium; pictures of it are left in build/screenshots."""
 
-import os
-import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from distcluster.job import ReportTable
 from distcluster.report import render_page
@@ -17,17 +14,6 @@ from distcluster.run import Run
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "build" / "screenshots"
 DESK, PHONE = (1280, 900), (390, 844)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None and "CI" not in os.environ:
-        pytest.skip("needs Debian's package chromium")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +42,8 @@ def opened(browser: Browser, path: Path, scheme: str = "light", size: tuple[int,
         ("map", "light", (1280, 1200), "#map"),
         ("table", "light", DESK, "#clusters"),
         ("taxonomies", "light", DESK, "#taxonomies"),
+        ("turning", "light", (1280, 1100), "#turning"),
+        ("shape", "light", DESK, "#shape"),
         ("dark", "dark", (1280, 1200), "#map"),
         ("phone", "light", PHONE, "#verdict"),
         ("phone-table", "light", PHONE, "#clusters"),
@@ -151,5 +139,34 @@ def test_a_cluster_can_be_seen_alone_and_the_map_zooms_by_keys(browser: Browser,
     page.locator("[data-zoom=all]").click()
     assert "scale(1)" in (page.locator("#map-image").get_attribute("style") or "")
     assert button.get_attribute("aria-pressed") == "false"
+    assert said == []
+    page.close()
+
+
+def test_the_three_dimensional_view_turns_and_changes_its_space_and_colours(browser: Browser, page_file: Path) -> None:
+    page, said = opened(browser, page_file)
+    seen = {page.evaluate("document.getElementById('turn').toDataURL()")}
+
+    def is_new() -> bool:
+        before = len(seen)
+        seen.add(page.evaluate("document.getElementById('turn').toDataURL()"))
+        return len(seen) > before
+
+    page.locator("#turn").focus()
+    page.keyboard.press("ArrowLeft")
+    assert is_new()
+    page.locator("#turn").scroll_into_view_if_needed()
+    box = page.locator("#turn").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 320, box["y"] + 240)
+    page.mouse.up()
+    assert is_new()
+    for name in ("PCA of the embeddings", "class (labels.txt)"):
+        button = page.get_by_role("button", name=name)
+        button.click()
+        assert button.get_attribute("aria-pressed") == "true"
+        assert is_new()
     assert said == []
     page.close()

@@ -71,6 +71,8 @@ class Comparison:
         Rows that have a cluster and no class.
     methods : list of Yardstick
         The mixture first.
+    of_drawn : (n,) int64
+        The class of each drawn row; -1 for none.
     """
 
     name: str
@@ -78,9 +80,10 @@ class Comparison:
     table: Int64
     n_without: int
     methods: list[Yardstick]
+    of_drawn: Int64
 
 
-def compare(run: Run, url: str, found: Survey) -> Comparison:
+def compare(run: Run, url: str, found: Survey, drawn: Int64) -> Comparison:
     """Compare the clusters with a taxonomy, in one pass over all rows.
 
     k-means and HDBSCAN are fitted on the survey's evenly spread rows of the same projection; k-means then labels all
@@ -92,6 +95,8 @@ def compare(run: Run, url: str, found: Survey) -> Comparison:
     url : str
         A text file with one label a row, or a Zarr array of N strings or integers; an empty label is none.
     found : Survey
+    drawn : (n,) int64
+        Rows whose classes are wanted besides, in any order.
 
     Raises
     ------
@@ -107,7 +112,7 @@ def compare(run: Run, url: str, found: Survey) -> Comparison:
     wanted = found.points.row.to_numpy()
     classes = _Classes(public_url(url))
     of_mixture, of_kmeans = _Table(K), _Table(kmeans.n_clusters)
-    of_few = []
+    of_few, of_drawn = [], np.full(len(drawn), -1, np.int64)
     for start, names in _labels(run, url):
         stop = start + len(names)
         partition = run.partitioning[start // run.partitioning.partition_rows]
@@ -119,6 +124,8 @@ def compare(run: Run, url: str, found: Survey) -> Comparison:
         if both.any():
             of_kmeans.add(code[both], kmeans.predict(rows[both].astype(np.float64)))
         of_few.append(code[wanted[(wanted >= start) & (wanted < stop)] - start])
+        here = (drawn >= start) & (drawn < stop)
+        of_drawn[here] = code[drawn[here] - start]
     table = of_mixture.counts(len(classes.names))
     if not table.any():
         raise JobError(f"report.labels: no row has a label in {public_url(url)}.")
@@ -127,7 +134,7 @@ def compare(run: Run, url: str, found: Survey) -> Comparison:
         _yardstick("k-means on the same projection", of_kmeans.counts(len(classes.names))),
         *_on_few_rows(np.concatenate(of_few), found.points.label.to_numpy(), density),
     ]
-    return Comparison(public_url(url), classes.names, table, of_mixture.n_without, methods)
+    return Comparison(public_url(url), classes.names, table, of_mixture.n_without, methods, of_drawn)
 
 
 def _on_few_rows(code: Int64, label: npt.NDArray[np.int32], density: Int64) -> list[Yardstick]:

@@ -191,11 +191,14 @@ def tree(merges: Float64, names: Mapping[int, str], fills: Sequence[str]) -> Mar
 # --- the contingency table --------------------------------------------------------------------------------------
 
 
-def heat_map(table: npt.NDArray[np.int64], classes: Sequence[str], order: Sequence[int]) -> Markup:
+def heat_map(
+    table: npt.NDArray[np.int64], classes: Sequence[str], order: Sequence[int], *, square_of: str = ""
+) -> Markup:
     """A contingency table as shades: of every cluster (a column), the share of its rows in each class (a row).
 
     Clusters stand in the order of the tree, and a class where the middle of its rows is, so that structure lies along
-    the diagonal. The most frequent classes are drawn; the others are counted in the shares.
+    the diagonal. The most frequent classes are drawn; the others are counted in the shares. Where rows and columns are
+    the same things, both stand in the given order.
 
     Parameters
     ----------
@@ -203,11 +206,13 @@ def heat_map(table: npt.NDArray[np.int64], classes: Sequence[str], order: Sequen
     classes : sequence of C str
     order : sequence of int
         Clusters with rows, from left to right.
+    square_of : str
+        What rows and columns are, where they are the same.
     """
-    drawn = np.argsort(-table.sum(axis=1), kind="stable")[:MOST_CLASSES]
+    drawn = np.array(order) if square_of else np.argsort(-table.sum(axis=1), kind="stable")[:MOST_CLASSES]
     counts = table[drawn][:, list(order)].astype(np.float64)
     middle = counts @ np.arange(len(order)) / np.maximum(counts.sum(axis=1), 1.0)
-    rows = np.argsort(middle, kind="stable")
+    rows = np.arange(len(order)) if square_of else np.argsort(middle, kind="stable")
     share = counts / np.maximum(table[:, list(order)].sum(axis=0), 1)
     width, height = _NAME + _CELL * len(order), _CELL * (len(rows) + 1)
     parts = [
@@ -220,9 +225,8 @@ def heat_map(table: npt.NDArray[np.int64], classes: Sequence[str], order: Sequen
         parts.append(Markup('<text class="end" x="{}" y="{}">{}</text>').format(_NAME - 6, top + 14, shown))
         parts.extend(
             Markup(
-                '<rect x="{}" y="{}" width="{w}" height="{w}" opacity="{:.2f}">'
-                "<title>{}, cluster {}: {:.1%}</title></rect>"
-            ).format(_NAME + _CELL * j, top, share[row, j], name, k, share[row, j], w=_CELL - 1)
+                '<rect x="{}" y="{}" width="{w}" height="{w}" opacity="{:.2f}"><title>{}, {} {}: {:.1%}</title></rect>'
+            ).format(_NAME + _CELL * j, top, share[row, j], name, square_of or "cluster", k, share[row, j], w=_CELL - 1)
             for j, k in enumerate(order)
             if share[row, j] >= _PALEST
         )

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -15,16 +14,22 @@ from markupsafe import Markup
 
 from distcluster.items import read_items, require_items
 from distcluster.job import JobError, ReportTable
+from distcluster.report.clusters import ClusterRow, cluster_rows, shown_item
 from distcluster.report.compare import Comparison, compare
+from distcluster.report.covariances import ellipses, tied_matrix
+from distcluster.report.drawn import Drawn, read_drawn, silhouettes
 from distcluster.report.figures import MOST_CLASSES, Curve, curve_panel, heat_map, leaf_order, map_png, tree
+from distcluster.report.forest import Forests, grow_forests
 from distcluster.report.palette import colours
+from distcluster.report.stability import measure_stability
 from distcluster.report.survey import Survey, survey
 from distcluster.report.thumbnails import thumbnail
 from distcluster.report.timings import stage_times
-from distcluster.report.words import distinguishing_words
-from distcluster.run import Run
+from distcluster.report.turning import require_tsne, turning_views
+from distcluster.run import PERFORMANCE, Run
 from distcluster.selection import find_elbow
 from distcluster.stages.projection import views
+from distcluster.stages.refinement import published_mixture
 from distcluster.stages.results import is_finished
 from distcluster.stages.task import ONE, job_of
 from distcluster.store import absolute_url, public_url
@@ -33,12 +38,7 @@ from distcluster.summary import Summary, summarise
 REPORT = "report/index.html"
 """Where the page is written, under the run."""
 
-_TYPICAL = 4
-_BORDERLINE = 3
-_WORDS = 8
-_ITEM_LETTERS = 160
 _POINT_LETTERS = 80
-_STRONG, _FAIR = 0.75, 0.60  # of Jaccard's index: stable, and a pattern (Hennig 2007, "Cluster-wise assessment")
 _PANELS = (
     ("bic", "BIC", "nats a row, lower is better"),
     ("icl", "ICL", "nats a row, lower is better"),
@@ -46,40 +46,6 @@ _PANELS = (
     ("reproducibility", "Reproducibility", "adjusted Rand index, higher is better"),
 )
 _STYLES = {"spherical": "c0", "diag": "c1", "tied": "c2", "full": "c3"}
-
-
-@dataclass(frozen=True, slots=True)
-class Badge:
-    """How well a cluster comes back, as a word and a class of the style sheet."""
-
-    word: str
-    style: str
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A row as a person reads it, with a remark such as its distance."""
-
-    row: int
-    text: str
-    remark: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterRow:
-    """One row of the cluster table; NaN where nothing was measured."""
-
-    label: int
-    colour: str
-    size: int
-    share: float
-    reproducibility: float
-    badge: Badge
-    mean_probability: float
-    silhouette: float
-    words: list[str]
-    typical: list[Item]
-    borderline: list[Item]
 
 
 def write_report(run: Run, table: ReportTable) -> str:
@@ -129,15 +95,20 @@ def render_page(run: Run, table: ReportTable) -> str:
         raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
     if table.items is not None:
         require_items(table.items, table.item_column)
+    if table.tsne:
+        require_tsne()
     has_map = "view_2d" in views(job_of(run))
     arrays = {name: np.asarray(run.array(f"cluster/{name}")[:]) for name in
               ("size", "mean_probability", "reproducibility", "exemplar", "exemplar_distance")}  # fmt: skip
     K = len(arrays["size"])
     found = survey(run, K, has_map=has_map)
-    texts = _texts(table, found, arrays["exemplar"])
-    rows = cluster_rows(arrays, found, texts, has_items=table.items is not None)
+    drawn = read_drawn(run)
+    texts = _texts(table, found, drawn, arrays["exemplar"])
+    cosine = silhouettes(drawn.embedding, drawn.label, K)
+    rows = cluster_rows(arrays, found, cosine, texts, has_items=table.items is not None)
     merges = np.asarray(run.array("hierarchy/merge")[:], np.float64)
-    comparisons = [compare(run, url, found) for url in table.labels]
+    comparisons = [compare(run, url, found, drawn.row) for url in table.labels]
+    mixture, seed = published_mixture(run), job_of(run).sample.seed
     names = {row.label: f"{row.label}  {', '.join(row.words[:4])}" for row in rows}
     summary = summarise(run, ReportTable())
     return str(
@@ -148,17 +119,28 @@ def render_page(run: Run, table: ReportTable) -> str:
             has_replicates=bool(np.isfinite(arrays["reproducibility"]).any()),
             map_image=map_png(found.colour_sums) if found.colour_sums is not None else None,
             map_data=_map_data(found, texts, K) if has_map else None,
+            turn_data=turning_views(drawn, K, comparisons, texts, seed if table.tsne else None),
             clusters=rows,
-            images=_images(rows, found.outliers.row.tolist(), texts, table.items),
+            stability=measure_stability(run),
+            n_drawn=len(drawn.row),
+            n_dimensions=drawn.projection.shape[1],
+            ellipses=ellipses(mixture, drawn.projection, colours(K)),
+            tied_matrix=tied_matrix(mixture),
+            images=_images(rows, [*found.outliers.row, *found.ambiguous.row], texts, table.items),
             has_items=table.items is not None,
-            comparisons=[_compared(each, leaf_order(merges, K), found.moments.size) for each in comparisons],
+            comparisons=[
+                _compared(each, leaf_order(merges, K), found.moments.size, drawn, seed) for each in comparisons
+            ],
             n_spread=len(found.points),
             frequent=[_frequent(each, K) for each in comparisons],
             outliers=_outliers(found, texts, K),
+            ambiguous=[row._asdict() | {"text": shown_item(row.row, texts)} for row in found.ambiguous.itertuples()],
+            n_unsure=found.n_unsure,
             support_limit=run.record("index", ONE)["facts"]["support_limit"],  # type: ignore[index]
             tree=tree(merges, names, colours(K)),
             quality=_quality(run, summary),
             stages=stage_times(run),
+            has_performance=run.has_object(PERFORMANCE),
             environment=run.attributes["environment"],
             job=job_toml(run.attributes["job"], table),
             url=public_url(run.url),
@@ -186,11 +168,12 @@ def _number(value: float, digits: int = 2) -> str:
     return "none" if value is None or not np.isfinite(value) else f"{value:,.{digits}f}"
 
 
-def _texts(table: ReportTable, found: Survey, exemplars: Any) -> Mapping[int, str]:
+def _texts(table: ReportTable, found: Survey, drawn: Drawn, exemplars: Any) -> Mapping[int, str]:
     """The items of all rows that are shown or read for words."""
     if table.items is None:
         return {}
-    shown = [found.points.row, found.read.row, found.outliers.row, found.borderline.row, exemplars[exemplars >= 0]]
+    frames = (found.points, found.read, found.outliers, found.borderline, found.ambiguous)
+    shown = [*(frame.row for frame in frames), drawn.row, exemplars[exemplars >= 0]]
     return read_items(table.items, (int(row) for row in np.unique(np.concatenate(shown))), table.item_column)
 
 
@@ -203,11 +186,6 @@ def _images(
     shown = {item.row for row in rows for item in (*row.typical, *row.borderline)} | set(outliers)
     images = {row: thumbnail(texts[row], items) for row in sorted(shown) if row in texts}
     return {row: image for row, image in images.items() if image}
-
-
-def _item(row: int, texts: Mapping[int, str], letters: int = _ITEM_LETTERS) -> str:
-    text = texts.get(int(row), f"row {row}")
-    return text if len(text) <= letters else f"{text[: letters - 1]}…"
 
 
 # --- sections ---------------------------------------------------------------------------------------------------
@@ -244,69 +222,11 @@ def _curves(run: Run) -> list[Markup]:
     return [panel for panel in panels if panel]
 
 
-def cluster_rows(
-    arrays: Mapping[str, Any], found: Survey, texts: Mapping[int, str], *, has_items: bool
-) -> list[ClusterRow]:
-    """The cluster table, the most reproducible first, then the largest; empty components are left out."""
-    size = arrays["size"]
-    K = len(size)
-    read = found.read
-    words = (
-        distinguishing_words([texts.get(int(row), "") for row in read.row], read.label.to_numpy(), K, _WORDS)
-        if has_items
-        else [[] for _ in range(K)]
-    )
-    borderline = dict(iter(found.borderline.groupby("label")))
-    rows = [
-        ClusterRow(
-            label=k,
-            colour=colours(K)[k],
-            size=int(size[k]),
-            share=float(size[k] / size.sum()),
-            reproducibility=float(arrays["reproducibility"][k]),
-            badge=badge(float(arrays["reproducibility"][k])),
-            mean_probability=float(arrays["mean_probability"][k]),
-            silhouette=float(found.silhouette[k]),
-            words=words[k],
-            typical=[
-                Item(int(row), _item(row, texts), f"{distance:.2f}")
-                for row, distance in zip(arrays["exemplar"][k], arrays["exemplar_distance"][k], strict=True)
-                if row >= 0
-            ][:_TYPICAL],
-            borderline=_borderline(borderline[k], texts),
-        )
-        for k in range(K)
-        if size[k] > 0
-    ]
-    return sorted(rows, key=lambda row: (-np.nan_to_num(row.reproducibility, nan=-1.0), -row.size))
-
-
-def badge(reproducibility: float) -> Badge:
-    """From strong to weak, by Hennig's (2007) limits for the mean Jaccard index of a cluster."""
-    if not np.isfinite(reproducibility):
-        return Badge("not measured", "none")
-    if reproducibility >= _STRONG:
-        return Badge("strong", "strong")
-    return Badge("fair", "fair") if reproducibility >= _FAIR else Badge("weak", "weak")
-
-
-def _borderline(rows: pd.DataFrame, texts: Mapping[int, str]) -> list[Item]:
-    return [
-        Item(
-            int(row.row),
-            _item(row.row, texts),
-            f"{row.probability:.2f} here, {row.neighbour_probability:.2f} in cluster {row.neighbour}",
-        )
-        for row in rows.head(_BORDERLINE).itertuples()
-        if row.neighbour >= 0
-    ]
-
-
 def _outliers(found: Survey, texts: Mapping[int, str], K: int) -> list[dict[str, Any]]:
     return [
         {
             "row": int(row.row),
-            "text": _item(row.row, texts),
+            "text": shown_item(row.row, texts),
             "support": float(row.support),
             "log_density": float(row.log_density),
             "label": int(row.label),
@@ -327,17 +247,30 @@ def _map_data(found: Survey, texts: Mapping[int, str], K: int) -> dict[str, Any]
         "y": np.round(points.y.to_numpy(float), 3).tolist(),
         "label": points.label.tolist(),
         "probability": np.round(points.probability.to_numpy(float), 2).tolist(),
-        "item": [_item(row, texts, _POINT_LETTERS) for row in points.row],
+        "item": [shown_item(row, texts, _POINT_LETTERS) for row in points.row],
         "colours": colours(K),
         "middle": [[int(k), round(float(x), 3), round(float(y), 3)] for k, x, y in middles.itertuples()],
     }
 
 
-def _compared(comparison: Comparison, order: Sequence[int], size: Any) -> dict[str, Any]:
-    """A comparison with its heat map; clusters without rows are left out of the map."""
-    shown = heat_map(comparison.table, comparison.classes, [k for k in order if size[k] > 0])
-    n_hidden = max(len(comparison.classes) - MOST_CLASSES, 0)
-    return {"of": comparison, "heat": shown, "n_hidden": n_hidden}
+def _compared(comparison: Comparison, order: Sequence[int], size: Any, drawn: Drawn, seed: int) -> dict[str, Any]:
+    """A comparison with its heat map and its forests; clusters without rows are left out of the map."""
+    features = {"the embeddings": drawn.embedding, "their projection": drawn.projection}
+    forests = grow_forests(features, comparison.of_drawn, seed)
+    return {
+        "of": comparison,
+        "heat": heat_map(comparison.table, comparison.classes, [k for k in order if size[k] > 0]),
+        "n_hidden": max(len(comparison.classes) - MOST_CLASSES, 0),
+        "forests": forests,
+        "confusions": _confusions(forests, comparison.classes) if forests else [],
+    }
+
+
+def _confusions(forests: Forests, classes: Sequence[str]) -> list[tuple[str, Markup]]:
+    """A heat map a forest: of every true class (a column, by number), the share predicted as each class."""
+    names = [f"{i} {classes[code]}" for i, code in enumerate(forests.classes)]
+    columns = list(range(min(len(forests.classes), MOST_CLASSES)))
+    return [(each.name, heat_map(each.confusion, names, columns, square_of="class")) for each in forests.predictions]
 
 
 def _frequent(comparison: Comparison, K: int) -> list[str]:

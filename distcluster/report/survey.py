@@ -22,6 +22,7 @@ _BLOCK = 16_384  # rows whose distances to all K clusters are held at a time
 _POINTS = 8_000  # rows that the map shows as points of their own when it is zoomed
 _READ_ROWS = 100_000  # whose items are read for the distinguishing words
 _OUTLIERS = 20
+_UNSURE = 0.5  # probability below which no cluster has the better half of a row
 _BORDERLINE = 5  # rows kept for each cluster
 
 
@@ -66,6 +67,10 @@ class Survey:
         The rows that the sample represents least: row, support, log_density, label.
     borderline : pandas.DataFrame
         The least probable rows of each cluster: row, label, probability, neighbour, neighbour_probability.
+    ambiguous : pandas.DataFrame
+        The least probable rows of all, with the same columns.
+    n_unsure : int
+        Rows with a probability below 0.5.
     """
 
     moments: Moments
@@ -76,6 +81,8 @@ class Survey:
     read: pd.DataFrame
     outliers: pd.DataFrame
     borderline: pd.DataFrame
+    ambiguous: pd.DataFrame
+    n_unsure: int
 
 
 def survey(run: Run, K: int, *, has_map: bool) -> Survey:
@@ -92,7 +99,8 @@ def survey(run: Run, K: int, *, has_map: bool) -> Survey:
     moments = measure(run, K, has_map=has_map)
     silhouette_sum = np.zeros(K)
     colour_sums = np.zeros((MAP_PIXELS, MAP_PIXELS, 4)) if has_map else None
-    points, coordinates, read, outliers, borderline = [], [], [], pd.DataFrame(), pd.DataFrame()
+    points, coordinates, read = [], [], []
+    outliers, borderline, ambiguous, n_unsure = pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), 0
     for partition in _partitions(run):
         rows = _frame(run, partition, has_map=has_map)
         valid = rows.label.to_numpy() >= 0
@@ -107,6 +115,8 @@ def survey(run: Run, K: int, *, has_map: bool) -> Survey:
         read.append(rows.loc[_is_spread(rows.row, run.partitioning.n_rows, _READ_ROWS), ["row", "label"]])
         outliers = pd.concat([outliers, rows]).nlargest(_OUTLIERS, "support")
         borderline = _least_probable(pd.concat([borderline, rows]))
+        ambiguous = pd.concat([ambiguous, rows]).nsmallest(_OUTLIERS, "probability")
+        n_unsure += int((rows.probability < _UNSURE).sum())
     with np.errstate(invalid="ignore"):
         silhouette = silhouette_sum / moments.size if K > 1 else np.full(K, np.nan)
     return Survey(
@@ -118,6 +128,8 @@ def survey(run: Run, K: int, *, has_map: bool) -> Survey:
         pd.concat(read),
         outliers,
         borderline,
+        ambiguous,
+        n_unsure,
     )
 
 

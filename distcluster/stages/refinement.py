@@ -1,5 +1,7 @@
 """EM of the chosen mixture over all rows, one iteration two stages."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -113,8 +115,16 @@ def publish(run: Run, *, iterations: int) -> None:
 
 def chosen_mixture(run: Run) -> Mixture:
     """The mixture that the verdict chose, refined."""
+    return _published(run, model_of(run, "mixture"))
+
+
+def published_mixture(run: Run) -> Mixture:
+    """The same for reports and exports, which any machine may make: no row is labelled by it."""
+    return _published(run, run.read_model("mixture", ONE))
+
+
+def _published(run: Run, arrays: Any) -> Mixture:
     facts = record_of(run, "select")["facts"]
-    arrays = model_of(run, "mixture")
     return Mixture(
         Candidate(facts["n_components"], facts["covariance_type"]),
         *(arrays[f"model/mixture/{name}"] for name in PARAMETERS),

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from distcluster.dask_operator import render_for_operator
 from distcluster.job import JobError
-from distcluster.manifests import render, to_yaml
-from distcluster.submit import prepare
+from distcluster.kubernetes.dask_operator import render_for_operator
+from distcluster.kubernetes.manifests import render, to_yaml
+from distcluster.kubernetes.submit import prepare
 
 K8S = Path(__file__).parents[2] / "k8s"
 DEFAULT = K8S / "base" / "job.toml"

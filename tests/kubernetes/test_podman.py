@@ -15,9 +15,9 @@ from conftest import SMALL, unequal
 from play import Machine, as_pod, as_stored, machine
 
 from distcluster.deploy import new_certificate
-from distcluster.manifests import Object, render, tls_secret
+from distcluster.kubernetes.manifests import Object, render, tls_secret
+from distcluster.kubernetes.submit import prepare
 from distcluster.run import Run
-from distcluster.submit import prepare
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/distcluster:0.1.0"

@@ -11,9 +11,9 @@ import pytest
 from cluster import NAMESPACE, Cluster, Object, served
 from test_manifests import DEFAULT, needs_kubectl
 
-from distcluster.follow import Outcome, follow, look, troubles
-from distcluster.kubectl import Kubectl, KubectlError
-from distcluster.submit import apply, objects_of, prepare
+from distcluster.kubernetes.follow import Outcome, follow, look, troubles
+from distcluster.kubernetes.kubectl import Kubectl, KubectlError
+from distcluster.kubernetes.submit import apply, objects_of, prepare
 
 pytestmark = needs_kubectl
 

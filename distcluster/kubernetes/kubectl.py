@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distcluster.manifests import Object
+from distcluster.kubernetes.manifests import Object
 
 
 class KubectlError(RuntimeError):

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distcluster.kubectl import Kubectl, KubectlError
-from distcluster.manifests import Object, labels
-from distcluster.pod_logs import DriverLog
+from distcluster.kubernetes.kubectl import Kubectl, KubectlError
+from distcluster.kubernetes.manifests import Object, labels
+from distcluster.kubernetes.pod_logs import DriverLog
 
 _POLL_SECONDS = 2.0
 _PATIENCE_SECONDS = 300.0  # an image that cannot be pulled, a cluster that does not answer: then it is given up

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from distcluster.manifests import DASHBOARD_PORT, SCHEDULER_PORT, Object, Submission, labels, render
+from distcluster.kubernetes.manifests import DASHBOARD_PORT, SCHEDULER_PORT, Object, Submission, labels, render
 
 _ROUTES = (
     "distributed.http.scheduler.prometheus",

@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distcluster.kubectl import Kubectl
-from distcluster.manifests import Object
+from distcluster.kubernetes.kubectl import Kubectl
+from distcluster.kubernetes.manifests import Object
 
 
 def kept_directory(name: str) -> Path:

@@ -9,15 +9,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from distcluster.dashboard import DashboardForward
-from distcluster.follow import follow, look
 from distcluster.job import JobError
-from distcluster.kubectl import Kubectl, KubectlError
-from distcluster.manifests import DASHBOARD_PORT, PART_OF, Object, to_yaml
-from distcluster.manifests import tls_secret as certificate_secret
+from distcluster.kubernetes.follow import follow, look
+from distcluster.kubernetes.forward import DashboardForward
+from distcluster.kubernetes.kubectl import Kubectl, KubectlError
+from distcluster.kubernetes.manifests import DASHBOARD_PORT, PART_OF, Object, to_yaml
+from distcluster.kubernetes.manifests import tls_secret as certificate_secret
+from distcluster.kubernetes.pod_logs import keep_logs, kept_directory
+from distcluster.kubernetes.submit import BACKENDS, apply, objects_of, prepare, refuse_missing
 from distcluster.options import INTERRUPTED, TRY_AGAIN, Context, Dashboard, JobFile, Name, Namespace, Overrides
-from distcluster.pod_logs import keep_logs, kept_directory
-from distcluster.submit import BACKENDS, apply, objects_of, prepare, refuse_missing
 
 kubernetes_commands = typer.Typer()
 

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from distcluster.dask_operator import render_for_operator
 from distcluster.job import DeployTable, Job, JobError, load_job
-from distcluster.kubectl import Kubectl, KubectlError, kustomize
-from distcluster.manifests import VOLUME_PATH, Object, Submission, render, to_yaml
+from distcluster.kubernetes.dask_operator import render_for_operator
+from distcluster.kubernetes.kubectl import Kubectl, KubectlError, kustomize
+from distcluster.kubernetes.manifests import VOLUME_PATH, Object, Submission, render, to_yaml
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 

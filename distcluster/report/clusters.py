@@ -1,0 +1,136 @@
+"""The table of clusters: what each is, how well it comes back, and the items that tell it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from distcluster.report.palette import colours
+from distcluster.report.survey import Survey
+from distcluster.report.words import distinguishing_words
+
+_TYPICAL = 4
+_BORDERLINE = 3
+_WORDS = 8
+_LETTERS = 160
+_STRONG, _FAIR = 0.75, 0.60  # of Jaccard's index: stable, and a pattern (Hennig 2007, "Cluster-wise assessment")
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """How well a cluster comes back, as a word and a class of the style sheet."""
+
+    word: str
+    style: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A row as a person reads it, with a remark such as its distance."""
+
+    row: int
+    text: str
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRow:
+    """One row of the cluster table; NaN where nothing was measured."""
+
+    label: int
+    colour: str
+    size: int
+    share: float
+    reproducibility: float
+    badge: Badge
+    mean_probability: float
+    silhouette: float
+    cosine: float
+    words: list[str]
+    typical: list[Item]
+    borderline: list[Item]
+
+
+def cluster_rows(
+    arrays: Mapping[str, Any],
+    found: Survey,
+    cosine: npt.NDArray[np.float64],
+    texts: Mapping[int, str],
+    *,
+    has_items: bool,
+) -> list[ClusterRow]:
+    """The cluster table, the most reproducible first, then the largest; empty components are left out.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        The run's ``cluster/``.
+    found : Survey
+    cosine : (K,) float64
+        Cosine silhouettes among the embeddings.
+    texts : mapping of int to str
+        Items by row.
+    has_items : bool
+    """
+    size = arrays["size"]
+    K = len(size)
+    read = found.read
+    words = (
+        distinguishing_words([texts.get(int(row), "") for row in read.row], read.label.to_numpy(), K, _WORDS)
+        if has_items
+        else [[] for _ in range(K)]
+    )
+    borderline = dict(iter(found.borderline.groupby("label")))
+    rows = [
+        ClusterRow(
+            label=k,
+            colour=colours(K)[k],
+            size=int(size[k]),
+            share=float(size[k] / size.sum()),
+            reproducibility=float(arrays["reproducibility"][k]),
+            badge=badge(float(arrays["reproducibility"][k])),
+            mean_probability=float(arrays["mean_probability"][k]),
+            silhouette=float(found.silhouette[k]),
+            cosine=float(cosine[k]),
+            words=words[k],
+            typical=[
+                Item(int(row), shown_item(row, texts), f"{distance:.2f}")
+                for row, distance in zip(arrays["exemplar"][k], arrays["exemplar_distance"][k], strict=True)
+                if row >= 0
+            ][:_TYPICAL],
+            borderline=_borderline(borderline[k], texts),
+        )
+        for k in range(K)
+        if size[k] > 0
+    ]
+    return sorted(rows, key=lambda row: (-np.nan_to_num(row.reproducibility, nan=-1.0), -row.size))
+
+
+def badge(reproducibility: float) -> Badge:
+    """From strong to weak, by Hennig's (2007) limits for the mean Jaccard index of a cluster."""
+    if not np.isfinite(reproducibility):
+        return Badge("not measured", "none")
+    if reproducibility >= _STRONG:
+        return Badge("strong", "strong")
+    return Badge("fair", "fair") if reproducibility >= _FAIR else Badge("weak", "weak")
+
+
+def _borderline(rows: pd.DataFrame, texts: Mapping[int, str]) -> list[Item]:
+    return [
+        Item(
+            int(row.row),
+            shown_item(row.row, texts),
+            f"{row.probability:.2f} here, {row.neighbour_probability:.2f} in cluster {row.neighbour}",
+        )
+        for row in rows.head(_BORDERLINE).itertuples()
+        if row.neighbour >= 0
+    ]
+
+
+def shown_item(row: int, texts: Mapping[int, str], letters: int = _LETTERS) -> str:
+    """A row's item, cut to a length; its number where it has none."""
+    text = texts.get(int(row), f"row {row}")
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"

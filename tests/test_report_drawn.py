@@ -1,0 +1,180 @@
+"""What the report says of drawn rows, replicates and forests equals scikit-learn, or the slow obvious way."""
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from conftest import N_ROWS
+from sklearn import metrics
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import train_test_split
+
+from distcluster.export import FORMATS, export_run
+from distcluster.job import JobError, ReportTable
+from distcluster.mixture import Candidate, Mixture
+from distcluster.replicate import null_rows, replicate_rows
+from distcluster.report import render_page
+from distcluster.report.covariances import ellipses, tied_matrix
+from distcluster.report.drawn import Drawn, principal_axes, read_drawn, silhouettes
+from distcluster.report.forest import grow_forests
+from distcluster.report.stability import measure_stability, pairs_kept
+from distcluster.report.turning import scaled, turning_views
+from distcluster.run import Run
+from distcluster.stages import task
+
+LABELS = Path(__file__).parent.parent / "jobs" / "demo" / "labels.txt"
+
+
+def test_drawn_rows_are_the_run_s_and_their_embeddings_the_input_s(
+    reference: Run, planted: tuple[Path, np.ndarray]
+) -> None:
+    drawn = read_drawn(reference)
+    embedding = zarr.open_array(str(planted[0]), path="embeddings")[:][drawn.row]
+    np.testing.assert_allclose(drawn.embedding, embedding / np.linalg.norm(embedding, axis=1, keepdims=True), rtol=1e-5)
+    for name in ("projection", "label", "probability"):
+        np.testing.assert_array_equal(getattr(drawn, name), reference.array(name)[:][drawn.row])
+    assert drawn.view is None  # this run has none
+    assert 0 <= drawn.row.min() < drawn.row.max() < N_ROWS
+
+
+def test_cosine_silhouettes_equal_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    label = random.integers(4, size=300)
+    label[0] = 5  # alone; and component 4 is empty
+    rows = (random.normal(size=(6, 12))[label] + random.normal(size=(300, 12))).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    found = silhouettes(rows, label, 6)
+    expected = metrics.silhouette_samples(rows.astype(np.float64), label, metric="cosine")
+    for k in (0, 1, 2, 3, 5):
+        assert found[k] == pytest.approx(expected[label == k].mean(), abs=1e-6)
+    assert np.isnan(found[4])
+    assert np.isnan(silhouettes(rows, np.zeros(300, int), 1)).all()
+
+
+def test_pairs_kept_equals_counting_pairs() -> None:
+    a, b = np.random.default_rng(1).integers(3, size=(2, 40))
+    together = [(a[i] == a[j], b[i] == b[j]) for i, j in combinations(range(40), 2)]
+    kept, of_those = pairs_kept(a, b)
+    assert kept == pytest.approx(np.mean([x == y for x, y in together]))
+    assert kept == pytest.approx(metrics.rand_score(a, b))
+    assert of_those == pytest.approx(np.mean([y for x, y in together if x]))
+
+
+def test_null_rows_can_be_drawn_from_the_middle() -> None:
+    like = np.random.default_rng(2).normal(size=(50, 6)).astype(np.float32)
+    whole = null_rows(like, 25_000, "cosine", 3)
+    np.testing.assert_allclose(null_rows(like, 2_000, "cosine", 3, skip=23_000), whole[23_000:], atol=1e-6)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that computes other bits than the runs were made with, and so may label no row."""
+    task.open_run.cache_clear()
+    task.read_cached.cache_clear()
+    monkeypatch.setattr(task, "environment", lambda: {"numpy": "another"})
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_report_and_an_export_can_be_made_on_another_machine(reference: Run, tmp_path: Path) -> None:
+    assert "<h1>" in render_page(reference, ReportTable())
+    for form in FORMATS:
+        export_run(reference, tmp_path / form, form, ReportTable())
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_share_of_pairs_is_the_rand_index_of_run_and_replicates(demo: Run) -> None:
+    found = measure_stability(demo)
+    assert found is not None
+    rows = demo.array("sample/mixture_row")[:]
+    n = replicate_rows(len(rows), 2)
+    assert found.n_rows == n
+    own = demo.array("label")[:][rows[4 * n : 5 * n]]
+    kinds, ks = demo.array("selection/covariance_type")[:], demo.array("selection/n_components")[:]
+    facts = (demo.record("select", "all") or {})["facts"]
+    place = np.flatnonzero((kinds == facts["covariance_type"]) & (ks == facts["n_components"]))[0]
+    labels = [demo.array(f"partial/recluster/data-{i}")[:][place] for i in (0, 1)]
+    assert found.pairs_kept == pytest.approx(np.mean([metrics.rand_score(own, each) for each in labels]))
+    null = demo.array("partial/recluster/null-0")[:][place]
+    points = demo.array("partial/replicate/null-0/common")[:].astype(np.float64)
+    assert found.null_silhouette == pytest.approx(
+        metrics.silhouette_score(points, null, metric="sqeuclidean"), abs=1e-6
+    )
+
+
+def test_forests_on_wordnet_equal_scikit_learn(demo: Run) -> None:
+    drawn = read_drawn(demo)
+    names, code = np.unique(np.array(LABELS.read_text().splitlines())[drawn.row], return_inverse=True)
+    code[:100] = -1  # rows without a class
+    found = grow_forests({"projection": drawn.projection}, code, seed=0)
+    assert found is not None
+    size = np.bincount(code[code >= 0], minlength=len(names))
+    kept = np.flatnonzero((code >= 0) & (size[code] >= 2))
+    x, y = drawn.projection[kept], np.searchsorted(np.unique(code[kept]), code[kept])
+    target = np.eye(y.max() + 1, dtype=int)[y]
+    train, test = train_test_split(np.arange(len(kept)), test_size=0.2, stratify=y, random_state=0)
+    forest = RandomForestClassifier(random_state=0).fit(x[train], target[train])
+    answer = forest.predict(x[test])
+    best = np.stack(forest.predict_proba(x[test]))[:, :, 1].argmax(axis=0)
+    [it] = found.predictions
+    assert (found.n_train, found.n_test) == (len(train), len(test))
+    assert it.subset_accuracy == pytest.approx(metrics.accuracy_score(target[test], answer))
+    assert it.micro_accuracy == pytest.approx(1.0 - metrics.hamming_loss(target[test], answer))
+    assert it.recall == pytest.approx(metrics.recall_score(target[test], answer, average="micro"))
+    assert it.best_class == pytest.approx(metrics.accuracy_score(y[test], best))
+    confusion = metrics.confusion_matrix(y[test], best, labels=range(y.max() + 1))
+    np.testing.assert_array_equal(it.confusion, confusion.T)
+
+
+def test_too_few_rows_grow_no_forest() -> None:
+    rows = np.zeros((60, 2), np.float32)
+    assert grow_forests({"x": rows}, np.where(np.arange(60) < 30, -1, 0), 0) is None  # one class
+    assert grow_forests({"x": rows}, np.arange(60), 0) is None  # single rows
+    assert grow_forests({"x": rows}, np.arange(60) % 15, 0) is None  # too few to test each class
+
+
+def test_an_ellipse_has_the_axes_of_the_covariance_in_the_widest_plane() -> None:
+    random = np.random.default_rng(4)
+    wide = np.diag([9.0, 4.0, 0.01])
+    rows = random.multivariate_normal(np.zeros(3), wide, 4_000).astype(np.float32)
+    mixture = Mixture(Candidate(1, "full"), np.ones(1), np.zeros((1, 3)), wide[None])
+    drawn = str(ellipses(mixture, rows, ["#000000"]))
+    long, short = (float(drawn.split(f'{name}="')[1].split('"')[0]) for name in ("rx", "ry"))
+    assert long / short == pytest.approx(1.5, rel=0.01)
+    assert not tied_matrix(mixture)
+
+
+def test_the_tied_matrix_shows_every_value() -> None:
+    matrix = np.array([[2.0, -0.5], [-0.5, 1.0]])
+    drawn = str(tied_matrix(Mixture(Candidate(1, "tied"), np.ones(1), np.zeros((1, 2)), matrix)))
+    assert [drawn.count(f">{value}</text>") for value in ("2", "-0.5", "1")] == [1, 2, 1]
+    assert drawn.count('class="below"') == 2
+
+
+def test_principal_axes_equal_a_singular_value_decomposition() -> None:
+    rows = (np.random.default_rng(5).normal(size=(200, 6)) * [5, 3, 2, 1, 1, 1]).astype(np.float32)
+    mean, axes = principal_axes(rows, 3)
+    expected = np.linalg.svd(rows.astype(np.float64) - rows.mean(axis=0))[2][:3]
+    np.testing.assert_allclose(np.abs(axes.T @ expected.T), np.eye(3), atol=1e-4)
+    assert principal_axes(rows[:, :2], 3)[1].shape == (2, 3)
+    assert np.abs(scaled((rows - mean) @ axes)).max() < 3.0
+
+
+def test_t_sne_keeps_planted_groups_apart_and_lies_in_a_plane() -> None:
+    random = np.random.default_rng(6)
+    label = random.integers(3, size=240)
+    rows = (random.normal(size=(3, 20))[label] + 0.1 * random.normal(size=(240, 20))).astype(np.float32)
+    drawn = Drawn(np.arange(240), rows, rows[:, :2], rows[:, :3], label.astype(np.int32), np.ones(240, np.float32))
+    shown = turning_views(drawn, 3, [], {}, tsne_seed=0)
+    assert shown is not None
+    places = {each["name"]: np.reshape(each["places"], (240, 3)) for each in shown["spaces"]}
+    assert list(places) == ["UMAP", "PCA of the embeddings", "t-SNE (flat)"]
+    assert (places["t-SNE (flat)"][:, 2] == 0.0).all()
+    assert metrics.silhouette_score(places["t-SNE (flat)"], label) > 0.8
+
+
+def test_t_sne_without_its_package_is_refused(reference: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distcluster.report.turning.find_spec", lambda _: None)
+    with pytest.raises(JobError, match=r"report.tsne needs the package openTSNE"):
+        render_page(reference, ReportTable(tsne=True))
