@@ -7,8 +7,8 @@
 #     k8s/build.sh sources                           print the digest of what is built, which labels the image
 set -eu
 cd "$(dirname "$0")/.."
-sources=$(find distcluster k8s/Dockerfile k8s/entrypoint k8s/warm.py constraints.txt pyproject.toml -type f ! -name '*.pyc' |
-    LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-64)
+sources=$(find distcluster k8s/Dockerfile k8s/entrypoint k8s/warm.py constraints.txt pyproject.toml \
+    -type f ! -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-64)
 if [ "${1-}" = sources ]; then
     echo "$sources"
     exit
@@ -20,22 +20,26 @@ mkdir -p "$work"
 if [ -z "$BASE" ]; then
     BASE=localhost/debian-python:bookworm
     if ! podman image exists "$BASE"; then
-        debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$work/root" >"$work/debootstrap.log"
+        debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$work/root" \
+            >"$work/debootstrap.log"
         tar -C "$work/root" -c . | podman import --quiet - "$BASE"
         rm -rf "$work/root"
     fi
 fi
 
-"$PYTHON" -m pip wheel --quiet --constraint constraints.txt --wheel-dir "$work/wheels" . prometheus_client 'setuptools>=77' wheel
+"$PYTHON" -m pip wheel --quiet --constraint constraints.txt --wheel-dir "$work/wheels" \
+    . prometheus_client 'setuptools>=77' wheel
 rm -rf build/lib build/bdist.*  # left by the package's own wheel; a later one would take old modules from there
 printf '[global]\nno-index = true\nfind-links = /wheels\n' >"$work/pip.conf"
 
-# runc and cgroupfs also work where no systemd runs; the limits are what an unprivileged container may raise.
+# runc and cgroupfs also work where no systemd runs.
 cat >"$work/containers.conf" <<EOF
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 EOF
-CONTAINERS_CONF=$work/containers.conf exec podman build --pull=never --network=none --ulimit nofile=20000:20000 \
-    --label "distcluster.sources=$sources" --build-arg "BASE=$BASE" --volume "$work/wheels:/wheels:ro" --volume "$work/pip.conf:/etc/pip.conf:ro" \
+# Without layers in between: they took a third of the time.
+CONTAINERS_CONF=$work/containers.conf exec podman build --pull=never --network=none --layers=false \
+    --ulimit nofile=20000:20000 --label "distcluster.sources=$sources" --build-arg "BASE=$BASE" \
+    --volume "$work/wheels:/wheels:ro" --volume "$work/pip.conf:/etc/pip.conf:ro" \
     --file k8s/Dockerfile --tag "$IMAGE" "$@" .

@@ -203,9 +203,9 @@ def follow(
         try:
             seen = look(kubectl, name)
         except KubectlError as error:
+            _tell([f"No answer, trying on: {error}"], told, say)
             if time.monotonic() - answered > patience_seconds:
                 raise
-            _tell([f"No answer, trying on: {error}"], told, say)
             time.sleep(poll_seconds)
             continue
         answered = time.monotonic()
