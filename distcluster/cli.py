@@ -1,4 +1,4 @@
-"""The command line: distcluster run, plan, status, relabel, report, export, ingest, submit."""
+"""The command line: distcluster run, plan, status, relabel, report, export, ingest, and those of kubernetes_cli."""
 
 import logging
 import signal
@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from distcluster.job import COVARIANCE_TYPES, DeployTable, Job, JobError, load_job
-
-FAILED, WRONG, TRY_AGAIN, INTERRUPTED = 1, 2, 75, 130
+from distcluster.kubectl import KubectlError
+from distcluster.kubernetes_cli import Detached, kubernetes_commands
+from distcluster.options import FAILED, INTERRUPTED, TRY_AGAIN, WRONG, JobFile, Overrides
 
 app = typer.Typer(
     name="distcluster",
@@ -26,13 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-JobFile = Annotated[Path, typer.Argument(help="The job file (TOML).", show_default=False, metavar="JOB.toml")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="Set one key, such as sample.rows=20000; wins over the file.", metavar="table.key=value"
-    ),
-]
+app.add_typer(kubernetes_commands)
 
 
 @app.callback(invoke_without_command=True)
@@ -64,12 +59,9 @@ def run(
     """
     # Dask, scikit-learn and numba take seconds to import: only where a job runs.
     from distcluster.pipeline import run_job
-    from distcluster.report import require_tsne, write_report
     from distcluster.summary import render, summarise
 
     job = load_job(job_file, overrides or [])
-    if job.report.tsne:
-        require_tsne()  # before hours of work, not after
     if scheduler is not None:
         job = _with_scheduler(job, scheduler)
     console = _console()
@@ -79,6 +71,8 @@ def run(
         console.print("This job is finished; nothing was left to do.")
     console.print()
     console.print(render(summarise(done, job.report), bars=console.is_terminal), highlight=False)
+    from distcluster.report import write_report  # after the work: it draws, and imports what draws
+
     console.print(f"Report: {write_report(done, job.report)}", highlight=False, soft_wrap=True)
 
 
@@ -180,49 +174,6 @@ def report(
     _console().print(f"Report: {url}", highlight=False, soft_wrap=True)
     if open_it:
         typer.launch(url)
-
-
-@app.command()
-def submit(
-    job_file: JobFile,
-    overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the manifests; needs no cluster, no kubectl and no store.")
-    ] = False,
-    workers: Annotated[int | None, typer.Option(help="Worker pods; wins over deploy.n_workers.")] = None,
-    image: Annotated[str | None, typer.Option(help="Image of all pods; wins over deploy.image.")] = None,
-    namespace: Annotated[str | None, typer.Option(help="Where the pods run; wins over deploy.namespace.")] = None,
-    name: Annotated[str | None, typer.Option(help="The submission's name; by default a new one each time.")] = None,
-) -> None:
-    """Submit a job to Kubernetes. What an earlier submission to the same output has done is not done again.
-
-    [dim]distcluster submit JOB.toml --dry-run | kubectl apply -f -[/dim]
-    """
-    from distcluster.manifests import render as render_manifests
-    from distcluster.manifests import to_yaml
-    from distcluster.submit import prepare
-
-    flags = {"n_workers": workers, "image": image, "namespace": namespace}
-    deploy = [f"deploy.{key}={value}" for key, value in flags.items() if value is not None]
-    submission = prepare(job_file, overrides or [], deploy, name)
-    if not dry_run:
-        raise JobError("only --dry-run is there so far: pipe what it prints to kubectl apply -f -")
-    typer.echo(to_yaml(render_manifests(submission)), nl=False)
-
-
-@app.command()
-def tls_secret(
-    name: Annotated[str, typer.Argument(help="The submission's name, as submit --dry-run --name got it.")],
-    namespace: Annotated[str | None, typer.Option(help="Where the pods run.")] = None,
-) -> None:
-    """Print a Secret with a fresh certificate, valid for a year, for a submission's pods.
-
-    [dim]distcluster tls-secret first | kubectl create -f -[/dim]
-    """
-    from distcluster import manifests
-    from distcluster.deploy import new_certificate
-
-    typer.echo(manifests.to_yaml([manifests.tls_secret(name, namespace, new_certificate())]), nl=False)
 
 
 @app.command()
@@ -363,11 +314,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod that is told to leave: as Ctrl-C
     try:
         app()
+    except Detached:
+        sys.exit(INTERRUPTED)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
             _say("Interrupted. What was committed stays: run the same command again to resume.")
         raise
-    except JobError as error:
+    except (JobError, KubectlError) as error:
         _say(str(error))
         sys.exit(WRONG)
     except Exception as error:

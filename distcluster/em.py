@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import KMeans
 
 from distcluster.job import CovarianceType, MixtureTable
 from distcluster.mixture import DEAD_WEIGHT, Candidate, Mixture, natural_parameters
@@ -331,6 +330,8 @@ def initial_labels(points: npt.NDArray[np.float32], n_components: int, n_init: i
     -------
     (M,) int32
     """
+    from sklearn.cluster import KMeans  # scikit-learn takes seconds to import, and a run's client can do without
+
     x = points.astype(np.float64)
     n_clusters = min(n_components, len(np.unique(x, axis=0)))  # empty ones are the mixture's to report
     return np.asarray(KMeans(n_clusters, n_init=n_init, random_state=seed).fit_predict(x), np.int32)

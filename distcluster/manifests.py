@@ -42,6 +42,9 @@ SETTINGS: dict[str, str] = {
     "DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT": "900s",
     # A worker that hangs is given up after this; shorter would hit long native calls.
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "300s",
+    # Tasks keep nothing in a worker's memory, so a full worker that pauses would pause for ever; at 95 % of its memory
+    # the nanny starts it anew, and its task runs again.
+    "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
     # One log of many pods is sorted by time.
     "DASK_DISTRIBUTED__ADMIN__LOG_FORMAT": "%(asctime)s %(name)s %(levelname)s %(message)s",
     # The root file system is read-only: all that programs want to write goes to the scratch volume.

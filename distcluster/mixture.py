@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.mixture import GaussianMixture
 
 from distcluster.job import CovarianceType
 from distcluster.tile import KIND, make_tiles
 from distcluster.tile import responsibilities as tile_responsibilities
 from distcluster.tile import score as tile_score
 from distcluster.tile import silhouette as tile_silhouette
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 Float64 = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -162,8 +165,10 @@ def _inverse_factors(covariances: Float64) -> tuple[Float64, Float64]:
     return np.linalg.inv(factor) / extent[:, None, :], log_determinant
 
 
-def to_sklearn(mixture: Mixture) -> GaussianMixture:
+def to_sklearn(mixture: Mixture) -> "GaussianMixture":
     """A scikit-learn model with the same parameters, ready to predict; by its public attributes alone."""
+    from sklearn.mixture import GaussianMixture  # as in em.py
+
     K, d = mixture.means.shape
     kind = mixture.candidate.covariance_type
     model = GaussianMixture(K, covariance_type=kind)

@@ -18,11 +18,10 @@ from distributed.scheduler import KilledWorker
 from distcluster.deploy import SchedulerLostError, connect, scheduler_address
 from distcluster.environment import differences, environment
 from distcluster.items import require_items
-from distcluster.job import DeployTable, Job, JobError
+from distcluster.job import DeployTable, Job, JobError, require_extras
 from distcluster.live import Reporter, on_dashboard, performance_saved
 from distcluster.mixture import Candidate
 from distcluster.partition import groups
-from distcluster.pca import principal_components
 from distcluster.plan import choose_partitioning, make_plan
 from distcluster.run import FORMAT_VERSION, CorruptError, Run
 from distcluster.stages import draws, grid, projection, refinement, relabelling, replicates, results, selection, task
@@ -61,6 +60,7 @@ def prepare_run(job: Job) -> Run:
         environment, naming every difference. Nothing has been written then.
     """
     job = resolve(job)
+    require_extras(job.report)
     if job.report.items is not None:
         require_items(job.report.items, job.report.item_column)
     refuse_nested(job.input.url, job.output.url)
@@ -289,6 +289,8 @@ async def _project(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
 
 
 def _fit_pca(ref: RunRef) -> None:
+    from distcluster.pca import principal_components  # dask-ml takes a second to import, and few jobs ask for it
+
     job = task.job_of(run := task.open_run(ref))
     assert job.projection.pca is not None
     projection.keep_pca(run, *principal_components(ref, job.projection.pca, job.sample.seed))

@@ -5,7 +5,6 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import adjusted_rand_score
 
 from distcluster.assign import assign_rows
 from distcluster.em import fit_candidate, initial_labels
@@ -106,6 +105,8 @@ def agreement(labels: Sequence[Labels]) -> Float64:
 
     NaN where a candidate could not be fitted in every replicate, and for a single cluster, which always agrees.
     """
+    from sklearn.metrics import adjusted_rand_score  # as in em.py
+
     result = np.full(len(labels[0]), np.nan)
     for i, of_replicates in enumerate(zip(*labels, strict=True)):
         if all(each.min() >= 0 for each in of_replicates) and any(each.max() > 0 for each in of_replicates):

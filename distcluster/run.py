@@ -242,7 +242,8 @@ class Run:
     def committed(self, stage: str) -> dict[str, dict[str, Any]]:
         """Records of a stage whose every object exists with the size that was committed, or was dropped since."""
         records = self.records(stage)
-        prefixes = {key.split("/c/")[0] for record in records.values() for key in record["objects"]}
+        objects = (key for record in records.values() for key in record["objects"])
+        prefixes = {key.removesuffix("/zarr.json").split("/c/")[0] for key in objects}
         sizes = {
             item["path"]: item["size"]
             for prefix in prefixes

@@ -2,14 +2,24 @@
 
 import re
 import secrets
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from distcluster.job import Job, JobError, load_job
-from distcluster.manifests import VOLUME_PATH, Submission
+import yaml
+
+from distcluster.dask_operator import render_for_operator
+from distcluster.job import DeployTable, Job, JobError, load_job
+from distcluster.kubectl import Kubectl, KubectlError, kustomize
+from distcluster.manifests import VOLUME_PATH, Object, Submission, render, to_yaml
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+
+BACKENDS: dict[str, Callable[[Submission], list[Object]]] = {"manifests": render, "operator": render_for_operator}
+"""Plain objects, or the dask-kubernetes operator's."""
+
+_NEVER_OWNED = ("Namespace", "PersistentVolumeClaim")  # what an overlay may add, and must outlive the job
 
 
 def prepare(
@@ -52,6 +62,7 @@ def _slug(stem: str) -> str:
 def _refuse_unseen(job: Job) -> None:
     """Local paths mean something on this machine only, unless they lie on the volume that all pods mount."""
     urls = {"input.url": job.input.url, "output.url": job.output.url, "report.items": job.report.items}
+    urls |= {f"report.labels[{index}]": url for index, url in enumerate(job.report.labels)}
     unseen = [f"{key} = {url!r}" for key, url in urls.items() if url is not None and not _is_seen(url, job)]
     if unseen:
         raise JobError(
@@ -67,3 +78,70 @@ def _is_seen(url: str, job: Job) -> bool:
         return True
     path = PurePosixPath(parts.path)
     return job.deploy.volume is not None and path.is_relative_to(VOLUME_PATH) and ".." not in path.parts
+
+
+def objects_of(submission: Submission, overlays: Sequence[Path] = (), backend: str = "manifests") -> list[Object]:
+    """The submission's objects for a backend, with kustomize components on top.
+
+    Raises
+    ------
+    KubectlError
+        When kustomize refuses a component, or kubectl is not there.
+    """
+    rendered = BACKENDS[backend](submission)
+    if not overlays:
+        return rendered
+    with tempfile.TemporaryDirectory() as work:
+        return list(yaml.safe_load_all(kustomize(to_yaml(rendered), overlays, Path(work))))
+
+
+def refuse_missing(kubectl: Kubectl, deploy: DeployTable) -> None:
+    """Look for what the job expects in its namespace: pods that wait for it would say so to nobody.
+
+    Raises
+    ------
+    JobError
+        When the volume's claim, the Secret or the service account is not there.
+    KubectlError
+        When the cluster does not answer.
+    """
+    wanted = {
+        "volume": ("persistentvolumeclaim", deploy.volume),
+        "secret": ("secret", deploy.secret),
+        "service_account": ("serviceaccount", deploy.service_account),
+    }
+    missing = [
+        f'  deploy.{key} = "{name}": no {kind} {name}'
+        for key, (kind, name) in wanted.items()
+        if name is not None and not kubectl.exists(kind, name)
+    ]
+    if missing:
+        where = "the context's namespace" if kubectl.namespace is None else f"namespace {kubectl.namespace}"
+        raise JobError(f"not in {where}, make it first:\n" + "\n".join(missing))
+
+
+def apply(kubectl: Kubectl, objects: Sequence[Object]) -> None:
+    """Create a submission's objects; all of them, or none.
+
+    The driver's Job comes first, suspended, and owns the others: whoever deletes it, we or Kubernetes some time after
+    its end, deletes scheduler, workers and certificate with it.
+
+    Raises
+    ------
+    KubectlError
+        When the cluster refuses one of them.
+    """
+    (job,) = [each for each in objects if each["kind"] == "Job"]
+    kept = [each for each in objects if each["kind"] in _NEVER_OWNED]
+    others = [each for each in objects if each is not job and each["kind"] not in _NEVER_OWNED]
+    kubectl.create(each for each in kept if not kubectl.exists(each["kind"].lower(), each["metadata"]["name"]))
+    (created,) = kubectl.create([job | {"spec": job["spec"] | {"suspend": True}}])
+    name = job["metadata"]["name"]
+    try:
+        owner = {"apiVersion": job["apiVersion"], "kind": "Job", "name": name, "uid": created["metadata"]["uid"]}
+        owned = {"ownerReferences": [owner]}
+        kubectl.create(each | {"metadata": each["metadata"] | owned} for each in others)
+        kubectl.patch("job", name, {"spec": {"suspend": False}})
+    except (KubectlError, KeyboardInterrupt):
+        kubectl.delete("job", name)
+        raise

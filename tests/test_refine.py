@@ -42,10 +42,10 @@ def test_without_refinement_the_candidate_labels_the_rows(new_command: Callable[
 def long_refinement(new_command: Callable[..., Command]) -> Callable[..., Command]:
     """Commands whose refinement takes fifteen iterations."""
 
-    def make(**settings: object) -> Command:
+    def make(partition_rows: int = 4 * BLOCK_ROWS, **settings: object) -> Command:
         return new_command(
             mixture__n_components=[23], mixture__covariance_type=["full"], mixture__tol=1e-9, mixture__max_iter=15,
-            selection__rule="bic", **settings,
+            selection__rule="bic", assign__partition_rows=partition_rows, **settings,
         )  # fmt: skip
 
     return make
@@ -76,7 +76,7 @@ def test_a_run_killed_in_the_middle_of_refinement_resumes_to_the_same_bytes(
 def test_refined_bytes_do_not_depend_on_partitions_or_workers(
     refined: Run, long_refinement: Callable[..., Command]
 ) -> None:
-    run = long_refinement(assign__partition_rows=4 * BLOCK_ROWS, deploy__n_workers=1).run_to_the_end()
+    run = long_refinement(BLOCK_ROWS, deploy__n_workers=1).run_to_the_end()
     assert unequal(refined, run) == []
 
 

@@ -25,6 +25,7 @@ def committed(command: Command) -> dict[str, str]:
     """The id of every record of a run, by stage/item."""
     root = command.output / "commit"
     names = [path.relative_to(root).with_suffix("") for path in root.glob("*/*.json")]
+    names = [name for name in names if name.parent.name != "report"]  # written by every command
     run = Run(str(command.output))
     records = {str(name): run.record(*name.parts) for name in names}
     return {name: record["id"] for name, record in records.items() if record}

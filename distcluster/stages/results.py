@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.manifold import trustworthiness
 
 from distcluster.assign import assign_rows, merge_nearest, nearest_to_means
 from distcluster.hierarchy import HIERARCHY_ROWS, build_hierarchy
@@ -52,6 +51,8 @@ def row_arrays(run: Run) -> list[ArraySpec]:
 @task
 def quality(run: Run) -> None:
     """How far the projection can be trusted: on rows that it was not fitted on, and on those that it was."""
+    from sklearn.manifold import trustworthiness  # as in em.py
+
     job = job_of(run)
     models = model_of(run, "index")
     some = slice(None, None, -(-len(models["model/sample_scale"]) // _DENSITY_ROWS))

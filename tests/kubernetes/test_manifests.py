@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from distcluster.dask_operator import render_for_operator
 from distcluster.job import JobError
 from distcluster.manifests import render, to_yaml
 from distcluster.submit import prepare
@@ -36,6 +37,12 @@ def by_name(objects: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, An
 @needs_kubectl
 def test_the_default_rendering_is_what_kustomize_makes_of_the_base() -> None:
     assert by_name(render(prepare(DEFAULT, name="distcluster"))) == by_name(kustomize(K8S / "base"))
+
+
+@needs_kubectl
+def test_the_operators_rendering_is_what_kustomize_makes_of_its_directory() -> None:
+    rendered = render_for_operator(prepare(DEFAULT, name="distcluster"))
+    assert by_name(rendered) == by_name(kustomize(K8S / "operator" / "cluster"))
 
 
 def test_a_dry_run_prints_the_rendering_in_under_a_second_and_imports_neither_dask_nor_numba(tmp_path: Path) -> None:
@@ -80,6 +87,7 @@ def test_the_job_reaches_the_driver_byte_for_byte_and_overrides_as_arguments(tmp
         ("deploy.n_workers=0", "deploy.n_workers"),
         ("input.url=data/embeddings.zarr", "pods cannot see"),
         ("output.url=/data/../tmp/run", "pods cannot see"),
+        ('report.labels=["labels.txt"]', "pods cannot see"),
     ],
 )
 def test_what_pods_cannot_do_is_refused_from_here(override: str, message: str) -> None:

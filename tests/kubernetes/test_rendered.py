@@ -13,13 +13,15 @@ import kubernetes_validate
 import pytest
 import yaml
 from dask.utils import parse_bytes
+from dask_kubernetes.operator.controller import controller
 from test_manifests import DEFAULT, K8S, kustomize, needs_kubectl
 
 from distcluster.manifests import render, to_yaml
 from distcluster.submit import prepare
 
 VERSIONS = ("1.31", "1.34", "1.37")
-DIRECTORIES = ("base", "overlays/dev", "overlays/prod", "operator")
+DIRECTORIES = ("base", "overlays/dev", "overlays/prod", "operator/cluster", "operator/job")
+OPERATORS = ("DaskCluster", "DaskJob")
 COMPONENTS = ("s3", "pvc", "spot", "prometheus")
 SUBMISSIONS: dict[str, list[str]] = {
     "plain": [],
@@ -63,11 +65,20 @@ def pods(objects: Objects) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
     for each in objects:
         if "template" in each.get("spec", {}):
             yield each["spec"]["template"]["metadata"]["labels"], each["spec"]["template"]["spec"]
-        if each["kind"] == "DaskCluster":
-            for role in ("scheduler", "worker"):
-                # The operator adds these two labels.
-                added = {"dask.org/cluster-name": each["metadata"]["name"], "dask.org/component": role}
-                yield each["spec"][role]["metadata"]["labels"] | added, each["spec"][role]["spec"]
+        for role, found in operated(each).items():
+            # The operator adds these two labels.
+            added = {"dask.org/cluster-name": each["metadata"]["name"], "dask.org/component": role}
+            yield found["metadata"]["labels"] | added, found["spec"]
+
+
+def operated(each: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The operator's pods by the role that it gives them; none of other objects."""
+    if each["kind"] not in OPERATORS:
+        return {}
+    if each["kind"] == "DaskCluster":
+        return {role: each["spec"][role] for role in ("scheduler", "worker")}
+    cluster = each["spec"]["cluster"]["spec"]
+    return {"scheduler": cluster["scheduler"], "worker": cluster["worker"], "job-runner": each["spec"]["job"]}
 
 
 def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
@@ -84,7 +95,7 @@ def value_of(quantity: str) -> float:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_strict_schemas_accept_every_object(objects: Objects, version: str) -> None:
     for each in objects:
-        if each["kind"] != "DaskCluster":
+        if each["kind"] not in OPERATORS:
             kubernetes_validate.validate(each, version, strict=True)
 
 
@@ -110,22 +121,45 @@ def closed(schema: Any) -> Any:
     return found
 
 
-def dask_cluster_schema() -> Any:
-    crd = files("dask_kubernetes") / "operator/deployment/helm/dask-kubernetes-operator/crds/daskcluster.yaml"
-    return closed(yaml.safe_load(crd.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+def operators_schema(kind: str) -> Any:
+    crd = files("dask_kubernetes") / f"operator/deployment/helm/dask-kubernetes-operator/crds/{kind.lower()}.yaml"
+    schema = closed(yaml.safe_load(crd.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    # Every resource has these three, whatever its definition lists.
+    schema["properties"] |= {"metadata": {"type": "object"}, "apiVersion": {}, "kind": {}}
+    return schema
 
 
 @needs_kubectl
-def test_the_operators_schema_accepts_the_cluster_and_refuses_a_misspelt_key() -> None:
-    (cluster,) = [each for each in kustomize(K8S / "operator") if each["kind"] == "DaskCluster"]
-    schema = dask_cluster_schema()
-    # Every resource has these three, whatever its definition lists.
-    schema["properties"] |= {"metadata": {"type": "object"}, "apiVersion": {}, "kind": {}}
-    jsonschema.validate(cluster, schema)
-    wrong = copy.deepcopy(cluster)
-    wrong["spec"]["worker"]["spec"]["containers"][0]["envform"] = []
-    with pytest.raises(jsonschema.ValidationError, match="envform"):
-        jsonschema.validate(wrong, schema)
+@pytest.mark.parametrize(("kind", "directory"), [("DaskCluster", "cluster"), ("DaskJob", "job")])
+def test_the_operators_schemas_accept_its_variants_and_refuse_a_misspelt_key(kind: str, directory: str) -> None:
+    (found,) = [each for each in kustomize(K8S / "operator" / directory) if each["kind"] in OPERATORS]
+    schema = operators_schema(kind)
+    jsonschema.validate(found, schema)
+    for role in operated(found):
+        wrong = copy.deepcopy(found)
+        operated(wrong)[role]["spec"]["containers"][0]["envform"] = []
+        with pytest.raises(jsonschema.ValidationError, match="envform"):
+            jsonschema.validate(wrong, schema)
+
+
+@needs_kubectl
+def test_the_operators_own_code_leaves_our_addresses_names_and_labels() -> None:
+    (job,) = [each for each in kustomize(K8S / "operator" / "job") if each["kind"] == "DaskJob"]
+    name, runner = job["metadata"]["name"], job["spec"]["job"]
+    worker = job["spec"]["cluster"]["spec"]["worker"]
+    made = [
+        controller.build_job_pod_spec(name, name, "team", runner["spec"], {}, runner["metadata"]["labels"]),
+        controller.build_worker_deployment_spec(
+            f"{name}-default", "team", name, "uuid", worker["spec"], {}, worker["metadata"]["labels"]
+        )["spec"]["template"],
+    ]
+    for pod in made:
+        (container,) = pod["spec"]["containers"]
+        environ = {each["name"]: each["value"] for each in container["env"]}
+        assert environ["DASK_SCHEDULER_ADDRESS"] == f"tls://{name}-scheduler:8786"
+        assert selects({"app.kubernetes.io/instance": name}, pod["metadata"]["labels"])
+    assert "$(DASK_WORKER_NAME)" in container["args"]
+    assert "DASK_WORKER_NAME" in environ
 
 
 def test_selectors_select_pods_and_ports_exist(objects: Objects) -> None:
@@ -138,7 +172,7 @@ def test_selectors_select_pods_and_ports_exist(objects: Objects) -> None:
             assert all(selects(spec["podSelector"]["matchLabels"], labels) for labels, _ in found)
         if each["kind"] == "Deployment":
             assert selects(spec["selector"]["matchLabels"], spec["template"]["metadata"]["labels"])
-        service = spec if each["kind"] == "Service" else spec.get("scheduler", {}).get("service")
+        service = spec if each["kind"] == "Service" else operated(each).get("scheduler", {}).get("service")
         if service:
             behind = [pod for labels, pod in found if selects(service["selector"], labels)]
             assert len(behind) == 1
@@ -171,7 +205,9 @@ def test_every_reference_exists(objects: Objects) -> None:
         address = each.get("data", {}).get("DASK_SCHEDULER_ADDRESS")
         if address is not None:
             host, _, port = address.partition("://")[2].partition(":")
-            assert host in there.get("Service", set()) | {f"{name}-scheduler" for name in there.get("DaskCluster", ())}
+            assert host in there.get("Service", set()) | {
+                f"{name}-scheduler" for kind in OPERATORS for name in there.get(kind, ())
+            }
             assert port == "8786"
 
 

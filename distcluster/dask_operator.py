@@ -1,0 +1,73 @@
+"""A submission for sites with the dask-kubernetes operator: a DaskCluster in the place of Deployments and Service."""
+
+from typing import Any
+
+from distcluster.manifests import DASHBOARD_PORT, SCHEDULER_PORT, Object, Submission, labels, render
+
+_ROUTES = (
+    "distributed.http.scheduler.prometheus",
+    "distributed.http.scheduler.info",
+    "distributed.http.scheduler.json",
+    "distributed.http.scheduler.api",
+    "distributed.http.health",
+    "distributed.http.proxy",
+    "distributed.http.statics",
+)
+
+
+def render_for_operator(submission: Submission) -> list[Object]:
+    """Every object of a submission but the Secret with its certificate; the operator makes scheduler and workers.
+
+    The driver stays our own Job: the operator's DaskJob runs it as a bare pod, which is never tried again.
+
+    Parameters
+    ----------
+    submission : Submission
+
+    Returns
+    -------
+    list of dict
+        As ``manifests.render``, with one DaskCluster instead of two Deployments and a Service.
+    """
+    plain = render(submission)
+    scheduler, worker = (each for each in plain if each["kind"] == "Deployment")
+    cluster: Object = {
+        "apiVersion": "kubernetes.dask.org/v1",
+        "kind": "DaskCluster",
+        "metadata": worker["metadata"] | {"name": submission.name, "labels": labels(submission.name)},
+        "spec": {
+            "worker": {"replicas": worker["spec"]["replicas"]} | _pods(submission, worker),
+            "scheduler": _pods(submission, scheduler) | {"service": _service(submission)},
+        },
+    }
+    rest = [each for each in plain if each["kind"] not in ("Deployment", "Service")]
+    for each in rest:
+        if each["metadata"]["name"] == f"{submission.name}-settings":
+            # The operator scales down through the api route; without it, it kills the newest workers, busy or not.
+            each["data"]["DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"] = _list_of(_ROUTES)
+    return [*rest, cluster]
+
+
+def _pods(submission: Submission, deployment: Object) -> dict[str, Any]:
+    template = deployment["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    # The operator would set tcp://, and sets the worker's name, which its own scaling goes by.
+    container["env"] = [{"name": "DASK_SCHEDULER_ADDRESS", "value": submission.scheduler_address}]
+    return {"metadata": template["metadata"], "spec": template["spec"]}
+
+
+def _service(submission: Submission) -> Object:
+    """The operator names it as ours is named; its selector is by the labels that the operator adds."""
+    ports = [("tcp-comm", SCHEDULER_PORT, "comm"), ("http-dashboard", DASHBOARD_PORT, "dashboard")]
+    return {
+        "type": "ClusterIP",
+        "selector": {"dask.org/cluster-name": submission.name, "dask.org/component": "scheduler"},
+        "ports": [
+            {"name": name, "port": port, "targetPort": target, "protocol": "TCP"} for name, port, target in ports
+        ],
+    }
+
+
+def _list_of(names: tuple[str, ...]) -> str:
+    """A list as Dask's configuration reads it from the environment."""
+    return "[" + ", ".join(f'"{name}"' for name in names) + "]"

@@ -1,0 +1,41 @@
+#!/bin/sh
+# Build the image with podman, on a machine that may have no registry and a package index of its own:
+# the base is Debian's python3, made by debootstrap unless BASE names an image, and pip's configuration stays outside,
+# because the wheels are fetched by this machine's pip (whose Python must be the base's: 3.11) and mounted.
+#
+#     k8s/build.sh [podman build's arguments]        as root; the image is localhost/distcluster:0.1.0
+#     k8s/build.sh sources                           print the digest of what is built, which labels the image
+set -eu
+cd "$(dirname "$0")/.."
+sources=$(find distcluster k8s/Dockerfile k8s/entrypoint k8s/warm.py constraints.txt pyproject.toml -type f ! -name '*.pyc' |
+    LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-64)
+if [ "${1-}" = sources ]; then
+    echo "$sources"
+    exit
+fi
+: "${BASE=}" "${IMAGE=localhost/distcluster:0.1.0}" "${PYTHON=python3}"
+work=$PWD/build/image
+mkdir -p "$work"
+
+if [ -z "$BASE" ]; then
+    BASE=localhost/debian-python:bookworm
+    if ! podman image exists "$BASE"; then
+        debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$work/root" >"$work/debootstrap.log"
+        tar -C "$work/root" -c . | podman import --quiet - "$BASE"
+        rm -rf "$work/root"
+    fi
+fi
+
+"$PYTHON" -m pip wheel --quiet --constraint constraints.txt --wheel-dir "$work/wheels" . prometheus_client 'setuptools>=77' wheel
+rm -rf build/lib build/bdist.*  # left by the package's own wheel; a later one would take old modules from there
+printf '[global]\nno-index = true\nfind-links = /wheels\n' >"$work/pip.conf"
+
+# runc and cgroupfs also work where no systemd runs; the limits are what an unprivileged container may raise.
+cat >"$work/containers.conf" <<EOF
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+EOF
+CONTAINERS_CONF=$work/containers.conf exec podman build --pull=never --network=none --ulimit nofile=20000:20000 \
+    --label "distcluster.sources=$sources" --build-arg "BASE=$BASE" --volume "$work/wheels:/wheels:ro" --volume "$work/pip.conf:/etc/pip.conf:ro" \
+    --file k8s/Dockerfile --tag "$IMAGE" "$@" .

@@ -1,0 +1,185 @@
+"""A Kubernetes API on this machine for the real kubectl: kmock, and what it lacks of a cluster's behaviour.
+
+Objects get uids, lists are filtered by label, what a deleted Job owns goes with it, and pods come from the templates
+of stored objects. A script says what happens between two looks at the pods; nothing depends on time.
+"""
+
+import asyncio
+import copy
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp.web
+import yaml
+from kmock import KubernetesEmulator, Server
+
+NAMESPACE = "team"
+KINDS = {
+    "v1/pods": "Pod", "v1/services": "Service", "v1/configmaps": "ConfigMap", "v1/secrets": "Secret",
+    "v1/serviceaccounts": "ServiceAccount", "v1/events": "Event", "v1/persistentvolumeclaims": "PersistentVolumeClaim",
+    "batch/v1/jobs": "Job", "apps/v1/deployments": "Deployment",
+    "policy/v1/poddisruptionbudgets": "PodDisruptionBudget",
+    "networking.k8s.io/v1/networkpolicies": "NetworkPolicy", "kubernetes.dask.org/v1/daskclusters": "DaskCluster",
+}  # fmt: skip
+
+Object = dict[str, Any]
+Step = Callable[["Cluster"], None]
+
+
+class Cluster(KubernetesEmulator):
+    """One namespace of a cluster without nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.script: list[Step] = []
+        self.logs: dict[str, list[str]] = {}
+        self.requested: list[str] = []
+        for key, kind in KINDS.items():
+            verbs = {"get", "list", "create", "delete", "patch"}
+            self.resources[key] = {
+                "kind": kind, "namespaced": True, "singular": kind.lower(), "verbs": verbs,
+                "shortnames": set(), "categories": set(), "subresources": {"log"} if kind == "Pod" else set(),
+            }  # fmt: skip
+
+    async def _handle(self, request: Any) -> aiohttp.web.StreamResponse:
+        self.requested.append(f"{request.method.value} {request.url.path}")
+        if request.url.path.startswith("/openapi/v3"):
+            return aiohttp.web.json_response(self._openapi(request.url.path))
+        if request.subresource == "log":
+            return self._log(request)
+        if request.method.value == "POST":
+            request.data["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": self._time()}
+        kind = None if request.resource is None else request.resource.plural
+        if request.method.value == "GET" and kind is not None and request.name is None:
+            if kind == "pods" and self.script and not self.job["spec"]["suspend"]:
+                self.script.pop(0)(self)
+            return aiohttp.web.json_response(self._listed(request))
+        response = await super()._handle(request)
+        if request.method.value == "DELETE":
+            self._collect_garbage()
+        return response
+
+    async def _serve_version(self, request: Any) -> Any:
+        """Core kinds are of "v1", not of "/v1"."""
+        found = await super()._serve_version(request)
+        return found | {"groupVersion": found["groupVersion"].lstrip("/")}
+
+    def _time(self) -> str:
+        """A time that grows with the number of objects."""
+        return f"2026-11-23T12:00:{len(self.objects):02}Z"
+
+    def _openapi(self, path: str) -> Object:
+        """All that kubectl wants to know here: that the server itself looks for unknown fields."""
+        groups = {"api/v1" if key.startswith("v1/") else f"apis/{key.rpartition('/')[0]}" for key in KINDS}
+        if path == "/openapi/v3":
+            return {"paths": {group: {"serverRelativeURL": f"/openapi/v3/{group}"} for group in groups}}
+        version = path.removeprefix("/openapi/v3/")
+        paths = {}
+        for key, kind in KINDS.items():
+            group, _, number = key.rpartition("/")[0].rpartition("/")
+            patch = {
+                "parameters": [{"name": "fieldValidation", "in": "query"}],
+                "x-kubernetes-group-version-kind": {"group": group, "version": number, "kind": kind},
+            }
+            paths[f"/{version}/{kind}"] = {"patch": patch}
+        return {"openapi": "3.0.0", "info": {"title": "", "version": ""}, "paths": paths}
+
+    def _log(self, request: Any) -> aiohttp.web.Response:
+        since = request.params.get("sinceTime", "").rstrip("Z")  # whole seconds: their fractions come after them
+        lines = [line for line in self.logs.get(request.name, []) if line >= since]
+        return aiohttp.web.Response(text="".join(f"{line}\n" for line in lines))
+
+    def _listed(self, request: Any) -> Object:
+        kind = self.resources[request.resource].kind
+        api = "/".join(part for part in (request.resource.group, request.resource.version) if part)
+        wanted = dict(pair.split("=") for pair in request.params.get("labelSelector", "").split(",") if pair)
+        found = [each for each in self.stored(kind) if wanted.items() <= each["metadata"].get("labels", {}).items()]
+        return {"kind": f"{kind}List", "apiVersion": api, "metadata": {"resourceVersion": "1"}, "items": found}
+
+    def _collect_garbage(self) -> None:
+        """Delete what has lost its owner, until nothing more has."""
+        there = {each["metadata"].get("uid") for kind in KINDS.values() for each in self.stored(kind)}
+        lost = [
+            each
+            for each in self.objects.values()
+            if not each.deleted
+            and (owners := each.raw["metadata"].get("ownerReferences"))
+            and not there & {owner["uid"] for owner in owners}
+        ]
+        for each in lost:
+            each.delete()
+        if lost:
+            self._collect_garbage()
+
+    # -- what tests say and ask
+
+    def stored(self, kind: str) -> list[Object]:
+        """Objects of a kind as they are now."""
+        plural = next(key.rpartition("/")[2] for key, value in KINDS.items() if value == kind)
+        return [each.raw for key, each in self.objects.items() if key[0].plural == plural and not each.deleted]
+
+    @property
+    def job(self) -> Object:
+        """The only Job."""
+        (job,) = self.stored("Job")
+        return job
+
+    def put(self, key: str, name: str, content: Object) -> None:
+        """Store an object."""
+        metadata = {"name": name, "namespace": NAMESPACE} | content.get("metadata", {})
+        kinds = {"apiVersion": key.rpartition("/")[0], "kind": KINDS[key]}
+        self.objects[key, NAMESPACE, name] = content | kinds | {"metadata": metadata}
+
+    def start_pod(self, role: str, suffix: str, status: Object) -> str:
+        """A pod from the template of the stored Deployment or Job; its name."""
+        kind = "Job" if role == "driver" else "Deployment"
+        (owner,) = [each for each in self.stored(kind) if each["metadata"]["name"].endswith(f"-{role}")]
+        name = f"{owner['metadata']['name']}-{suffix}"
+        pod = copy.deepcopy(owner["spec"]["template"])
+        pod["metadata"] |= {"ownerReferences": [{"uid": owner["metadata"]["uid"]}]}
+        pod["metadata"]["creationTimestamp"] = self._time()
+        self.put("v1/pods", name, pod | {"status": status})
+        return name
+
+    def set_status(self, name: str, status: Object) -> None:
+        """What a kubelet reports of a pod."""
+        self.objects["v1/pods", NAMESPACE, name].patch({"status": status})
+
+    def end_job(self, kind: str, reason: str = "") -> None:
+        """What the Job's controller reports at the end."""
+        status = {"conditions": [{"type": kind, "status": "True", "reason": reason}]}
+        self.objects["batch/v1/jobs", NAMESPACE, self.job["metadata"]["name"]].patch({"status": status})
+
+
+@contextmanager
+def served(directory: Path) -> Iterator[tuple[Cluster, Path]]:
+    """A cluster, and the configuration by which kubectl finds it."""
+    started, stop, found = threading.Event(), asyncio.Event(), []
+
+    async def serve() -> None:
+        async with Cluster() as cluster, Server(cluster):
+            found.append(cluster)
+            started.set()
+            await stop.wait()
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert started.wait(30)
+    configuration = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": str(found[0].url).rstrip("/")}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "namespace": NAMESPACE, "user": "test"}}],
+        "users": [{"name": "test", "user": {}}],
+    }  # fmt: skip
+    (directory / "kubeconfig").write_text(yaml.safe_dump(configuration))
+    try:
+        yield found[0], directory / "kubeconfig"
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()

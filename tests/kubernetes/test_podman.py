@@ -1,0 +1,319 @@
+"""The real image and the rendered manifests, played by podman: faults while a job runs change no byte of it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, unequal
+from play import Machine, as_pod, as_stored, machine
+
+from distcluster.deploy import new_certificate
+from distcluster.manifests import Object, render, tls_secret
+from distcluster.run import Run
+from distcluster.submit import prepare
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "localhost/distcluster:0.1.0"
+USER = 10001
+
+
+def missing() -> str | None:
+    """Why this machine cannot play pods."""
+    programs = ("podman", "runc", "unshare", "nsenter")
+    absent = [name for name in programs if shutil.which(name) is None]
+    if absent:
+        return f"not on this machine: {', '.join(absent)}"
+    if os.geteuid() != 0:
+        return "network namespaces want root"
+    label = '{{index .Labels "distcluster.sources"}}'
+    inspect = ["podman", "image", "inspect", "--format", label, IMAGE]
+    built = subprocess.run(inspect, check=False, capture_output=True, text=True)
+    if built.returncode != 0:
+        return f"no image {IMAGE}: make image"
+    now = subprocess.run([ROOT / "k8s" / "build.sh", "sources"], check=True, capture_output=True, text=True)
+    return None if built.stdout == now.stdout else f"{IMAGE} was made from other sources: make image"
+
+
+_MISSING = missing()
+pytestmark = [pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING)), pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def played(planted: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, Path]]:
+    """A machine, and the directory that its pods see as /data, with the input and an undisturbed local run in it."""
+    data = tmp_path_factory.mktemp("data")
+    shutil.copytree(planted[0], data / "input.zarr")
+    for path in (data, *data.rglob("*")):
+        os.chown(path, USER, USER)
+    with machine(tmp_path_factory.mktemp("machine")) as opened:
+        write_job(data, "local")
+        command = ["distcluster", "run", "/data/local.toml", "--set", "deploy.kind=local"]
+        mounts = ["--volume", f"{data}:/data", "--read-only", "--tmpfs", "/scratch:mode=1777"]
+        environ = ["--env", "HOME=/scratch", "--env", "NUMBA_CACHE_DIR=/scratch/numba"]
+        opened.podman("run", "--rm", "--network=none", *mounts, *environ, IMAGE, *command)
+        yield opened, data
+
+
+def write_job(data: Path, name: str, **changes: Any) -> Path:
+    """A job whose output is named after the test."""
+    settings = {key: value for key, value in SMALL.items() if not key.startswith("deploy.")} | {
+        "mixture.n_components": [4, 8, 16],
+        "input.url": "/data/input.zarr",
+        "output.url": f"/data/{name}",
+        "deploy.volume": "shared",
+        "deploy.image": IMAGE,
+        "deploy.worker_memory": "1GiB",
+        **{key.replace("__", "."): value for key, value in changes.items()},
+    }
+    path = data / f"{name}.toml"
+    path.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items()) + "\n")
+    return path
+
+
+class Played:
+    """The pods of one submission."""
+
+    def __init__(self, opened: Machine, job: Path, secret: dict[str, str] | None = None) -> None:
+        self._machine, self._data, self._name, self._secret = opened, job.parent, job.stem, secret or {}
+        objects = render(prepare(job, name=self._name))
+        self._settings = [each for each in objects if each["kind"] == "ConfigMap"]
+        self._templates: dict[str, Object] = {
+            each["metadata"]["name"].removeprefix(f"{self._name}-"): each["spec"]["template"]
+            for each in objects
+            if each["kind"] in ("Deployment", "Job")
+        }
+        (container,) = self._templates["worker"]["spec"]["containers"]
+        self.hand_over: list[str] = container["lifecycle"]["preStop"]["exec"]["command"]
+        certificate = as_stored(tls_secret(self._name, None, new_certificate()))
+        opened.podman("secret", "create", f"{self._name}-tls", "-", stdin=certificate)
+        self.scheduler = self._play("scheduler", "pod", f"{self._name}-scheduler")
+        self.workers = [self._play("worker", f"pod{index}") for index in range(2)]
+        self.attempts = 0
+        self.driver = self.start_driver()
+
+    def _play(self, role: str, suffix: str, alias: str | None = None) -> str:
+        pod = as_pod(self._templates[role], f"{self._name}-{role}-{suffix}", self._data, self._secret)
+        return self._machine.play(pod, self._settings, alias)
+
+    def start_driver(self) -> str:
+        """The Job's next attempt."""
+        self.attempts += 1
+        return self._play("driver", f"pod{self.attempts}")
+
+    def committed(self) -> int:
+        """Items committed so far, on the volume."""
+        return len(list((self._data / self._name / "commit").glob("*/*.json")))
+
+    def wait(self, done: Callable[[], bool], seconds: float) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+
+    def log(self) -> str:
+        """What the driver says."""
+        return self._machine.podman("logs", self.driver, check=False)
+
+    def exit_codes(self) -> list[int]:
+        """Wait for the driver's end, and start it again on 75, as the Job does."""
+        codes = []
+        while True:
+            codes.append(int(self._machine.podman("wait", self.driver)))
+            if codes[-1] != 75 or len(codes) == 3:
+                return codes
+            self.driver = self.start_driver()
+
+    def stop(self) -> None:
+        """Remove the pods."""
+        self._machine.remove_pods()
+        self._machine.podman("secret", "rm", f"{self._name}-tls", check=False)
+
+
+def nothing(machine: Machine, pods: Played) -> None:
+    pass
+
+
+def kill_worker(machine: Machine, pods: Played) -> None:
+    machine.kill(pods.workers[0])
+
+
+def drain_worker(machine: Machine, pods: Played) -> None:
+    machine.podman("exec", pods.workers[0], *pods.hand_over)
+    machine.kill(pods.workers[0])
+
+
+SWALLOW = """
+from pathlib import Path
+processes = {each: (each / "cmdline").read_bytes() for each in Path("/proc").glob("[0-9]*")}
+(worker,) = [each for each, command in processes.items() if command.endswith(b"--multiprocessing-fork\\0")]
+(worker / "oom_score_adj").write_text("1000")  # rather it than us
+held = []
+while worker.exists() and (worker / "cmdline").read_bytes() and len(held) < 200:
+    held.append(b"x" * 2**23)
+"""
+"""All that is left of a container's memory. Its worker itself would be stopped by Dask before the kernel does."""
+
+
+def fill_worker(machine: Machine, pods: Played) -> None:
+    before = machine.oom_kills(pods.workers[0])
+    machine.podman("exec", pods.workers[0], "python", "-c", SWALLOW)
+    assert machine.oom_kills(pods.workers[0]) == before + 1
+
+
+def pause_worker(machine: Machine, pods: Played) -> None:
+    machine.podman("pause", pods.workers[0])
+    time.sleep(10)
+    machine.podman("unpause", pods.workers[0])
+
+
+def cut_worker(machine: Machine, pods: Played) -> None:
+    machine.set_link(pods.workers[0], "down")
+
+
+def kill_scheduler(machine: Machine, pods: Played) -> None:
+    machine.kill(pods.scheduler)
+
+
+FAULTS: dict[str, tuple[str, Callable[[Machine, Played], None], list[int]]] = {
+    "undisturbed": ("nothing", nothing, [0]),
+    "worker-killed": ("kill -9 of a worker", kill_worker, [0]),
+    "worker-drained": ("a worker drained: preStop, then killed", drain_worker, [0]),
+    "worker-out-of-memory": ("a worker killed by the kernel: no memory left", fill_worker, [0]),
+    "worker-paused": ("a worker frozen for 10 s", pause_worker, [0]),
+    "worker-cut": ("a worker's network cut, for good", cut_worker, [0]),
+    "scheduler-killed": ("kill -9 of the scheduler", kill_scheduler, [75, 0]),
+}
+"""In words, what happens in the middle of the job, and the exit codes of the driver's attempts."""
+
+
+@pytest.fixture(scope="module")
+def fault_table() -> Iterator[dict[str, tuple[list[int], float, bool]]]:
+    """Exit codes, seconds from the fault to the job's end, and whether the bytes are equal; left in build/faults.md."""
+    found: dict[str, tuple[list[int], float, bool]] = {}
+    yield found
+    lines = [
+        "| fault | driver's exit codes | seconds to the job's end | of them lost | bytes equal |",
+        "|---|---|--:|--:|---|",
+    ]
+    usual = found.get("undisturbed", ([], float("nan"), True))[1]
+    for name, (codes, seconds, equal) in found.items():
+        cells = [FAULTS[name][0], ", then ".join(map(str, codes)), f"{seconds:.0f}", f"{seconds - usual:.0f}"]
+        lines.append(f"| {' | '.join(cells)} | {'yes' if equal else 'NO'} |")
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / "faults.md").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_changes_no_byte(
+    played: tuple[Machine, Path], fault_table: dict[str, tuple[list[int], float, bool]], fault: str
+) -> None:
+    opened, data = played
+    _, strike, expected = FAULTS[fault]
+    pods = Played(opened, write_job(data, fault))
+    try:
+        pods.wait(lambda: pods.committed() >= 40, 300)
+        started = time.monotonic()
+        strike(opened, pods)
+        codes = pods.exit_codes()
+        seconds = time.monotonic() - started
+        assert codes == expected, pods.log()
+    finally:
+        pods.stop()
+    different = unequal(Run(str(data / "local")), Run(str(data / fault)))
+    fault_table[fault] = codes, seconds, not different
+    assert different == []
+
+
+TRANSFER = """
+import sys
+from pathlib import Path
+import obstore
+endpoint, direction, directory = sys.argv[1:]
+store = obstore.store.S3Store("bucket", endpoint=endpoint, access_key_id="key", secret_access_key="secret",
+                              region="us-east-1", client_options={"allow_http": True})
+if direction == "up":
+    from urllib.request import Request, urlopen
+    urlopen(Request(f"{endpoint}/bucket", method="PUT")).close()
+    for path in Path(directory).rglob("*"):
+        if path.is_file():
+            obstore.put(store, f"input/{path.relative_to(directory)}", path.read_bytes())
+else:
+    for item in [each for batch in obstore.list(store, prefix="run") for each in batch]:
+        path = Path(directory, item["path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(obstore.get(store, item["path"]).bytes())
+"""
+"""Between a directory and the bucket, from where the bucket is reached."""
+
+
+@pytest.fixture
+def bucket(played: tuple[Machine, Path]) -> Iterator[str]:
+    """The endpoint of an S3 API beside the pods."""
+    opened, data = played
+    server = opened.start_process(
+        sys.executable, "-m", "moto.server", "-H", "0.0.0.0", "-p", "5000",
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while not opened.run("ss", "--listening", "--tcp", "--no-header", "sport = 5000"):
+            assert server.poll() is None
+            time.sleep(0.2)
+        opened.run(sys.executable, "-c", TRANSFER, "http://127.0.0.1:5000", "up", str(data / "input.zarr"))
+        yield f"http://{opened.gateway()}:5000"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_from_s3_to_s3_gives_the_bytes_of_the_local_run(
+    played: tuple[Machine, Path], bucket: str, tmp_path: Path
+) -> None:
+    opened, data = played
+    changes = {"input__url": "s3://bucket/input", "output__url": "s3://bucket/run", "deploy__secret": "keys"}
+    changes["assign__partition_rows"] = 4 * SMALL["assign.partition_rows"]  # the API is slow, and the bytes the same
+    keys = {"AWS_ENDPOINT_URL": bucket, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    pods = Played(opened, write_job(data, "s3", **changes), keys | {"AWS_REGION": "us-east-1"})
+    try:
+        take_picture(opened, pods, tmp_path)
+        assert pods.exit_codes() == [0], pods.log()
+        opened.run(sys.executable, "-c", TRANSFER, "http://127.0.0.1:5000", "down", str(tmp_path))
+    finally:
+        pods.stop()
+    assert unequal(Run(str(data / "local")), Run(str(tmp_path / "run"))) == []
+
+
+def take_picture(opened: Machine, pods: Played, directory: Path) -> None:
+    """Leave a picture of the dashboard in the middle of the job in build/screenshots."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        return
+    from playwright.sync_api import sync_playwright
+
+    inside = directory / "chromium"
+    inside.write_text(f'#!/bin/sh\nexec {" ".join(opened.inside())} {chromium} "$@"\n')
+    inside.chmod(0o755)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=inside, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        while "Dashboard:" not in pods.log():
+            time.sleep(0.5)
+        page.goto(f"http://{opened.address(pods.scheduler)}:8787/status")
+        while "neighbours" not in pods.log():
+            page.wait_for_timeout(500)
+        page.screenshot(path=ROOT / "build" / "screenshots" / "dashboard.png")
+        browser.close()
+
+
+def test_the_container_may_write_nowhere_else_and_is_not_root(played: tuple[Machine, Path]) -> None:
+    opened, _ = played
+    script = "id -u; touch /opt/distcluster/x /etc/x 2>/dev/null && echo writable; python -c 'import pip' 2>/dev/null"
+    printed = opened.podman("run", "--rm", "--network=none", "--read-only", IMAGE, "sh", "-c", script, check=False)
+    assert printed.split() == [str(USER)]
