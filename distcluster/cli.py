@@ -62,10 +62,6 @@ def run(
     from distcluster.summary import render, summarise
 
     job = load_job(job_file, overrides or [])
-    if job.report.tsne:
-        from distcluster.report import require_tsne
-
-        require_tsne()  # before hours of work, not after
     if scheduler is not None:
         job = _with_scheduler(job, scheduler)
     console = _console()

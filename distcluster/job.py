@@ -4,6 +4,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -268,6 +269,17 @@ class Job(Table):
     assign: AssignTable = AssignTable()
     deploy: DeployTable = DeployTable()
     report: ReportTable = ReportTable()
+
+
+def require_extras(table: ReportTable) -> None:
+    """Refuse a report that needs a package which is not installed: before the work, not after it.
+
+    Raises
+    ------
+    JobError
+    """
+    if table.tsne and find_spec("openTSNE") is None:
+        raise JobError("report.tsne needs the package openTSNE: pip install 'distcluster[tsne]'")
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:

@@ -15,7 +15,7 @@ import obstore
 from distributed import Client, performance_report
 
 from distcluster.criteria import information_criteria
-from distcluster.dashboard import PAGE, TOPIC, DashboardPage
+from distcluster.live_page import PAGE, TOPIC, DashboardPage
 from distcluster.mixture import Candidate
 from distcluster.run import PERFORMANCE, Run
 from distcluster.stages.grid import candidates

@@ -18,7 +18,7 @@ from distributed.scheduler import KilledWorker
 from distcluster.deploy import SchedulerLostError, connect, scheduler_address
 from distcluster.environment import differences, environment
 from distcluster.items import require_items
-from distcluster.job import DeployTable, Job, JobError
+from distcluster.job import DeployTable, Job, JobError, require_extras
 from distcluster.live import Reporter, on_dashboard, performance_saved
 from distcluster.mixture import Candidate
 from distcluster.partition import groups
@@ -60,6 +60,7 @@ def prepare_run(job: Job) -> Run:
         environment, naming every difference. Nothing has been written then.
     """
     job = resolve(job)
+    require_extras(job.report)
     if job.report.items is not None:
         require_items(job.report.items, job.report.item_column)
     refuse_nested(job.input.url, job.output.url)

@@ -22,6 +22,8 @@ from distcluster.job import CovarianceType
 from distcluster.mixture import Candidate, Mixture
 from distcluster.run import Run
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
+
 BLOCK_ROWS = 512
 N_ROWS = 8 * 4 * BLOCK_ROWS - 100  # eight partitions of four blocks, the last block short
 RESULTS = (
@@ -109,8 +111,6 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # A shell's background jobs ignore Ctrl-C, and so does all that they start.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 

@@ -175,6 +175,6 @@ def test_t_sne_keeps_planted_groups_apart_and_lies_in_a_plane() -> None:
 
 
 def test_t_sne_without_its_package_is_refused(reference: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distcluster.report.turning.find_spec", lambda _: None)
+    monkeypatch.setattr("distcluster.job.find_spec", lambda _: None)
     with pytest.raises(JobError, match=r"report.tsne needs the package openTSNE"):
         render_page(reference, ReportTable(tsne=True))

@@ -13,7 +13,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from distcluster.items import read_items, require_items
-from distcluster.job import JobError, ReportTable
+from distcluster.job import JobError, ReportTable, require_extras
 from distcluster.report.clusters import ClusterRow, cluster_rows, shown_item
 from distcluster.report.compare import Comparison, compare
 from distcluster.report.covariances import ellipses, tied_matrix
@@ -25,7 +25,7 @@ from distcluster.report.stability import measure_stability
 from distcluster.report.survey import Survey, survey
 from distcluster.report.thumbnails import thumbnail
 from distcluster.report.timings import stage_times
-from distcluster.report.turning import require_tsne, turning_views
+from distcluster.report.turning import turning_views
 from distcluster.run import PERFORMANCE, Run
 from distcluster.selection import find_elbow
 from distcluster.stages.projection import views
@@ -95,8 +95,7 @@ def render_page(run: Run, table: ReportTable) -> str:
         raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
     if table.items is not None:
         require_items(table.items, table.item_column)
-    if table.tsne:
-        require_tsne()
+    require_extras(table)
     has_map = "view_2d" in views(job_of(run))
     arrays = {name: np.asarray(run.array(f"cluster/{name}")[:]) for name in
               ("size", "mean_probability", "reproducibility", "exemplar", "exemplar_distance")}  # fmt: skip

@@ -1,13 +1,11 @@
 """Three-dimensional views that can be turned: what the page's script draws."""
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.job import JobError
 from distcluster.report.compare import Comparison
 from distcluster.report.drawn import Drawn, principal_axes
 from distcluster.report.palette import colours
@@ -60,17 +58,6 @@ def turning_views(
         ],
         "item": [texts.get(int(row), f"row {row}")[:_LETTERS] for row in drawn.row[some]],
     }
-
-
-def require_tsne() -> None:
-    """Refuse to show t-SNE without the package that makes it.
-
-    Raises
-    ------
-    JobError
-    """
-    if find_spec("openTSNE") is None:
-        raise JobError("report.tsne needs the package openTSNE: pip install 'distcluster[tsne]'")
 
 
 def _tsne(rows: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float64]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from distributed import Client, LocalCluster
 
-from distcluster.dashboard import TOPIC, DashboardPage, LiveRun, LiveView, bars, curve
 from distcluster.live import on_dashboard
+from distcluster.live_page import TOPIC, DashboardPage, LiveRun, LiveView, bars, curve
 from distcluster.run import Run
 
 
