@@ -113,6 +113,8 @@ async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
     environ = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **dict.fromkeys(_THREADS, "1")}
     settings = {
         "distributed.nanny.pre-spawn-environ": environ,
+        # One task at a time leaves nothing to wait for: where every worker pauses, the job stands still for good.
+        "distributed.worker.memory.pause": False,
         # Ctrl-C reaches every process of a terminal; workers leave when they are told to, without a traceback each.
         "distributed.worker.preload": ["import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"],
     }
