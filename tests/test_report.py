@@ -128,8 +128,12 @@ def test_the_tree_names_every_component_and_escapes_it() -> None:
     assert "<b>" not in drawn
 
 
-def test_the_page_needs_no_network_and_is_small(reference: Run, items: str) -> None:
-    page = render_page(reference, ReportTable(items=items))
+@pytest.fixture(scope="module")
+def page(reference: Run, items: str) -> str:
+    return render_page(reference, ReportTable(items=items))
+
+
+def test_the_page_needs_no_network_and_is_small(reference: Run, page: str) -> None:
     assert len(page.encode()) < 10_000_000
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:|//)|url\(|@import""", page)
     assert "default-src 'none'" in page
@@ -137,8 +141,7 @@ def test_the_page_needs_no_network_and_is_small(reference: Run, items: str) -> N
     assert reason in page
 
 
-def test_items_are_escaped(reference: Run, items: str) -> None:
-    page = render_page(reference, ReportTable(items=items))
+def test_items_are_escaped(page: str) -> None:
     assert "&lt;script&gt;document.title" in page
     assert "<script>document.title" not in page
 
