@@ -151,9 +151,18 @@ def drain_worker(machine: Machine, pods: Played) -> None:
 
 
 SWALLOW = """
+import time
 from pathlib import Path
-processes = {each: (each / "cmdline").read_bytes() for each in Path("/proc").glob("[0-9]*")}
-(worker,) = [each for each, command in processes.items() if command.endswith(b"--multiprocessing-fork\\0")]
+
+def workers():
+    commands = {each: (each / "cmdline").read_bytes() for each in Path("/proc").glob("[0-9]*")}
+    return [each for each, command in commands.items() if command.endswith(b"--multiprocessing-fork\\0")]
+
+for _ in range(100):  # the other pod may have done so much before this one's worker is there
+    if found := workers():
+        break
+    time.sleep(0.1)
+(worker,) = found
 (worker / "oom_score_adj").write_text("1000")  # rather it than us
 held = []
 while worker.exists() and (worker / "cmdline").read_bytes() and len(held) < 200:
