@@ -1,4 +1,4 @@
-"""The command line: distcluster run, plan, status, relabel, report, export, ingest, and those of kubernetes_cli."""
+"""The command line: distcluster run, plan, status, relabel, report, export, ingest, and those for Kubernetes."""
 
 import logging
 import signal

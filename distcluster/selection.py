@@ -155,12 +155,11 @@ def find_elbow(ks: Sequence[int], cost: Sequence[float]) -> Elbow:
     """
     x, y = np.log2(np.asarray(ks, np.float64)), np.asarray(cost, np.float64)
     depth = _below_chord(x, y)
-    deepest = int(np.argmax(depth))
-    is_near = depth >= _SHALLOW * depth[deepest]
+    by_depth = np.argsort(-depth, kind="stable")
+    deepest = by_depth[0]
     # An elbow is read off to one step of the grid: two ks that are equally deep must not hide one that stands.
-    beside = [i for i in np.argsort(-depth, kind="stable") if is_near[i] and abs(x[i] - x[deepest]) <= _STEP]
-    places = [deepest, *(int(i) for i in beside if i != deepest)]
-    elbows = [_elbow_at(place, ks, x, y, depth) for place in places]
+    places = [i for i in by_depth if depth[i] >= _SHALLOW * depth[deepest] and abs(x[i] - x[deepest]) <= _STEP]
+    elbows = [_elbow_at(int(i), ks, x, y, depth) for i in places]
     return next((elbow for elbow in elbows if elbow.stands), elbows[0])
 
 
