@@ -25,7 +25,7 @@ from distcluster.run import Run
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
 
 BLOCK_ROWS = 512
-N_ROWS = 8 * 4 * BLOCK_ROWS - 100  # eight partitions of four blocks, the last block short
+N_ROWS = 8 * 4 * BLOCK_ROWS - 100  # 32 blocks, the last one short
 RESULTS = (
     "label", "probability", "top_label", "top_probability", "log_density", "support", "projection", "view_2d",
     "sample/row", "sample/mixture_row", "model/sample", "model/index/graph", "model/anchors", "model/anchors_2d",
@@ -125,7 +125,7 @@ SMALL: dict[str, Any] = {
     "mixture.n_init": 1,
     "selection.replicates": 0,
     "assign.block_rows": BLOCK_ROWS,
-    "assign.partition_rows": BLOCK_ROWS,
+    "assign.partition_rows": 2 * BLOCK_ROWS,
     "deploy.n_workers": 2,
     "deploy.dashboard_address": "127.0.0.1:0",
 }
@@ -153,9 +153,9 @@ def new_command(planted: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def reference(new_command: Callable[..., Command]) -> Run:
-    """A finished run that nothing disturbed, two workers, partitions of one block."""
+    """A finished run that nothing disturbed, two workers, partitions of two blocks."""
     run = new_command().run_to_the_end()
-    assert len(run.partitioning) >= 8
+    assert len(run.partitioning) == 16
     return run
 
 

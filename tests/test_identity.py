@@ -25,7 +25,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(reference: Run, new_comman
 def test_bytes_do_not_depend_on_the_size_of_a_partition(reference: Run, new_command: Callable[..., Command]) -> None:
     run = new_command(assign__partition_rows=4 * BLOCK_ROWS).run_to_the_end()
     assert len(run.partitioning) == 8
-    assert len(reference.partitioning) == 32
+    assert len(reference.partitioning) == 16
     assert unequal(reference, run) == []
 
 

@@ -13,10 +13,10 @@ from conftest import Command, dask_cluster, unequal
 from distcluster.run import Run
 
 KILLS = (
-    ("scan", 1), ("scan", 32), ("draw", 1), ("index", 1), ("neighbours", 1), ("neighbours", 32), ("fit", 1),
+    ("scan", 1), ("scan", 16), ("draw", 1), ("index", 1), ("neighbours", 1), ("neighbours", 16), ("fit", 1),
     ("view", 1), ("sketch", 1), ("project", 1), ("sketch", 3), ("kmeans", 1), ("kmeans", 9), ("candidate", 1),
-    ("project", 32), ("candidate", 36), ("score", 1), ("score", 32), ("clusters", 1),
-    ("silhouette", 5), ("silhouette", 32), ("select", 1), ("quality", 1), ("assign", 1), ("assign", 32),
+    ("project", 16), ("candidate", 36), ("score", 1), ("score", 16), ("clusters", 1),
+    ("silhouette", 5), ("silhouette", 16), ("select", 1), ("quality", 1), ("assign", 1), ("assign", 16),
 )  # fmt: skip
 """Kill the client as soon as this many items of a stage are committed: in the middle, and between two stages."""
 

@@ -1,14 +1,15 @@
-"""What the report takes from the rows: two passes over the partitions, each held one at a time."""
+"""What the report takes from the rows: two passes over the partitions, some held at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datashader
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from distcluster.partition import RowRange
+from distcluster.partition import Partitioning, RowRange
 from distcluster.report.palette import colours
 from distcluster.run import Run
 
@@ -18,6 +19,7 @@ Int64 = npt.NDArray[np.int64]
 MAP_PIXELS = 1_200
 """Width and height of the map of all rows."""
 
+_BATCH_ROWS = 2**18  # read at once, or one partition: painting fewer costs as much, that of a whole picture
 _BLOCK = 16_384  # rows whose distances to all K clusters are held at a time
 _POINTS = 8_000  # rows that the map shows as points of their own when it is zoomed
 _READ_ROWS = 100_000  # whose items are read for the distinguishing words
@@ -86,7 +88,7 @@ class Survey:
 
 
 def survey(run: Run, K: int, *, has_map: bool) -> Survey:
-    """Read all rows of a finished run, twice, a partition at a time.
+    """Read all rows of a finished run, twice, a batch of partitions at a time.
 
     Parameters
     ----------
@@ -101,10 +103,10 @@ def survey(run: Run, K: int, *, has_map: bool) -> Survey:
     colour_sums = np.zeros((MAP_PIXELS, MAP_PIXELS, 4)) if has_map else None
     points, coordinates, read = [], [], []
     outliers, borderline, ambiguous, n_unsure = pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), 0
-    for partition in _partitions(run):
-        rows = _frame(run, partition, has_map=has_map)
+    for batch in _batches(run.partitioning):
+        rows = _frame(run, batch, has_map=has_map)
         valid = rows.label.to_numpy() >= 0
-        projection = run.read_rows("projection", partition, "project")[valid]
+        projection = _read(run, "projection", batch, "project")[valid]
         rows = rows[valid]
         silhouette_sum += silhouette_sums(projection, rows.label.to_numpy(), moments)
         if colour_sums is not None and moments.extent is not None:
@@ -137,17 +139,17 @@ def measure(run: Run, K: int, *, has_map: bool) -> Moments:
     """The first pass: what the second one needs of all rows before it can say anything of one."""
     size, total, square = np.zeros(K, np.int64), None, np.zeros(K)
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
-    for partition in _partitions(run):
-        label = run.read_rows("label", partition, "assign")
+    for batch in _batches(run.partitioning):
+        label = _read(run, "label", batch, "assign")
         valid = label >= 0
-        rows = run.read_rows("projection", partition, "project")[valid].astype(np.float64)
+        rows = _read(run, "projection", batch, "project")[valid].astype(np.float64)
         label = label[valid]
         sums = np.stack([np.bincount(label, column, K) for column in rows.T], axis=1)
         total = sums if total is None else total + sums
         square += np.bincount(label, (rows**2).sum(axis=1), K)
         size += np.bincount(label, minlength=K)
         if has_map and len(rows):
-            view = run.read_rows("view_2d", partition, "project")[valid]
+            view = _read(run, "view_2d", batch, "project")[valid]
             low, high = np.minimum(low, view.min(axis=0)), np.maximum(high, view.max(axis=0))
     assert total is not None  # a run has rows
     with np.errstate(invalid="ignore", divide="ignore"):  # an empty component has no mean
@@ -193,7 +195,7 @@ def silhouette_sums(rows: npt.NDArray[np.float32], label: npt.NDArray[np.int32],
 
 
 def paint(rows: pd.DataFrame, extent: Float64, K: int) -> Float64:
-    """A partition's part of the map.
+    """A batch's part of the map.
 
     A pixel's colour is to be the mean colour of its rows, which sums of colours give for any K; one count a cluster,
     datashader's own way, would hold K images.
@@ -222,28 +224,34 @@ def paint(rows: pd.DataFrame, extent: Float64, K: int) -> Float64:
     return np.nan_to_num(np.stack([image[name].to_numpy() for name in (*channels, "rows")], axis=-1).astype(np.float64))
 
 
-def _partitions(run: Run) -> Iterator[RowRange]:
-    return (run.partitioning[index] for index in range(len(run.partitioning)))
+def _batches(parts: Partitioning) -> Iterator[list[RowRange]]:
+    """Adjoining partitions, up to some rows together."""
+    size = max(1, _BATCH_ROWS // parts.partition_rows)
+    for first in range(0, len(parts), size):
+        yield [parts[index] for index in range(first, min(first + size, len(parts)))]
 
 
-def _frame(run: Run, partition: RowRange, *, has_map: bool) -> pd.DataFrame:
-    """A partition's results, one row each, skipped rows too."""
-    top_label, top_probability = (
-        run.read_rows(f"top_{name}", partition, "assign") for name in ("label", "probability")
-    )
-    view = run.read_rows("view_2d", partition, "project") if has_map else np.zeros((len(partition), 2), np.float32)
+def _read(run: Run, name: str, batch: Sequence[RowRange], stage: str) -> npt.NDArray[Any]:
+    return np.concatenate([run.read_rows(name, partition, stage) for partition in batch])
+
+
+def _frame(run: Run, batch: Sequence[RowRange], *, has_map: bool) -> pd.DataFrame:
+    """Results of adjoining partitions, one row each, skipped rows too."""
+    row = np.arange(batch[0].start, batch[-1].stop)
+    top_label, top_probability = (_read(run, f"top_{name}", batch, "assign") for name in ("label", "probability"))
+    view = _read(run, "view_2d", batch, "project") if has_map else np.zeros((len(row), 2), np.float32)
     second = min(1, top_label.shape[1] - 1)
     return pd.DataFrame(
         {
-            "row": np.arange(partition.start, partition.stop),
+            "row": row,
             "x": view[:, 0],
             "y": view[:, 1],
-            "label": run.read_rows("label", partition, "assign"),
-            "probability": run.read_rows("probability", partition, "assign"),
+            "label": _read(run, "label", batch, "assign"),
+            "probability": _read(run, "probability", batch, "assign"),
             "neighbour": top_label[:, second],
             "neighbour_probability": top_probability[:, second],
-            "support": run.read_rows("support", partition, "project"),
-            "log_density": run.read_rows("log_density", partition, "assign"),
+            "support": _read(run, "support", batch, "project"),
+            "log_density": _read(run, "log_density", batch, "assign"),
         }
     )
 
