@@ -25,6 +25,7 @@ image:
 
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps embedding-atlas  # or it brings torch
 	touch $@
 
 clean:

@@ -249,8 +249,9 @@ class ReportTable(Table):
     item_column: str = "text"
     """The field of JSON Lines, or the column of Parquet."""
     labels: tuple[str, ...] = ()
-    """Taxonomies to compare the clusters with: text files with one label a line, or Zarr arrays of N strings or
-    integers; an empty label is none."""
+    """Taxonomies to compare the clusters with: text files with a row's label a line, several with tabs between them, or
+    Zarr arrays, of N strings or integers, (N, m) strings, or (N, C) indicators, whose attribute ``classes`` names the
+    columns; an empty label is none."""
     tsne: bool = False
     """Show t-SNE of some rows beside UMAP and PCA, by openTSNE: ``pip install 'distcluster[tsne]'``."""
     performance: bool = False

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from distcluster.job import JobError
 from distcluster.run import Run
-from distcluster.stages.grid import candidates
+from distcluster.stages.grid import candidates, grid_round
 from distcluster.stages.projection import sketch_items, views
 from distcluster.stages.replicates import replicates
 from distcluster.stages.results import is_finished
@@ -59,7 +59,8 @@ def _total(run: Run, stage: str) -> int | None:
     if stage in ("replicate", "recluster"):
         return None if run.record("draw", ONE) is None else len(replicates(run))
     if stage == "grid":
-        return None  # rounds, as many as the grid turns out to need
+        complete = grid_round(run) is None  # else rounds come, as many as the grid turns out to need
+        return len(run.committed("grid")) if complete else None
     if stage == "pca":
         return int(job_of(run).projection.pca is not None)
     if stage == "view":

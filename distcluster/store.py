@@ -209,8 +209,8 @@ def stream_lines(url: str) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-def open_entries(url: str, field: str) -> zarr.Array[Any] | None:
-    """A Zarr array (N,) of strings or integers; None where the URL is a file. ``field`` is the job's, for messages.
+def open_entries(url: str, field: str, dimensions: tuple[int, ...] = (1,)) -> zarr.Array[Any] | None:
+    """A Zarr array of one entry a row; None where the URL is a file. ``field`` is the job's, for messages.
 
     Raises
     ------
@@ -230,8 +230,9 @@ def open_entries(url: str, field: str) -> zarr.Array[Any] | None:
         array = zarr.open_array(ObjectStore(object_store(absolute_url(url)), read_only=True), mode="r")
     except (FileNotFoundError, ValueError, BaseError) as error:
         raise JobError(f"{field}: there is no file and no Zarr array at {shown}.") from error
-    if array.ndim != 1:
-        raise JobError(f"{field}: {shown} has the shape {array.shape}; it must be (N,), one entry a row.")
+    if array.ndim not in dimensions:
+        wanted = " or ".join({1: "(N,)", 2: "(N, m)"}[each] for each in dimensions)
+        raise JobError(f"{field}: {shown} has the shape {array.shape}; it must be {wanted}, one entry a row.")
     return array
 
 
@@ -249,7 +250,7 @@ def read_bytes(url: str) -> bytes:
 
 def count_labels(url: str) -> int:
     """How many labels there are, by reading a text file once."""
-    array = open_entries(url, "report.labels")
+    array = open_entries(url, "report.labels", dimensions=(1, 2))
     return sum(1 for _ in stream_lines(url)) if array is None else int(array.shape[0])
 
 

@@ -15,6 +15,7 @@ if [ "${1-}" = sources ]; then
 fi
 : "${BASE=}" "${IMAGE=localhost/distcluster:0.1.0}" "${PYTHON=python3}"
 work=$PWD/build/image
+PATH=$PATH:/usr/sbin:/sbin  # debootstrap
 mkdir -p "$work"
 
 if [ -z "$BASE" ]; then

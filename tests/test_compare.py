@@ -1,6 +1,7 @@
 """Comparison with taxonomies: scikit-learn, given the label vectors, says the same."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from conftest import N_ROWS, Command
 from sklearn import metrics
 
 from distcluster.job import JobError
-from distcluster.report.compare import Scores, compare, contingency, expected_mutual_information, scores
+from distcluster.report.compare import Comparison, Scores, compare, contingency, expected_mutual_information, scores
 from distcluster.report.figures import heat_map, leaf_order
 from distcluster.report.survey import Survey, survey
 from distcluster.run import Run
@@ -82,14 +83,64 @@ def test_the_table_counts_every_row_that_has_a_class_once(
     for file in ("labels.txt", "labels.zarr"):
         found = compare(reference, str(tmp_path / file), surveyed, np.array([7, 16_000, 0, 3]))
         assert found.n_without == (~has_class).sum()
-        assert [found.classes[code] if code >= 0 else "" for code in found.of_drawn] == names[
-            [7, 16_000, 0, 3]
-        ].tolist()
+        assert classes_of(found) == [{name} - {""} for name in names[[7, 16_000, 0, 3]]]
         for i, name in enumerate(found.classes):
             np.testing.assert_array_equal(
                 found.table[i], np.bincount(label[names == name], minlength=found.table.shape[1])
             )
         assert_equal(found.methods[0].scores, by_scikit_learn(names[has_class].astype(str), label[has_class]))
+
+
+def classes_of(found: Comparison) -> list[set[str]]:
+    """Of the drawn rows, by name."""
+    return [{found.classes[column] for column in np.flatnonzero(row)} for row in found.of_drawn]
+
+
+def test_rows_of_several_classes_are_compared_by_their_sets(
+    reference: Run, surveyed: Survey, planted: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    ball = planted[1]
+    sets = [{f"ball {k}", "even" if k % 2 == 0 else "odd"} | ({"third"} if k % 3 == 0 else set()) for k in ball]
+    sets[::5] = [set()] * len(sets[::5])
+    classes = sorted(set().union(*sets))
+    (tmp_path / "labels.txt").write_text("".join("\t".join(sorted(each, reverse=True)) + "\n" for each in sets))
+    texts = np.array([[*sorted(each), "", "", ""][:3] for each in sets], np.dtypes.StringDType())
+    zarr.create_array(tmp_path / "labels.zarr", data=texts, chunks=(1000, 2))
+    has = np.array([[name in each for name in classes] for each in sets])
+    array = zarr.create_array(tmp_path / "has.zarr", data=has.astype(np.uint8), chunks=(1000, 4))
+    array.attrs["classes"] = classes
+    label = reference.array("label")[:]
+    known = has.any(axis=1)
+    whole = np.array(["+".join(sorted(each)) for each in sets])[known]
+    drawn = np.array([7, 16_000, 0, 3])
+    for file in ("labels.txt", "labels.zarr", "has.zarr"):
+        found = compare(reference, str(tmp_path / file), surveyed, drawn)
+        assert classes_of(found) == [sets[row] for row in drawn]
+        assert (found.n_sets, found.n_without) == (len(set(whole)), (~known).sum())
+        np.testing.assert_array_equal(found.n_rows, np.bincount(label[known]))
+        for name, counts in zip(found.classes, found.table, strict=True):
+            np.testing.assert_array_equal(
+                counts, np.bincount(label[has[:, classes.index(name)]], minlength=len(counts))
+            )
+        purity = sum(has[known & (label == k)].sum(axis=0).max() for k in np.unique(label)) / known.sum()
+        assert_equal(found.methods[0].scores, replace(by_scikit_learn(whole, label[known]), purity=purity))
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "message"),
+    [
+        (2, None, "other numbers than 0 and 1"),
+        (1, ["a", "b"], "names 2 of its 3 columns"),
+    ],
+)
+def test_indicators_that_are_none_are_refused(
+    reference: Run, surveyed: Survey, tmp_path: Path, values: int, classes: list[str] | None, message: str
+) -> None:
+    array = zarr.create_array(tmp_path / "has", data=np.full((N_ROWS, 3), values, np.int8))
+    if classes:
+        array.attrs["classes"] = classes
+    with pytest.raises(JobError, match=message):
+        compare(reference, str(tmp_path / "has"), surveyed, np.arange(3))
 
 
 def test_on_planted_clusters_every_method_agrees_with_the_plan(
@@ -125,6 +176,7 @@ def test_labels_of_another_length_are_refused_before_the_run(
 
 
 def test_a_heat_map_of_equal_partitions_is_a_diagonal() -> None:
-    drawn = str(heat_map(np.diag([5, 6, 7])[[2, 0, 1]], ["c", "<a>", "b"], leaf_order(np.empty((0, 4)), 3)))
+    counts = np.diag([5, 6, 7])[[2, 0, 1]]
+    drawn = str(heat_map(counts, ["c", "<a>", "b"], leaf_order(np.empty((0, 4)), 3), counts.sum(axis=0)))
     assert drawn.count("<rect") == 3
     assert drawn.index("&lt;a&gt;</text>") < drawn.index(">b</text>") < drawn.index(">c</text>")

@@ -74,7 +74,7 @@ def test_the_atlas_file_has_a_place_a_category_and_a_text(reference: Run, items:
 def test_embedding_atlas_opens_it(reference: Run, items: ReportTable, tmp_path: Path) -> None:
     command = shutil.which("embedding-atlas")
     if command is None:
-        pytest.skip("embedding-atlas is not installed: it brings torch, some gigabytes")
+        pytest.skip("embedding-atlas is not installed: make test installs it without torch")
     file = export_run(reference, tmp_path / "atlas.parquet", "atlas", items)
     out = tmp_path / "application.zip"
     options = ["--x", "x", "--y", "y", "--text", "text", "--export-application", str(out)]

@@ -8,6 +8,7 @@ import pytest
 import zarr
 from conftest import N_ROWS
 from sklearn import metrics
+from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
@@ -18,7 +19,7 @@ from distcluster.replicate import null_rows, replicate_rows
 from distcluster.report import render_page
 from distcluster.report.covariances import ellipses, tied_matrix
 from distcluster.report.drawn import Drawn, principal_axes, read_drawn, silhouettes
-from distcluster.report.forest import grow_forests
+from distcluster.report.forest import grow_forests, strata
 from distcluster.report.stability import measure_stability, pairs_kept
 from distcluster.report.turning import scaled, turning_views
 from distcluster.run import Run
@@ -103,17 +104,13 @@ def test_the_share_of_pairs_is_the_rand_index_of_run_and_replicates(demo: Run) -
     )
 
 
-def test_forests_on_wordnet_equal_scikit_learn(demo: Run) -> None:
-    drawn = read_drawn(demo)
-    names, code = np.unique(np.array(LABELS.read_text().splitlines())[drawn.row], return_inverse=True)
-    code[:100] = -1  # rows without a class
-    found = grow_forests({"projection": drawn.projection}, code, seed=0)
+def assert_forest_equals_scikit_learn(rows: np.ndarray, has: np.ndarray) -> None:
+    """What the report says of a forest on these rows and classes, (n, C) bool."""
+    found = grow_forests({"rows": rows}, has, seed=0)
     assert found is not None
-    size = np.bincount(code[code >= 0], minlength=len(names))
-    kept = np.flatnonzero((code >= 0) & (size[code] >= 2))
-    x, y = drawn.projection[kept], np.searchsorted(np.unique(code[kept]), code[kept])
-    target = np.eye(y.max() + 1, dtype=int)[y]
-    train, test = train_test_split(np.arange(len(kept)), test_size=0.2, stratify=y, random_state=0)
+    kept = np.flatnonzero(has[:, has.sum(axis=0) >= 2].any(axis=1))
+    x, target = rows[kept], has[kept][:, found.classes].astype(int)
+    train, test = train_test_split(np.arange(len(kept)), test_size=0.2, stratify=strata(target > 0), random_state=0)
     forest = RandomForestClassifier(random_state=0).fit(x[train], target[train])
     answer = forest.predict(x[test])
     best = np.stack(forest.predict_proba(x[test]))[:, :, 1].argmax(axis=0)
@@ -122,16 +119,49 @@ def test_forests_on_wordnet_equal_scikit_learn(demo: Run) -> None:
     assert it.subset_accuracy == pytest.approx(metrics.accuracy_score(target[test], answer))
     assert it.micro_accuracy == pytest.approx(1.0 - metrics.hamming_loss(target[test], answer))
     assert it.recall == pytest.approx(metrics.recall_score(target[test], answer, average="micro"))
-    assert it.best_class == pytest.approx(metrics.accuracy_score(y[test], best))
-    confusion = metrics.confusion_matrix(y[test], best, labels=range(y.max() + 1))
-    np.testing.assert_array_equal(it.confusion, confusion.T)
+    assert it.best_class == pytest.approx(np.mean([target[row, k] for row, k in zip(test, best, strict=True)]))
+    if (target.sum(axis=1) == 1).all():
+        confusion = metrics.confusion_matrix(target[test].argmax(axis=1), best, labels=range(target.shape[1]))
+        np.testing.assert_array_equal(it.confusion, confusion.T)
+    assert it.confusion.sum() == target[test].sum()
+
+
+def test_forests_on_wordnet_equal_scikit_learn(demo: Run) -> None:
+    drawn = read_drawn(demo)
+    names, code = np.unique(np.array(LABELS.read_text().splitlines())[drawn.row], return_inverse=True)
+    has = np.eye(len(names), dtype=bool)[code]
+    has[:100] = False  # rows without a class
+    assert_forest_equals_scikit_learn(drawn.projection, has)
+
+
+def test_forests_on_digits_of_several_classes_equal_scikit_learn() -> None:
+    rows, digit = load_digits(return_X_y=True)
+    has = np.column_stack([np.eye(10, dtype=bool)[digit], digit % 2 == 0, digit > 4])
+    assert_forest_equals_scikit_learn(rows.astype(np.float32), has)
+
+
+def test_a_class_of_all_rows_or_of_no_fitted_row_is_certain() -> None:
+    random = np.random.default_rng(0)
+    has = np.zeros((100, 3), bool)
+    has[:, 0] = True
+    has[random.permutation(100)[:40], 1] = True
+    has[:2, 2] = True
+    found = grow_forests({"x": random.normal(size=(100, 2)).astype(np.float32)}, has, 0)
+    assert found is not None
+    assert found.classes == [0, 1, 2]
+    assert found.predictions[0].best_class == 1.0
+
+
+def test_rows_are_drawn_by_their_rarest_class() -> None:
+    true = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 0, 1]], bool)
+    assert strata(true).tolist() == [1, 0, 0, 1, 0]  # the last would be alone
 
 
 def test_too_few_rows_grow_no_forest() -> None:
     rows = np.zeros((60, 2), np.float32)
-    assert grow_forests({"x": rows}, np.where(np.arange(60) < 30, -1, 0), 0) is None  # one class
-    assert grow_forests({"x": rows}, np.arange(60), 0) is None  # single rows
-    assert grow_forests({"x": rows}, np.arange(60) % 15, 0) is None  # too few to test each class
+    for code in (np.where(np.arange(60) < 30, -1, 0), np.arange(60), np.arange(60) % 15):
+        # one class; single rows; too few to test each class
+        assert grow_forests({"x": rows}, np.eye(60, dtype=bool)[code] & (code >= 0)[:, None], 0) is None
 
 
 def test_an_ellipse_has_the_axes_of_the_covariance_in_the_widest_plane() -> None:

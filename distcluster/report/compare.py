@@ -1,7 +1,6 @@
 """Comparison with a taxonomy: an exact contingency table over all rows, what it says, and yardsticks beside it."""
 
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numba
@@ -10,22 +9,21 @@ import numpy.typing as npt
 from sklearn.cluster import HDBSCAN, KMeans
 
 from distcluster.job import JobError
-from distcluster.partition import Partitioning
 from distcluster.report.survey import Survey
+from distcluster.report.taxonomy import Taxonomy, read_labels
 from distcluster.run import Run
 from distcluster.stages.task import job_of
-from distcluster.store import open_entries, public_url, stream_lines
+from distcluster.store import public_url
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-_MOST_CLASSES = 10_000  # a column that has more is no taxonomy, and its table would not fit
 _LEAST_CLUSTER = 200  # HDBSCAN's least cluster: this part of the rows
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How far clusters and classes agree.
+    """How far clusters and classes agree; where rows have several classes, each set of them is one.
 
     Attributes
     ----------
@@ -35,7 +33,7 @@ class Scores:
     homogeneity, completeness, v_measure : float
         0 to 1 (Rosenberg & Hirschberg 2007): clusters hold one class; classes lie in one cluster; their harmonic mean.
     purity : float
-        Share of rows that have the most frequent class of their cluster.
+        Share of rows that have the most frequent single class of their cluster.
     """
 
     adjusted_rand: float
@@ -66,21 +64,27 @@ class Comparison:
         The URL, without credentials.
     classes : list of C str
     table : (C, K) int64
-        Rows by class and cluster: all that have a class and a cluster.
+        Rows by class and cluster, all that have both; a row of several classes counts for each of them.
+    n_rows : (K,) int64
+        Rows of each cluster that have a class.
+    n_sets : int
+        Different sets of classes that rows have; C where every row has one class.
     n_without : int
         Rows that have a cluster and no class.
     methods : list of Yardstick
         The mixture first.
-    of_drawn : (n,) int64
-        The class of each drawn row; -1 for none.
+    of_drawn : (n, C) bool
+        The classes of each drawn row.
     """
 
     name: str
     classes: list[str]
     table: Int64
+    n_rows: Int64
+    n_sets: int
     n_without: int
     methods: list[Yardstick]
-    of_drawn: Int64
+    of_drawn: npt.NDArray[np.bool_]
 
 
 def compare(run: Run, url: str, found: Survey, drawn: Int64) -> Comparison:
@@ -93,7 +97,7 @@ def compare(run: Run, url: str, found: Survey, drawn: Int64) -> Comparison:
     ----------
     run : Run
     url : str
-        A text file with one label a row, or a Zarr array of N strings or integers; an empty label is none.
+        As ``taxonomy.read_labels`` takes it; an empty label is none.
     found : Survey
     drawn : (n,) int64
         Rows whose classes are wanted besides, in any order.
@@ -101,7 +105,7 @@ def compare(run: Run, url: str, found: Survey, drawn: Int64) -> Comparison:
     Raises
     ------
     JobError
-        When the labels cannot be read, are not N, or have more than 10,000 classes.
+        When the labels cannot be read, are not N, or have too many classes.
     """
     K = len(found.moments.size)
     n_filled = int((found.moments.size > 0).sum())
@@ -110,15 +114,15 @@ def compare(run: Run, url: str, found: Survey, drawn: Int64) -> Comparison:
     kmeans = KMeans(min(n_filled, len(few)), n_init=4, random_state=seed).fit(few)
     density = HDBSCAN(min_cluster_size=max(5, len(few) // _LEAST_CLUSTER), copy=True).fit(few).labels_
     wanted = found.points.row.to_numpy()
-    classes = _Classes(public_url(url))
+    taxonomy = Taxonomy(public_url(url))
     of_mixture, of_kmeans = _Table(K), _Table(kmeans.n_clusters)
     of_few, of_drawn = [], np.full(len(drawn), -1, np.int64)
-    for start, names in _labels(run, url):
+    for start, names in read_labels(url, run.partitioning):
         stop = start + len(names)
         partition = run.partitioning[start // run.partitioning.partition_rows]
         label = run.read_rows("label", partition, "assign")
         rows = run.read_rows("projection", partition, "project")
-        code = classes.codes(names)
+        code = taxonomy.codes(names)
         both = (label >= 0) & (code >= 0)
         of_mixture.add(code[both], label[both], n_without=int(((label >= 0) & (code < 0)).sum()))
         if both.any():
@@ -126,65 +130,43 @@ def compare(run: Run, url: str, found: Survey, drawn: Int64) -> Comparison:
         of_few.append(code[wanted[(wanted >= start) & (wanted < stop)] - start])
         here = (drawn >= start) & (drawn < stop)
         of_drawn[here] = code[drawn[here] - start]
-    table = of_mixture.counts(len(classes.names))
+    n_sets = len(taxonomy.members)
+    table = of_mixture.counts(n_sets)
     if not table.any():
-        raise JobError(f"report.labels: no row has a label in {public_url(url)}.")
-    methods = [
-        _yardstick("this run's mixture", table),
-        _yardstick("k-means on the same projection", of_kmeans.counts(len(classes.names))),
-        *_on_few_rows(np.concatenate(of_few), found.points.label.to_numpy(), density),
-    ]
-    return Comparison(public_url(url), classes.names, table, of_mixture.n_without, methods, of_drawn)
+        raise JobError(f"report.labels: no row has a label in {taxonomy.url}.")
+    code, label = np.concatenate(of_few), found.points.label.to_numpy().astype(np.int64)
+    known = code >= 0
+    tables = {"this run's mixture": table, "k-means on the same projection": of_kmeans.counts(n_sets)}
+    if known.any():  # HDBSCAN's noise counts as a cluster of its own
+        tables |= {
+            "HDBSCAN on rows spread evenly (noise as a cluster)": contingency(code[known], density[known] + 1, n_sets),
+            "this run's mixture on the same rows": contingency(code[known], label[known], n_sets),
+        }
+    return Comparison(
+        taxonomy.url,
+        taxonomy.classes,
+        taxonomy.by_class(table),
+        table.sum(axis=0),
+        n_sets,
+        of_mixture.n_without,
+        [_yardstick(name, each, taxonomy) for name, each in tables.items()],
+        taxonomy.has(of_drawn),
+    )
 
 
-def _on_few_rows(code: Int64, label: npt.NDArray[np.int32], density: Int64) -> list[Yardstick]:
-    """HDBSCAN and the mixture on the rows that HDBSCAN saw; its noise counts as a cluster of its own."""
-    has_class = code >= 0
-    if not has_class.any():
-        return []
-    return [
-        _yardstick(name, contingency(code[has_class], found[has_class]))
-        for name, found in (
-            ("HDBSCAN on rows spread evenly (noise as a cluster)", density + 1),
-            ("this run's mixture on the same rows", label.astype(np.int64)),
-        )
-    ]
-
-
-def _yardstick(name: str, table: Int64) -> Yardstick:
-    return Yardstick(name, int(table.sum()), int(table.any(axis=0).sum()), scores(table))
+def _yardstick(name: str, table: Int64, taxonomy: Taxonomy) -> Yardstick:
+    found = scores(table, taxonomy.by_class(table))
+    return Yardstick(name, int(table.sum()), int(table.any(axis=0).sum()), found)
 
 
 # --- the table --------------------------------------------------------------------------------------------------
 
 
-def contingency(code: Int64, label: npt.NDArray[np.integer]) -> Int64:
-    """Rows by class and cluster, (C, K) int64."""
+def contingency(code: Int64, label: npt.NDArray[np.integer], C: int | None = None) -> Int64:
+    """Rows by class and cluster, (C, K) int64; C is the highest code and one where it is not given."""
     table = _Table(int(label.max()) + 1)
     table.add(code, label)
-    return table.counts(int(code.max()) + 1)
-
-
-@dataclass
-class _Classes:
-    """Numbers of the classes, in the order in which they are met."""
-
-    url: str
-    numbers: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.numbers)
-
-    def codes(self, names: Iterable[str]) -> Int64:
-        """The number of each row's class; -1 where it has none."""
-        codes = np.array([self.numbers.setdefault(name, len(self.numbers)) if name else -1 for name in names], np.int64)
-        if len(self.numbers) > _MOST_CLASSES:
-            raise JobError(
-                f"report.labels: {self.url} has more than {_MOST_CLASSES:,} classes, too many for a taxonomy; give "
-                f"coarser labels."
-            )
-        return codes
+    return table.counts(int(code.max()) + 1 if C is None else C)
 
 
 @dataclass
@@ -207,54 +189,18 @@ class _Table:
         return np.pad(self.flat, (0, C * self.K - len(self.flat))).reshape(C, self.K).astype(np.int64)
 
 
-def _labels(run: Run, url: str) -> Iterator[tuple[int, list[str]]]:
-    """The labels of each partition's rows, with its first row.
-
-    Raises
-    ------
-    JobError
-        When there are not N labels.
-    """
-    parts = run.partitioning
-    array = open_entries(url, "report.labels")
-    if array is not None:
-        _refuse_length(url, array.shape[0], parts)
-        for index in range(len(parts)):
-            yield parts[index].start, [str(value) for value in np.asarray(array[parts[index].rows])]
-        return
-    names: list[str] = []
-    start = 0
-    for line in stream_lines(url):
-        names.append(line.strip())
-        if start + len(names) > parts.n_rows:
-            _refuse_length(url, start + len(names), parts)
-        if len(names) == parts.partition_rows:
-            yield start, names
-            start, names = start + len(names), []
-    _refuse_length(url, start + len(names), parts)
-    if names:
-        yield start, names
-
-
-def _refuse_length(url: str, n_labels: int, parts: Partitioning) -> None:
-    if n_labels != parts.n_rows:
-        more = "or more " if n_labels > parts.n_rows else ""
-        raise JobError(
-            f"report.labels: {public_url(url)} has {n_labels:,} {more}labels, the run {parts.n_rows:,} rows: it must "
-            f"have one a row, in the rows' order."
-        )
-
-
 # --- what it says -----------------------------------------------------------------------------------------------
 
 
-def scores(table: Int64) -> Scores:
+def scores(table: Int64, by_class: Int64 | None = None) -> Scores:
     """Agreement of classes and clusters from their contingency table alone.
 
     Parameters
     ----------
     table : (C, K) int64
-        At least one row is counted.
+        At least one row is counted, and each once.
+    by_class : (C', K) int64
+        Where its rows are sets of classes: the same by single class, for the purity.
     """
     n = int(table.sum())
     classes, clusters = table.sum(axis=1), table.sum(axis=0)
@@ -269,7 +215,7 @@ def scores(table: Int64) -> Scores:
         homogeneity=homogeneity,
         completeness=completeness,
         v_measure=2.0 * homogeneity * completeness / total if total else 0.0,
-        purity=float(table.max(axis=0).sum() / n),
+        purity=float((table if by_class is None else by_class).max(axis=0).sum() / n),
     )
 
 

@@ -192,7 +192,12 @@ def tree(merges: Float64, names: Mapping[int, str], fills: Sequence[str]) -> Mar
 
 
 def heat_map(
-    table: npt.NDArray[np.int64], classes: Sequence[str], order: Sequence[int], *, square_of: str = ""
+    table: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    order: Sequence[int],
+    n_rows: npt.NDArray[np.int64],
+    *,
+    square_of: str = "",
 ) -> Markup:
     """A contingency table as shades: of every cluster (a column), the share of its rows in each class (a row).
 
@@ -206,6 +211,8 @@ def heat_map(
     classes : sequence of C str
     order : sequence of int
         Clusters with rows, from left to right.
+    n_rows : (K,) int64
+        Rows of each cluster: fewer than its column adds up to where rows have several classes.
     square_of : str
         What rows and columns are, where they are the same.
     """
@@ -213,7 +220,7 @@ def heat_map(
     counts = table[drawn][:, list(order)].astype(np.float64)
     middle = counts @ np.arange(len(order)) / np.maximum(counts.sum(axis=1), 1.0)
     rows = np.arange(len(order)) if square_of else np.argsort(middle, kind="stable")
-    share = counts / np.maximum(table[:, list(order)].sum(axis=0), 1)
+    share = counts / np.maximum(n_rows[list(order)], 1)
     width, height = _NAME + _CELL * len(order), _CELL * (len(rows) + 1)
     parts = [
         Markup('<text class="tick mid" x="{}" y="13">{}</text>').format(_NAME + _CELL * (j + 0.5), k)

@@ -28,10 +28,10 @@ class Prediction:
     recall : float
         Share of the rows' classes that are found.
     best_class : float
-        Share of rows whose most probable class is theirs: a class is predicted where more than half of the trees say
+        Share of rows that have their most probable class: a class is predicted where more than half of the trees say
         so, which among many classes is rare.
     confusion : (C, C) int64
-        Rows by most probable class and true class.
+        Rows by most probable class and true class; a row of several classes counts for each of them.
     """
 
     name: str
@@ -53,18 +53,18 @@ class Forests:
     predictions: list[Prediction]
 
 
-def grow_forests(features: dict[str, npt.NDArray[np.float32]], code: Int64, seed: int) -> Forests | None:
+def grow_forests(features: dict[str, npt.NDArray[np.float32]], has: npt.NDArray[np.bool_], seed: int) -> Forests | None:
     """Fit scikit-learn's random forest, defaults throughout, to indicators of the classes (a multi-label target).
 
-    80 % of the rows are fitted, 20 % predicted, the classes in equal shares. Rows without a class, and classes of a
-    single row, are left out.
+    80 % of the rows are fitted, 20 % predicted, the classes in equal shares: of a row's classes the rarest counts.
+    Rows without a class, and classes of a single row, are left out.
 
     Parameters
     ----------
     features : dict of str to (n, D) float32
         By name: each gets a forest of its own.
-    code : (n,) int64
-        The class of each row; -1 for none.
+    has : (n, C) bool
+        The classes of each row.
     seed : int
 
     Returns
@@ -72,37 +72,48 @@ def grow_forests(features: dict[str, npt.NDArray[np.float32]], code: Int64, seed
     Forests or None
         None where fewer than 50 rows or two classes are left.
     """
-    classes, size = np.unique(code[code >= 0], return_counts=True)
-    classes = classes[size >= 2]
-    has_class = np.isin(code, classes)
+    classes = np.flatnonzero(has.sum(axis=0) >= 2)
+    has_class = has[:, classes].any(axis=1)
     n = int(has_class.sum())
     if len(classes) < 2 or n < max(_LEAST_ROWS, len(classes) / _TEST):
         return None
-    true = np.searchsorted(classes, code[has_class])
-    indicator = np.eye(len(classes), dtype=np.int8)[true]
-    train, test = train_test_split(np.arange(n), test_size=_TEST, stratify=true, random_state=seed)
+    true = has[np.ix_(has_class, classes)]
+    train, test = train_test_split(np.arange(n), test_size=_TEST, stratify=strata(true), random_state=seed)
     predictions = []
     for name, rows in features.items():
         x = rows[has_class]
-        forest = RandomForestClassifier(random_state=seed, n_jobs=-1).fit(x[train], indicator[train])
-        probability = np.stack([each[:, 1] for each in forest.predict_proba(x[test])], axis=1)
-        predictions.append(judge(name, probability, true[test]))
+        forest = RandomForestClassifier(random_state=seed, n_jobs=-1).fit(x[train], true[train].astype(np.int8))
+        predictions.append(judge(name, _probability(forest, x[test]), true[test]))
     return Forests(len(train), len(test), classes.tolist(), predictions)
 
 
-def judge(name: str, probability: npt.NDArray[np.float64], true: Int64) -> Prediction:
-    """The measures of classes' probabilities, (n, C) float64, for rows that have one class each, (n,) int64."""
+def strata(true: npt.NDArray[np.bool_]) -> Int64:
+    """The rarest class of each row, (n,); the commonest such one where a row would be alone in it."""
+    rarest = np.where(true, true.sum(axis=0), len(true) + 1).argmin(axis=1)
+    size = np.bincount(rarest)
+    return np.where(size[rarest] == 1, size.argmax(), rarest)
+
+
+def _probability(forest: RandomForestClassifier, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Of each class, (n, C); that of one which all fitted rows have, or none, is certain."""
+    columns = zip(forest.predict_proba(rows), forest.classes_, strict=True)
+    return np.stack([each[:, 1] if len(values) == 2 else np.full(len(rows), values[0]) for each, values in columns], 1)
+
+
+def judge(name: str, probability: npt.NDArray[np.float64], true: npt.NDArray[np.bool_]) -> Prediction:
+    """The measures of classes' probabilities, (n, C) float64, for rows that have the classes ``true``, (n, C)."""
     C = probability.shape[1]
     found = probability > 0.5
-    right = found == np.eye(C, dtype=np.bool_)[true]
+    right = found == true
     best = probability.argmax(axis=1)
     confusion = np.zeros((C, C), np.int64)
-    np.add.at(confusion, (best, true), 1)
+    row, of = np.nonzero(true)
+    np.add.at(confusion, (best[row], of), 1)
     return Prediction(
         name,
         subset_accuracy=float(right.all(axis=1).mean()),
         micro_accuracy=float(right.mean()),
-        recall=float(found[np.arange(len(true)), true].mean()),
-        best_class=float((best == true).mean()),
+        recall=float(found[true].mean()),
+        best_class=float(true[np.arange(len(true)), best].mean()),
         confusion=confusion,
     )

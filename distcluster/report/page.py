@@ -258,7 +258,8 @@ def _compared(comparison: Comparison, order: Sequence[int], size: Any, drawn: Dr
     forests = grow_forests(features, comparison.of_drawn, seed)
     return {
         "of": comparison,
-        "heat": heat_map(comparison.table, comparison.classes, [k for k in order if size[k] > 0]),
+        "heat": heat_map(comparison.table, comparison.classes, [k for k in order if size[k] > 0], comparison.n_rows),
+        "has_several": comparison.table.sum() > comparison.n_rows.sum(),
         "n_hidden": max(len(comparison.classes) - MOST_CLASSES, 0),
         "forests": forests,
         "confusions": _confusions(forests, comparison.classes) if forests else [],
@@ -269,12 +270,15 @@ def _confusions(forests: Forests, classes: Sequence[str]) -> list[tuple[str, Mar
     """A heat map a forest: of every true class (a column, by number), the share predicted as each class."""
     names = [f"{i} {classes[code]}" for i, code in enumerate(forests.classes)]
     columns = list(range(min(len(forests.classes), MOST_CLASSES)))
-    return [(each.name, heat_map(each.confusion, names, columns, square_of="class")) for each in forests.predictions]
+    return [
+        (each.name, heat_map(each.confusion, names, columns, each.confusion.sum(axis=0), square_of="class"))
+        for each in forests.predictions
+    ]
 
 
 def _frequent(comparison: Comparison, K: int) -> list[str]:
     """Of every cluster, its most frequent class and that class's share: the cluster's purity."""
-    best, rows = comparison.table.argmax(axis=0), comparison.table.sum(axis=0)
+    best, rows = comparison.table.argmax(axis=0), comparison.n_rows
     return [
         f"{comparison.classes[best[k]]} {comparison.table[best[k], k] / rows[k]:.0%}" if rows[k] else "none"
         for k in range(K)

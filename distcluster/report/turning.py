@@ -42,7 +42,10 @@ def turning_views(
     if tsne_seed is not None:
         spaces["t-SNE (flat)"] = _tsne(drawn.embedding[some], tsne_seed)
     by_class = [
-        {"name": f"class ({each.name.rpartition('/')[2]})", **_colouring(each.of_drawn[some], each.classes)}
+        {
+            "name": f"class ({each.name.rpartition('/')[2]})",
+            **_colouring(first_class(each.of_drawn[some]), each.classes),
+        }
         for each in comparisons
     ]
     return {
@@ -75,6 +78,11 @@ def scaled(rows: npt.NDArray[Any]) -> list[float]:
     centred = rows - (low + high) / 2.0
     radius = np.quantile(np.linalg.norm(centred, axis=1), 0.98) or 1.0
     return [float(value) for value in np.round((centred / radius).astype(float), 3).ravel()]
+
+
+def first_class(has: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """The first of each row's classes, (n,), from (n, C); -1 where it has none."""
+    return np.where(has.any(axis=1), has.argmax(axis=1), -1)
 
 
 def _colouring(code: npt.NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Machine:
         self._environ = os.environ | {
             "CONTAINERS_CONF": str(directory / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(directory / "storage.conf"),
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",  # podman's network wants iptables
         }
         self._process = subprocess.Popen(
             ["unshare", "--net", "--mount", "sleep", "infinity"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from conftest import SMALL, unequal
@@ -50,22 +52,44 @@ def played(planted: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) 
     """A machine, and the directory that its pods see as /data, with the input and an undisturbed local run in it."""
     data = tmp_path_factory.mktemp("data")
     shutil.copytree(planted[0], data / "input.zarr")
+    for name in ("items.txt", "labels.txt"):
+        (data / "demo").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "jobs" / "demo" / name, data / "demo")
+    with ZipFile(ROOT / "jobs" / "demo" / "embeddings.zarr.zip") as archive:
+        archive.extractall(data / "demo" / "embeddings.zarr")
     for path in (data, *data.rglob("*")):
         os.chown(path, USER, USER)
     with machine(tmp_path_factory.mktemp("machine")) as opened:
-        write_job(data, "local")
-        command = ["distcluster", "run", "/data/local.toml", "--set", "deploy.kind=local"]
-        mounts = ["--volume", f"{data}:/data", "--read-only", "--tmpfs", "/scratch:mode=1777"]
-        environ = ["--env", "HOME=/scratch", "--env", "NUMBA_CACHE_DIR=/scratch/numba"]
-        opened.podman("run", "--rm", "--network=none", *mounts, *environ, IMAGE, *command)
+        run_locally(opened, write_job(data, "local", PLANTED))
         yield opened, data
 
 
-def write_job(data: Path, name: str, **changes: Any) -> Path:
+def run_locally(opened: Machine, job: Path) -> Run:
+    """The job in one container, with workers of its own and no network."""
+    command = ["distcluster", "run", f"/data/{job.name}", "--set", "deploy.kind=local"]
+    mounts = ["--volume", f"{job.parent}:/data", "--read-only", "--tmpfs", "/scratch:mode=1777"]
+    environ = ["--env", "HOME=/scratch", "--env", "NUMBA_CACHE_DIR=/scratch/numba"]
+    opened.podman("run", "--rm", "--network=none", *mounts, *environ, IMAGE, *command)
+    return Run(str(job.parent / job.stem))
+
+
+PLANTED: dict[str, Any] = {key: value for key, value in SMALL.items() if not key.startswith("deploy.")} | {
+    "mixture.n_components": [4, 8, 16],
+    "input.url": "/data/input.zarr",
+}
+
+
+def demo_job(directory: str) -> dict[str, Any]:
+    """The demo's settings, its files in a directory that pods can see."""
+    text = (
+        (ROOT / "jobs" / "demo.toml").read_text().replace("jobs/demo/", f"{directory}/").replace(".zarr.zip", ".zarr")
+    )
+    return {f"{table}.{key}": value for table, keys in tomllib.loads(text).items() for key, value in keys.items()}
+
+
+def write_job(data: Path, name: str, settings: dict[str, Any], **changes: Any) -> Path:
     """A job whose output is named after the test."""
-    settings = {key: value for key, value in SMALL.items() if not key.startswith("deploy.")} | {
-        "mixture.n_components": [4, 8, 16],
-        "input.url": "/data/input.zarr",
+    settings = settings | {
         "output.url": f"/data/{name}",
         "deploy.volume": "shared",
         "deploy.image": IMAGE,
@@ -152,6 +176,7 @@ def drain_worker(machine: Machine, pods: Played) -> None:
 
 SWALLOW = """
 import time
+import tomllib
 from pathlib import Path
 
 def workers():
@@ -226,7 +251,7 @@ def test_a_fault_changes_no_byte(
 ) -> None:
     opened, data = played
     _, strike, expected = FAULTS[fault]
-    pods = Played(opened, write_job(data, fault))
+    pods = Played(opened, write_job(data, fault, PLANTED))
     try:
         pods.wait(lambda: pods.committed() >= 40, 300)
         started = time.monotonic()
@@ -253,7 +278,7 @@ if direction == "up":
     urlopen(Request(f"{endpoint}/bucket", method="PUT")).close()
     for path in Path(directory).rglob("*"):
         if path.is_file():
-            obstore.put(store, f"input/{path.relative_to(directory)}", path.read_bytes())
+            obstore.put(store, f"demo/{path.relative_to(directory)}", path.read_bytes())
 else:
     for item in [each for batch in obstore.list(store, prefix="run") for each in batch]:
         path = Path(directory, item["path"])
@@ -265,7 +290,7 @@ else:
 
 @pytest.fixture
 def bucket(played: tuple[Machine, Path]) -> Iterator[str]:
-    """The endpoint of an S3 API beside the pods."""
+    """The endpoint of an S3 API beside the pods, the demo's files in its bucket."""
     opened, data = played
     server = opened.start_process(
         sys.executable, "-m", "moto.server", "-H", "0.0.0.0", "-p", "5000",
@@ -275,28 +300,30 @@ def bucket(played: tuple[Machine, Path]) -> Iterator[str]:
         while not opened.run("ss", "--listening", "--tcp", "--no-header", "sport = 5000"):
             assert server.poll() is None
             time.sleep(0.2)
-        opened.run(sys.executable, "-c", TRANSFER, "http://127.0.0.1:5000", "up", str(data / "input.zarr"))
+        opened.run(sys.executable, "-c", TRANSFER, "http://127.0.0.1:5000", "up", str(data / "demo"))
         yield f"http://{opened.gateway()}:5000"
     finally:
         server.kill()
         server.wait()
 
 
-def test_from_s3_to_s3_gives_the_bytes_of_the_local_run(
+def test_the_demo_from_s3_to_s3_gives_the_bytes_of_a_local_run(
     played: tuple[Machine, Path], bucket: str, tmp_path: Path
 ) -> None:
     opened, data = played
-    changes = {"input__url": "s3://bucket/input", "output__url": "s3://bucket/run", "deploy__secret": "keys"}
-    changes["assign__partition_rows"] = 4 * SMALL["assign.partition_rows"]  # the API is slow, and the bytes the same
+    expected = run_locally(opened, write_job(data, "demo-local", demo_job("/data/demo")))
+    changes = {"output__url": "s3://bucket/run", "deploy__secret": "keys"}
     keys = {"AWS_ENDPOINT_URL": bucket, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-    pods = Played(opened, write_job(data, "s3", **changes), keys | {"AWS_REGION": "us-east-1"})
+    pods = Played(
+        opened, write_job(data, "s3", demo_job("s3://bucket/demo"), **changes), keys | {"AWS_REGION": "us-east-1"}
+    )
     try:
         take_picture(opened, pods, tmp_path)
         assert pods.exit_codes() == [0], pods.log()
         opened.run(sys.executable, "-c", TRANSFER, "http://127.0.0.1:5000", "down", str(tmp_path))
     finally:
         pods.stop()
-    assert unequal(Run(str(data / "local")), Run(str(tmp_path / "run"))) == []
+    assert unequal(expected, Run(str(tmp_path / "run"))) == []
 
 
 def take_picture(opened: Machine, pods: Played, directory: Path) -> None:
