@@ -89,34 +89,36 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize(
-    ("stage", "items", "damage", "name", "redone"),
-    [
-        ("score", 1, truncate, "projection/c/3/0", {"project/3"}),
-        ("score", 1, flip_bit, "projection/c/5/0", {"project/5"}),
-        ("score", 1, Path.unlink, "projection/c/7/0", {"project/7"}),
-        ("sketch", 1, flip_bit, "model/anchors/c/0/0", {"fit/all"}),
-        ("sketch", 1, flip_bit, "model/index/graph/c/0", {"index/all"}),
-        ("sketch", 1, truncate, "commit/neighbours/4.json", {"neighbours/4"}),
+Damage = tuple[Callable[[Path], None], str, str]
+DAMAGES: dict[str, list[Damage]] = {
+    "score": [
+        (truncate, "projection/c/3/0", "project/3"),
+        (flip_bit, "projection/c/5/0", "project/5"),
+        (Path.unlink, "projection/c/7/0", "project/7"),
     ],
-)
+    "sketch": [
+        (flip_bit, "model/anchors/c/0/0", "fit/all"),
+        (flip_bit, "model/index/graph/c/0", "index/all"),
+        (truncate, "commit/neighbours/4.json", "neighbours/4"),
+    ],
+}
+"""By the stage in which the client is killed: what happens to which object, and what has to be done again."""
+
+
+@pytest.mark.parametrize("stage", DAMAGES)
 def test_damage_in_a_half_done_run_is_found_and_mended(
-    reference: Run,
-    new_command: Callable[..., Command],
-    stage: str,
-    items: int,
-    damage: Callable[[Path], None],
-    name: str,
-    redone: set[str],
+    reference: Run, new_command: Callable[..., Command], stage: str
 ) -> None:
     command = new_command()
-    assert kill_at(command, stage, items)
+    assert kill_at(command, stage, 1)
     before = committed(command)
-    damage(command.output / name)
+    for damage, name, _ in DAMAGES[stage]:
+        damage(command.output / name)
     run = command.run_to_the_end()
     after = committed(command)
     assert unequal(reference, run) == []
     changed = {name for name in before if after[name] != before[name]}
+    redone = {name for *_, name in DAMAGES[stage]}
     # What was dropped after its last use has to be made again, for that partition alone.
     assert redone <= changed | (set(after) - set(before))
     assert changed <= redone | {f"neighbours/{each.partition('/')[2]}" for each in redone}
