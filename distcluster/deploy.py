@@ -105,6 +105,16 @@ def new_certificate() -> dict[str, str]:
     return {"ca.crt": made.tls_ca_file, "tls.crt": made.tls_scheduler_cert, "tls.key": made.tls_scheduler_key}
 
 
+_PRELOAD = """
+import signal, threading
+from tqdm import tqdm
+# Ctrl-C reaches every process of a terminal; workers leave when they are told to, without a traceback each.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+# By default umap-learn's bar, which is off, has a lock between processes, and Python warns of those that stay behind.
+tqdm.set_lock(threading.RLock())
+"""
+
+
 @contextlib.asynccontextmanager
 async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
     """One process a core, one thread each: Python's lock never waits, and memory limits mean something."""
@@ -115,8 +125,7 @@ async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
         "distributed.nanny.pre-spawn-environ": environ,
         # One task at a time leaves nothing to wait for: where every worker pauses, the job stands still for good.
         "distributed.worker.memory.pause": False,
-        # Ctrl-C reaches every process of a terminal; workers leave when they are told to, without a traceback each.
-        "distributed.worker.preload": ["import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"],
+        "distributed.worker.preload": [_PRELOAD],
     }
     with dask.config.set(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port .* is already in use")  # another one is taken
