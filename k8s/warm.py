@@ -7,16 +7,20 @@ import numpy as np
 import zarr
 
 from distcluster.cli import ProgressReporter, _console
-from distcluster.job import parse_job
+from distcluster.job import ReportTable, parse_job
 from distcluster.pipeline import run_job
+from distcluster.report import write_report
 
 
 def main() -> None:
-    """One job a metric, on random rows."""
-    rows = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float32)
+    """One job a metric, on four groups of random rows, and its report."""
+    random = np.random.default_rng(0)
+    group = random.integers(4, size=3000)
+    rows = (random.normal(scale=8.0, size=(4, 16))[group] + random.normal(size=(3000, 16))).astype(np.float32)
     with tempfile.TemporaryDirectory() as directory:
-        source = str(Path(directory, "input.zarr"))
+        source, labels = (str(Path(directory, name)) for name in ("input.zarr", "labels.txt"))
         zarr.create_array(source, data=rows, chunks=(1000, 16))
+        Path(labels).write_text("".join(f"{each}\n" for each in group))
         for metric in ("cosine", "euclidean"):
             tables = {
                 "input": {"url": source},
@@ -27,7 +31,8 @@ def main() -> None:
                 "deploy": {"n_workers": 1, "dashboard_address": "127.0.0.1:0"},
             }
             with ProgressReporter(_console()) as reporter:
-                run_job(parse_job(tables), reporter)
+                run = run_job(parse_job(tables), reporter)
+            write_report(run, ReportTable(labels=(labels,)))
 
 
 if __name__ == "__main__":
