@@ -183,14 +183,16 @@ def drain_worker(machine: Machine, pods: Played) -> None:
 
 
 SWALLOW = """
+import time
 from pathlib import Path
 
 commands = {each: (each / "cmdline").read_bytes() for each in Path("/proc").glob("[0-9]*")}
 (worker,) = [each for each, command in commands.items() if command.endswith(b"--multiprocessing-fork\\0")]
 (worker / "oom_score_adj").write_text("1000")  # rather it than us
 held = []
-while worker.exists() and (worker / "cmdline").read_bytes() and len(held) < 200:
-    held.append(b"x" * 2**23)
+while worker.exists() and (worker / "cmdline").read_bytes() and len(held) < 400:
+    held.append(b"x" * 2**22)
+    time.sleep(0.01)  # it takes a moment to go, and what it leaves must not be swallowed too
 """
 """All that is left of a container's memory. Its worker itself would be stopped by Dask before the kernel does."""
 
