@@ -19,7 +19,7 @@ Int64 = npt.NDArray[np.int64]
 MAP_PIXELS = 1_200
 """Width and height of the map of all rows."""
 
-_BATCH_ROWS = 2**18  # read at once, or one partition: painting fewer costs as much, that of a whole picture
+_BATCH_ROWS = 2**16  # read at once, or one partition: painting fewer costs as much, that of a whole picture
 _BLOCK = 16_384  # rows whose distances to all K clusters are held at a time
 _POINTS = 8_000  # rows that the map shows as points of their own when it is zoomed
 _READ_ROWS = 100_000  # whose items are read for the distinguishing words
