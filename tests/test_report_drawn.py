@@ -19,7 +19,7 @@ from distcluster.replicate import null_rows, replicate_rows
 from distcluster.report import render_page
 from distcluster.report.covariances import ellipses, tied_matrix
 from distcluster.report.drawn import Drawn, principal_axes, read_drawn, silhouettes
-from distcluster.report.forest import grow_forests, strata
+from distcluster.report.forest import grow_forests, judge, strata
 from distcluster.report.stability import measure_stability, pairs_kept
 from distcluster.report.turning import scaled, turning_views
 from distcluster.run import Run
@@ -138,6 +138,12 @@ def test_forests_on_digits_of_several_classes_equal_scikit_learn() -> None:
     rows, digit = load_digits(return_X_y=True)
     has = np.column_stack([np.eye(10, dtype=bool)[digit], digit % 2 == 0, digit > 4])
     assert_forest_equals_scikit_learn(rows.astype(np.float32), has)
+
+
+def test_a_row_of_several_classes_is_confused_with_none_of_its_own() -> None:
+    probability = np.array([[0.9, 0.6, 0.1], [0.2, 0.3, 0.8]])
+    true = np.array([[True, True, False], [True, True, False]])
+    assert judge("x", probability, true).confusion.tolist() == [[1, 0, 0], [0, 1, 0], [1, 1, 0]]
 
 
 def test_a_class_of_all_rows_or_of_no_fitted_row_is_certain() -> None:

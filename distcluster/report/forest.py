@@ -31,7 +31,8 @@ class Prediction:
         Share of rows that have their most probable class: a class is predicted where more than half of the trees say
         so, which among many classes is rare.
     confusion : (C, C) int64
-        Rows by most probable class and true class; a row of several classes counts for each of them.
+        Rows by most probable class and true class; a row of several classes counts for each of them, the others of
+        its own left aside.
     """
 
     name: str
@@ -108,7 +109,9 @@ def judge(name: str, probability: npt.NDArray[np.float64], true: npt.NDArray[np.
     best = probability.argmax(axis=1)
     confusion = np.zeros((C, C), np.int64)
     row, of = np.nonzero(true)
-    np.add.at(confusion, (best[row], of), 1)
+    rivals = np.where(true, -1.0, probability)[row]
+    rivals[np.arange(len(of)), of] = probability[row, of]
+    np.add.at(confusion, (rivals.argmax(axis=1), of), 1)
     return Prediction(
         name,
         subset_accuracy=float(right.all(axis=1).mean()),
