@@ -110,7 +110,9 @@ def assert_forest_equals_scikit_learn(rows: np.ndarray, has: np.ndarray) -> None
     assert found is not None
     kept = np.flatnonzero(has[:, has.sum(axis=0) >= 2].any(axis=1))
     x, target = rows[kept], has[kept][:, found.classes].astype(int)
-    train, test = train_test_split(np.arange(len(kept)), test_size=0.2, stratify=strata(target > 0), random_state=0)
+    has_one = (target.sum(axis=1) == 1).all()
+    split = target.argmax(axis=1) if has_one else strata(target > 0)
+    train, test = train_test_split(np.arange(len(kept)), test_size=0.2, stratify=split, random_state=0)
     forest = RandomForestClassifier(random_state=0).fit(x[train], target[train])
     answer = forest.predict(x[test])
     best = np.stack(forest.predict_proba(x[test]))[:, :, 1].argmax(axis=0)
@@ -120,7 +122,7 @@ def assert_forest_equals_scikit_learn(rows: np.ndarray, has: np.ndarray) -> None
     assert it.micro_accuracy == pytest.approx(1.0 - metrics.hamming_loss(target[test], answer))
     assert it.recall == pytest.approx(metrics.recall_score(target[test], answer, average="micro"))
     assert it.best_class == pytest.approx(np.mean([target[row, k] for row, k in zip(test, best, strict=True)]))
-    if (target.sum(axis=1) == 1).all():
+    if has_one:
         confusion = metrics.confusion_matrix(target[test].argmax(axis=1), best, labels=range(target.shape[1]))
         np.testing.assert_array_equal(it.confusion, confusion.T)
     assert it.confusion.sum() == target[test].sum()

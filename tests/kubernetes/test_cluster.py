@@ -8,7 +8,6 @@ of them may mount: DISTCLUSTER_ACCESS_MODE=ReadWriteMany), and the network must 
 in a namespace of its own, under "restricted", that goes at the end; it takes some ten minutes.
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -22,7 +21,8 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from conftest import RESULTS, SMALL
+from conftest import RESULTS
+from jobs import PLANTED, write_job
 
 from distcluster.kubernetes.follow import look
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
@@ -81,18 +81,7 @@ class Place:
 
     def job(self, output: str, **changes: Any) -> Path:
         """A job file; its name and its output's are one."""
-        settings = {key: value for key, value in SMALL.items() if not key.startswith("deploy.")} | {
-            "mixture.n_components": [4, 8, 16],
-            "input.url": "/data/input.zarr",
-            "output.url": f"/data/{output}",
-            "deploy.volume": "shared",
-            "deploy.image": IMAGE,
-            "deploy.worker_memory": "1GiB",
-            **{key.replace("__", "."): value for key, value in changes.items()},
-        }
-        path = self.directory / f"{output}.toml"
-        path.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items()) + "\n")
-        return path
+        return write_job(self.directory, output, IMAGE, PLANTED, **changes)
 
     @contextmanager
     def submitted(self, job: Path, *options: str) -> Iterator[subprocess.Popen[str]]:

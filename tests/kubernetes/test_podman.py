@@ -1,6 +1,5 @@
 """The real image and the rendered manifests, played by podman: faults while a job runs change no byte of it."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,7 +12,8 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
-from conftest import SMALL, unequal
+from conftest import unequal
+from jobs import PLANTED, write_job
 from play import Machine, as_pod, as_stored, machine
 
 from distcluster.deploy import new_certificate
@@ -60,7 +60,7 @@ def played(planted: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) 
     for path in (data, *data.rglob("*")):
         os.chown(path, USER, USER)
     with machine(tmp_path_factory.mktemp("machine")) as opened:
-        (data / "local.out").write_text(run_locally(opened, write_job(data, "local", PLANTED)))
+        (data / "local.out").write_text(run_locally(opened, write_job(data, "local", IMAGE, PLANTED)))
         yield opened, data
 
 
@@ -73,32 +73,12 @@ def run_locally(opened: Machine, job: Path) -> str:
     return opened.podman("run", "--rm", "--network=none", *mounts, *environ, IMAGE, *command)
 
 
-PLANTED: dict[str, Any] = {key: value for key, value in SMALL.items() if not key.startswith("deploy.")} | {
-    "mixture.n_components": [4, 8, 16],
-    "input.url": "/data/input.zarr",
-}
-
-
 def demo_job(directory: str) -> dict[str, Any]:
     """The demo's settings, its files in a directory that pods can see."""
     text = (
         (ROOT / "jobs" / "demo.toml").read_text().replace("jobs/demo/", f"{directory}/").replace(".zarr.zip", ".zarr")
     )
     return {f"{table}.{key}": value for table, keys in tomllib.loads(text).items() for key, value in keys.items()}
-
-
-def write_job(data: Path, name: str, settings: dict[str, Any], **changes: Any) -> Path:
-    """A job whose output is named after the test."""
-    settings = settings | {
-        "output.url": f"/data/{name}",
-        "deploy.volume": "shared",
-        "deploy.image": IMAGE,
-        "deploy.worker_memory": "1GiB",
-        **{key.replace("__", "."): value for key, value in changes.items()},
-    }
-    path = data / f"{name}.toml"
-    path.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items()) + "\n")
-    return path
 
 
 class Played:
@@ -252,7 +232,7 @@ def test_a_fault_changes_no_byte(
 ) -> None:
     opened, data = played
     _, strike, expected = FAULTS[fault]
-    pods = Played(opened, write_job(data, fault, PLANTED))
+    pods = Played(opened, write_job(data, fault, IMAGE, PLANTED))
     try:
         pods.wait_until_half_done()
         started = time.monotonic()
@@ -312,12 +292,14 @@ def test_the_demo_from_s3_to_s3_gives_the_bytes_of_a_local_run(
     played: tuple[Machine, Path], bucket: str, tmp_path: Path
 ) -> None:
     opened, data = played
-    run_locally(opened, write_job(data, "demo-local", demo_job("/data/demo")))
+    run_locally(opened, write_job(data, "demo-local", IMAGE, demo_job("/data/demo")))
     changes: dict[str, Any] = {"output__url": "s3://bucket/run", "deploy__secret": "keys"}
     changes["assign__partition_rows"] = 4096  # the API is slow, and the bytes the same
     keys = {"AWS_ENDPOINT_URL": bucket, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     pods = Played(
-        opened, write_job(data, "s3", demo_job("s3://bucket/demo"), **changes), keys | {"AWS_REGION": "us-east-1"}
+        opened,
+        write_job(data, "s3", IMAGE, demo_job("s3://bucket/demo"), **changes),
+        keys | {"AWS_REGION": "us-east-1"},
     )
     try:
         take_picture(opened, pods, tmp_path)
