@@ -20,10 +20,10 @@ from sklearn.model_selection import train_test_split
 
 from distcluster.environment import environment
 from distcluster.report.compare import compare
-from distcluster.report.drawn import read_drawn
 from distcluster.report.forest import grow_forests
-from distcluster.report.survey import survey
-from distcluster.run import Run
+from distcluster.report.row_statistics import survey
+from distcluster.report.subsample_rows import read_drawn
+from distcluster.storage.run import Run
 
 SEED = 0
 

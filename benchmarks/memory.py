@@ -19,7 +19,8 @@ import zarr
 from rich.console import Console
 from rich.table import Table
 
-from distcluster.job import Job, parse_job
+from distcluster.job import Job
+from distcluster.job_file import parse_job
 from distcluster.plan import make_plan
 
 SAMPLE_ROWS, MIXTURE_ROWS, BALLS = 12_000, 12_000, 20

@@ -22,12 +22,13 @@ from rich.table import Table
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from distcluster.em import from_labels, initial_labels, maximise, prepare_rows
 from distcluster.environment import environment, pin_to_one_thread
-from distcluster.job import COVARIANCE_TYPES, CovarianceType, MixtureTable
-from distcluster.mixture import Candidate, Mixture, to_sklearn
-from distcluster.run import Run
-from distcluster.tile import TILE_ROWS, exponentials, n_features
+from distcluster.job import MixtureTable
+from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, CovarianceType
+from distcluster.numerics.mixture.em import from_labels, initial_labels, maximise, prepare_rows
+from distcluster.numerics.mixture.kernels import TILE_ROWS, exponentials, n_features
+from distcluster.numerics.mixture.parameters import Mixture, to_sklearn
+from distcluster.storage.run import Run
 
 KS = (5, 10, 20, 30, 40, 50, 60, 80)
 TABLE = MixtureTable()

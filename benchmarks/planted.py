@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from distcluster.job import CovarianceType
-from distcluster.mixture import Candidate, Mixture, responsibilities
+from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
+from distcluster.numerics.mixture.parameters import Mixture, responsibilities
 
 _JUDGES = 20_000  # rows that a Bayes error is measured on
 

@@ -28,9 +28,9 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from distcluster.environment import environment, pin_to_one_thread
-from distcluster.neighbors import build_index, nearest, open_index, prepare
-from distcluster.projection import curve_parameters, project, repulsion_field
-from distcluster.store import open_input
+from distcluster.numerics.neighbors import build_index, nearest, open_index, prepare
+from distcluster.numerics.projection import curve_parameters, project, repulsion_field
+from distcluster.storage.inputs import open_input
 
 DEMO = Path(__file__).parents[1] / "jobs" / "demo"
 K, DIMENSIONS, COMPONENTS, CHUNK_ROWS, TRUE_ROWS = 15, 5, 40, 1_000, 2_000

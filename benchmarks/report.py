@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from distcluster.run import Run
-from distcluster.stages.results import row_arrays
-from distcluster.stages.task import ONE
+from distcluster.stages.context import ONE
+from distcluster.stages.labelling import row_arrays
+from distcluster.storage.run import Run
 
 ROWS = (250_000, 500_000, 1_000_000)
 BLOCK_ROWS, PARTITION_ROWS = 16_384, 65_536

@@ -22,9 +22,16 @@ from distributed import Client, LocalCluster
 
 from benchmarks.mixture import show, stored_projection
 from distcluster.environment import pin_to_one_thread
-from distcluster.mixture import Candidate, Mixture, NaturalParameters, natural_parameters, score_rows, silhouette_rows
-from distcluster.partition import tree_sum
-from distcluster.run import Run
+from distcluster.numerics.mixture.candidate import Candidate
+from distcluster.numerics.mixture.parameters import (
+    Mixture,
+    NaturalParameters,
+    natural_parameters,
+    score_rows,
+    silhouette_rows,
+)
+from distcluster.numerics.partition import tree_sum
+from distcluster.storage.run import Run
 
 BLOCK_ROWS = 16_384
 PARTITION_ROWS = 2 * BLOCK_ROWS

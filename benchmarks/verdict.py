@@ -20,8 +20,8 @@ from rich.table import Table
 from benchmarks.planted import draw, planted_mixture, structureless
 from distcluster import GaussianMixtureSearch
 from distcluster.environment import pin_to_one_thread
-from distcluster.job import COVARIANCE_TYPES
-from distcluster.selection import select
+from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
+from distcluster.numerics.mixture.selection import select
 
 KS = (5, 12, 30, 60)
 ERRORS = (0.003, 0.03, 0.12)

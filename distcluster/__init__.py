@@ -14,24 +14,26 @@ The flow, one stage a line (``distcluster.stages`` has a function for each, ``di
 
 from typing import TYPE_CHECKING, Any
 
-from distcluster.job import Job, JobError, load_job, parse_job
-from distcluster.run import Run
+from distcluster.errors import JobError
+from distcluster.job import Job
+from distcluster.job_file import load_job, parse_job
+from distcluster.storage.run import Run
 
 __all__ = ["GaussianMixture", "GaussianMixtureSearch", "Job", "JobError", "Run", "load_job", "parse_job"]
 
 if TYPE_CHECKING:
-    from distcluster.estimators import GaussianMixture
-    from distcluster.search import GaussianMixtureSearch
+    from distcluster.estimators.gaussian_mixture import GaussianMixture
+    from distcluster.estimators.grid_search import GaussianMixtureSearch
 
 
 def __getattr__(name: str) -> Any:
     # Dask, scikit-learn and numba take seconds to import, and the command line must answer at once.
     if name == "GaussianMixture":
-        from distcluster.estimators import GaussianMixture
+        from distcluster.estimators.gaussian_mixture import GaussianMixture
 
         return GaussianMixture
     if name == "GaussianMixtureSearch":
-        from distcluster.search import GaussianMixtureSearch
+        from distcluster.estimators.grid_search import GaussianMixtureSearch
 
         return GaussianMixtureSearch
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

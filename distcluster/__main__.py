@@ -1,6 +1,6 @@
 """``python -m distcluster``: the command line."""
 
-from distcluster.cli import main
+from distcluster.cli.main import main
 
 if __name__ == "__main__":
     main()

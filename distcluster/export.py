@@ -11,16 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
-from distcluster.items import stream_items
-from distcluster.job import JobError, ReportTable
-from distcluster.mixture import to_sklearn
-from distcluster.partition import Partitioning, RowRange
-from distcluster.run import Run
-from distcluster.stages.projection import views
-from distcluster.stages.refinement import published_mixture
-from distcluster.stages.results import is_finished
-from distcluster.stages.task import ONE, PARAMETERS, job_of
-from distcluster.store import public_url
+from distcluster.errors import JobError
+from distcluster.job import ReportTable
+from distcluster.numerics.mixture.parameters import to_sklearn
+from distcluster.numerics.partition import Partitioning, RowRange
+from distcluster.stages.context import ONE, PARAMETERS, job_of
+from distcluster.stages.labelling import is_finished
+from distcluster.stages.projecting import views
+from distcluster.stages.refining import published_mixture
+from distcluster.storage.inputs import public_url
+from distcluster.storage.items import stream_items
+from distcluster.storage.run import Run
 
 _AXES = ("x", "y", "z")
 _ATLAS = ("x", "y", "category", "text")

@@ -1,12 +1,7 @@
 """The job file: one frozen record per TOML table, unknown keys refused."""
 
-import difflib
-import json
-import tomllib
-from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,18 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from distcluster.partition import Partitioning
-
-CovarianceType = Literal["spherical", "diag", "tied", "full"]
-COVARIANCE_TYPES: tuple[CovarianceType, ...] = get_args(CovarianceType)
-AUTO_N_COMPONENTS = (2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)
-"""The default grid: geometric, two steps a doubling, because BIC is read over log2 k."""
+from distcluster.errors import JobError
+from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, CovarianceType
+from distcluster.numerics.partition import Partitioning
+from distcluster.numerics.sampling import SubsampleSizes, resolve_sizes
 
 PositiveInt = Annotated[int, Field(ge=1)]
-
-
-class JobError(ValueError):
-    """The job file or the input is wrong: exit code 2, nothing has been written."""
 
 
 class Table(BaseModel):
@@ -272,6 +261,20 @@ class Job(Table):
     report: ReportTable = ReportTable()
 
 
+def subsample_sizes(job: Job, n_valid: int) -> SubsampleSizes:
+    """The sizes of both subsamples, once the number of valid rows is known.
+
+    Raises
+    ------
+    JobError
+        When the rows are too few for the job.
+    """
+    try:
+        return resolve_sizes(job.sample.rows, job.sample.mixture_rows, n_valid, job.projection.n_neighbors)
+    except ValueError as error:
+        raise JobError(str(error)) from error
+
+
 def require_extras(table: ReportTable) -> None:
     """Refuse a report that needs a package which is not installed: before the work, not after it.
 
@@ -281,92 +284,6 @@ def require_extras(table: ReportTable) -> None:
     """
     if table.tsne and find_spec("openTSNE") is None:
         raise JobError("report.tsne needs the package openTSNE: pip install 'distcluster[tsne]'")
-
-
-def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """Read and check a job file.
-
-    Parameters
-    ----------
-    path : str or Path
-        A TOML file. Relative paths inside it are relative to the working directory.
-    overrides : sequence of str
-        ``table.key=value`` assignments that win over the file; a value is TOML, or else a plain string.
-
-    Raises
-    ------
-    JobError
-        When the file is missing or not TOML, or keys are unknown or values wrong: all of them are named.
-    """
-    try:
-        tables = tomllib.loads(Path(path).read_text())
-    except OSError as error:
-        raise JobError(f"cannot read the job file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise JobError(f"{path} is not TOML: {error}") from error
-    for override in overrides:
-        _override(tables, override)
-    return parse_job(tables, name=str(path))
-
-
-def parse_job(tables: dict[str, Any], name: str = "the job") -> Job:
-    """Check the tables of a job file.
-
-    Raises
-    ------
-    JobError
-        Naming every unknown key, with the nearest known one, and every wrong value.
-    """
-    try:
-        # Through JSON: in strict mode "5" is no integer, while an array may still become a tuple.
-        return Job.model_validate_json(json.dumps(tables, default=str), strict=True)
-    except ValidationError as error:
-        # A union reports a finding for each of its members: one line for all of them.
-        found: dict[str, list[str]] = {}
-        for detail in error.errors():
-            field, message = _explain(detail)
-            found.setdefault(field, []).append(message)
-        lines = [f"{field}: {'; or: '.join(dict.fromkeys(messages))}" for field, messages in found.items()]
-        raise JobError(f"{name}:\n" + "\n".join(f"  {line}" for line in lines)) from error
-
-
-def _override(tables: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    table, dot, field = key.strip().partition(".")
-    if not (equals and dot and table and field):
-        raise JobError(f"--set {override}: expected table.key=value, such as sample.rows=20000")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    section = tables.setdefault(table, {})
-    if not isinstance(section, dict):
-        raise JobError(f"--set {override}: {table} is not a table in the job file")
-    section[field] = value
-
-
-def _explain(detail: Any) -> tuple[str, str]:
-    """One of pydantic's findings: the table or key, and what is wrong with it."""
-    location = [part for part in detail["loc"] if isinstance(part, str)]
-    if detail["type"] == "extra_forbidden":
-        *table, key = location
-        known = _fields(table)
-        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        kind = "key" if table else "table"
-        return ".".join(location), f"no such {kind}; did you mean {nearest[0]!r}? Known: {', '.join(known)}"
-    if detail["type"] == "missing":
-        return ".".join(location), "required, and not there"
-    # A union adds the name of its member, a list its position.
-    message = detail["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"
-    return ".".join(location[:2]) or "job", f"{message}{given}"
-
-
-def _fields(table: Iterable[str]) -> list[str]:
-    model: Any = Job
-    for name in table:
-        model = model.model_fields[name].annotation
-    return list(model.model_fields)
 
 
 def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -15,19 +15,19 @@ from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from distcluster.deploy import SchedulerLostError, connect, scheduler_address
 from distcluster.environment import differences, environment
-from distcluster.items import require_items
-from distcluster.job import DeployTable, Job, JobError, require_extras
-from distcluster.live import Reporter, on_dashboard, performance_saved
-from distcluster.mixture import Candidate
-from distcluster.partition import groups
+from distcluster.errors import CorruptError, EnvironmentMismatchError, JobError, JobFailedError, SchedulerLostError
+from distcluster.execution.connect import connect, scheduler_address
+from distcluster.execution.progress import Reporter, on_dashboard, performance_saved
+from distcluster.job import DeployTable, Job, require_extras
+from distcluster.numerics.mixture.candidate import Candidate
+from distcluster.numerics.partition import groups
 from distcluster.plan import choose_partitioning, make_plan
-from distcluster.run import FORMAT_VERSION, CorruptError, Run
-from distcluster.stages import draws, grid, projection, refinement, relabelling, replicates, results, selection, task
-from distcluster.stages.results import is_finished
-from distcluster.stages.task import ONE, PARTITION_STAGES, STAGES, RunRef
-from distcluster.store import (
+from distcluster.stages import choosing, fitting, labelling, projecting, refining, relabelling, replicating, subsampling
+from distcluster.stages import context as task
+from distcluster.stages.context import ONE, PARTITION_STAGES, STAGES, RunRef
+from distcluster.stages.labelling import is_finished
+from distcluster.storage.inputs import (
     absolute_url,
     count_labels,
     input_version,
@@ -35,16 +35,14 @@ from distcluster.store import (
     public_url,
     refuse_nested,
 )
+from distcluster.storage.items import require_items
+from distcluster.storage.run import FORMAT_VERSION, Run
 
 log = logging.getLogger("distcluster")
 
 _WINDOW = 64  # futures a stage has under way at most; the driver's memory does not grow with the input
 _LAST = ("replicate", "recluster")  # stages that give way: nothing but the verdict waits for them
 _REPAIRS = 20  # times that lost or damaged data is made again before giving up
-
-
-class JobFailedError(RuntimeError):
-    """The job cannot succeed by trying again: exit code 1."""
 
 
 # --- before any work --------------------------------------------------------------------------------------------
@@ -81,7 +79,7 @@ def prepare_run(job: Job) -> Run:
             + "\n".join(f"  {line}" for line in found)
             + "\nUndo the change, or choose another output."
         )
-    run.ensure_arrays(results.row_arrays(run))
+    run.ensure_arrays(labelling.row_arrays(run))
     return run
 
 
@@ -112,7 +110,7 @@ def _new_attributes(job: Job, array: zarr.Array[Any]) -> dict[str, Any]:
         "job": _stored_job(job),
         "input": _input_facts(array),
         "input_version": input_version(job.input.url),
-        "draw_bound": draws.new_draw_bound(job, n_rows),
+        "draw_bound": subsampling.new_draw_bound(job, n_rows),
         "partitioning": {
             "n_rows": n_rows,
             "block_rows": parts.block_rows,
@@ -231,85 +229,87 @@ async def _flow(run: Run, job: Job, stages: "_Stages") -> None:
         if run.record("draw", ONE) is None:
             run.forget("scan")
         else:
-            await stages.each("check input", draws.check_input, parts)
+            await stages.each("check input", subsampling.check_input, parts)
         run.update_attributes(input_version=input_version(job.input.url))
-    await stages.each("scan", draws.scan, parts)
+    await stages.each("scan", subsampling.scan, parts)
     _refuse_invalid_rows(run, job)
-    await stages.one("draw", draws.draw)
+    await stages.one("draw", subsampling.draw)
     _refuse_few_distinct_rows(run, job)
     run.drop("partial/scan")
     if job.projection.pca is not None:
         await stages.driven("pca", _fit_pca)
-    await stages.one("index", projection.index)
+    await stages.one("index", projecting.index)
     async with asyncio.TaskGroup() as together:
         # Workers take tasks in this order; the neighbours do not wait for the fit, nor the grid for the views.
-        fitted = together.create_task(stages.one("fit", projection.fit))
-        found = together.create_task(stages.each("neighbours", projection.neighbours, parts))
-        viewed = together.create_task(stages.each("view", projection.view, projection.views(job)))
+        fitted = together.create_task(stages.one("fit", projecting.fit))
+        found = together.create_task(stages.each("neighbours", projecting.neighbours, parts))
+        viewed = together.create_task(stages.each("view", projecting.view, projecting.views(job)))
         gridded = together.create_task(_fit_grid(run, stages, after=fitted))
         together.create_task(_replicate(run, stages, after=gridded))
         together.create_task(_project(run, stages, after=asyncio.gather(fitted, found, viewed)))
     run.drop("neighbours")
-    await stages.each("score", selection.score, parts)
-    await stages.one("clusters", selection.clusters)
-    await stages.each("silhouette", selection.silhouette, parts)
-    await stages.one("select", selection.select_candidate)
+    await stages.each("score", choosing.score, parts)
+    await stages.one("clusters", choosing.clusters)
+    await stages.each("silhouette", choosing.silhouette, parts)
+    await stages.one("select", choosing.select_candidate)
     await _refine(run, stages)
     async with asyncio.TaskGroup() as together:
-        together.create_task(stages.one("quality", results.quality))
-        together.create_task(stages.one("hierarchy", results.hierarchy))
-        together.create_task(stages.each("assign", results.assign, parts))
-    await stages.one("cluster", results.cluster)
+        together.create_task(stages.one("quality", labelling.quality))
+        together.create_task(stages.one("hierarchy", labelling.hierarchy))
+        together.create_task(stages.each("assign", labelling.assign, parts))
+    await stages.one("cluster", labelling.cluster)
     if not is_finished(run):
         raise JobFailedError("what was committed has gone missing during the run: check the storage, then run again")
 
 
 async def _fit_grid(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
     await after
-    await stages.each("sketch", projection.sketch, projection.sketch_items(run))
+    await stages.each("sketch", projecting.sketch, projecting.sketch_items(run))
     while True:
-        candidates = grid.candidates(run)
-        await stages.each("kmeans", grid.kmeans, sorted({each.n_components for each in candidates}, reverse=True))
-        await stages.each("candidate", grid.candidate, sorted(candidates, key=lambda each: -each.n_components))
-        number = grid.grid_round(run)
+        candidates = fitting.candidates(run)
+        await stages.each("kmeans", fitting.kmeans, sorted({each.n_components for each in candidates}, reverse=True))
+        await stages.each("candidate", fitting.candidate, sorted(candidates, key=lambda each: -each.n_components))
+        number = fitting.grid_round(run)
         if number is None:
             return
-        await stages.each("grid", grid.extend_grid, [number])
+        await stages.each("grid", fitting.extend_grid, [number])
 
 
 async def _replicate(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
-    await stages.each("replicate", replicates.replicate, replicates.replicates(run))
+    await stages.each("replicate", replicating.replicate, replicating.replicates(run))
     await after
-    await stages.each("recluster", replicates.recluster, replicates.replicates(run))
+    await stages.each("recluster", replicating.recluster, replicating.replicates(run))
 
 
 async def _project(run: Run, stages: "_Stages", after: Awaitable[Any]) -> None:
     await after
-    await stages.each("project", projection.project_rows, range(len(run.partitioning)))
+    await stages.each("project", projecting.project_rows, range(len(run.partitioning)))
 
 
 def _fit_pca(ref: RunRef) -> None:
-    from distcluster.pca import principal_components  # dask-ml takes a second to import, and few jobs ask for it
+    from distcluster.execution.pca import (
+        principal_components,  # dask-ml takes a second to import, and few jobs ask for it
+    )
 
     job = task.job_of(run := task.open_run(ref))
     assert job.projection.pca is not None
-    projection.keep_pca(run, *principal_components(ref, job.projection.pca, job.sample.seed))
+    projecting.keep_pca(run, *principal_components(ref, job.projection.pca, job.sample.seed))
 
 
 async def _refine(run: Run, stages: "_Stages") -> None:
     """EM over all rows from the chosen candidate, its parameters committed after every iteration."""
     iterations, n_groups = 0, len(groups(run.partitioning))
-    while refinement.has_step(run, iterations):
+    while refining.has_step(run, iterations):
         iterations += 1
-    if not refinement.is_refined(run, iterations):
-        with stages.shown("refine", refinement.refine_iterations(run) - iterations) as advance:
-            while not refinement.is_refined(run, iterations):
-                expect, maximise = refinement.refine_stages(iterations)
-                await stages.each(expect, partial(refinement.expect, iteration=iterations), range(n_groups), quiet=True)
-                await stages.each(maximise, partial(refinement.take_step, iteration=iterations), [ONE], quiet=True)
+    if not refining.is_refined(run, iterations):
+        with stages.shown("refine", refining.refine_iterations(run) - iterations) as advance:
+            while not refining.is_refined(run, iterations):
+                expect, maximise = refining.refine_stages(iterations)
+                await stages.each(expect, partial(refining.expect, iteration=iterations), range(n_groups), quiet=True)
+                await stages.each(maximise, partial(refining.take_step, iteration=iterations), [ONE], quiet=True)
                 iterations += 1
                 advance()
-    await stages.one("mixture", partial(refinement.publish, iterations=iterations))
+    await stages.one("mixture", partial(refining.publish, iterations=iterations))
 
 
 def _refuse_invalid_rows(run: Run, job: Job) -> None:
@@ -350,7 +350,7 @@ def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Repo
     run = Run(url)
     if not is_finished(run):
         raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
-    fitted = grid.fitted_candidates(run)
+    fitted = fitting.fitted_candidates(run)
     if wanted not in fitted:
         raise JobError(
             f"the grid of {public_url(run.url)} has no fitted candidate {wanted}; it has: "
@@ -440,7 +440,7 @@ class _Stages:
         items = list(items)
         committed = self._run.committed(stage)
         waiting = [item for item in items if str(item) not in committed]
-        of_rows = stage.partition("-")[0] in PARTITION_STAGES or function is draws.check_input
+        of_rows = stage.partition("-")[0] in PARTITION_STAGES or function is subsampling.check_input
         total = sum(self._weight(item, of_rows) for item in items)
         left = sum(self._weight(item, of_rows) for item in waiting)
         if not waiting:
@@ -457,7 +457,7 @@ class _Stages:
                 key = (f"{stage.replace(' ', '-')}-{self._ref.run_id[:8]}", str(item), self.attempt)
                 try:
                     await self._client.submit(function, self._ref, *arguments, key=key, priority=priority, pure=False)
-                except task.EnvironmentMismatchError as error:
+                except EnvironmentMismatchError as error:
                     raise JobFailedError(str(error)) from error
                 except KilledWorker as error:
                     raise JobFailedError(
@@ -480,9 +480,7 @@ class _Stages:
 
     async def verify(self) -> None:
         """Read back everything committed, and forget what is damaged."""
-        refined = [
-            stage for i in range(refinement.refine_iterations(self._run)) for stage in refinement.refine_stages(i)
-        ]
+        refined = [stage for i in range(refining.refine_iterations(self._run)) for stage in refining.refine_stages(i)]
         for stage in [*STAGES, *refined]:
             items = list(self._run.committed(stage))
             answers = await self._client.gather(

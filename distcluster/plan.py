@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distcluster.job import Job, JobError
-from distcluster.mixture import Candidate
-from distcluster.partition import Partitioning, groups
-from distcluster.sample import draw_sizes
-from distcluster.selection import grid
+from distcluster.errors import JobError
+from distcluster.job import Job, subsample_sizes
+from distcluster.numerics.mixture.candidate import Candidate
+from distcluster.numerics.mixture.selection import grid
+from distcluster.numerics.partition import Partitioning, groups
 
 _PARTITION_BYTES = 2**27  # of float32 rows: some seconds of work, a small part of a worker's memory
 _LEAST_PARTITIONS = 16  # so that a handful of workers finish together
@@ -92,7 +92,7 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
     """
     N, D = shape
     parts = choose_partitioning(job, N, D)
-    sizes = draw_sizes(job.sample, N, job.projection.n_neighbors)
+    sizes = subsample_sizes(job, N)
     S, M = sizes.sample, sizes.mixture
     P = D if job.projection.pca is None else job.projection.pca
     if job.projection.pca is not None and min(D, S) <= P:
@@ -100,7 +100,7 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
             f"projection.pca = {P} must be less than the input's {D:,} features and the sample's {S:,} rows."
         )
     k, top, d = job.projection.n_neighbors, job.assign.top, job.projection.n_components
-    candidates = grid(job.mixture, M)
+    candidates = grid(job.mixture.n_components, job.mixture.covariance_type, M)
     components = sum(each.n_components for each in candidates)
     largest = max(each.n_components for each in candidates)
     n_spaces = 1 + len(job.projection.views)
@@ -156,7 +156,7 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
 
 
 def _tasks(job: Job, parts: Partitioning, candidates: Sequence[Candidate], mixture_rows: int) -> int:
-    """Items of all stages but the refinement's, as ``distcluster.stages.task.STAGES`` names them."""
+    """Items of all stages but the refinement's, as ``distcluster.stages.context.STAGES`` names them."""
     of_every_row = 6  # scan, neighbours, project, score, silhouette, assign
     of_the_run = 9  # draw, index, fit, clusters, select, mixture, quality, hierarchy, cluster
     n_replicates = 4 * job.selection.replicates  # of the data and the null, projected and clustered

@@ -18,9 +18,9 @@ import pytest
 import zarr
 from playwright.sync_api import Browser, sync_playwright
 
-from distcluster.job import CovarianceType
-from distcluster.mixture import Candidate, Mixture
-from distcluster.run import Run
+from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
+from distcluster.numerics.mixture.parameters import Mixture
+from distcluster.storage.run import Run
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
 

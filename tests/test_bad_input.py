@@ -10,9 +10,10 @@ import pytest
 import zarr
 from conftest import Command, planted_rows, write_input
 
-from distcluster.job import JobError, load_job, parse_job
+from distcluster.errors import JobError
+from distcluster.job_file import load_job, parse_job
 from distcluster.pipeline import prepare_run
-from distcluster.run import Run
+from distcluster.storage.run import Run
 
 GOOD = planted_rows(400, 4)[0]
 
@@ -242,7 +243,7 @@ def test_an_input_that_was_only_copied_is_the_same_input(new_command: Callable[.
 
 
 def test_a_run_has_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distcluster.store import public_url
+    from distcluster.storage.inputs import public_url
 
     assert public_url("s3://key:secret@bucket/run?X-Amz-Signature=abc") == "s3://bucket/run"
     assert Run(str(tmp_path / "nothing")).read_attributes() is None

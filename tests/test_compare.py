@@ -10,11 +10,11 @@ import zarr
 from conftest import N_ROWS, Command
 from sklearn import metrics
 
-from distcluster.job import JobError
+from distcluster.errors import JobError
 from distcluster.report.compare import Comparison, Scores, compare, contingency, expected_mutual_information, scores
 from distcluster.report.figures import heat_map, leaf_order
-from distcluster.report.survey import Survey, survey
-from distcluster.run import Run
+from distcluster.report.row_statistics import Survey, survey
+from distcluster.storage.run import Run
 
 LABELS = Path(__file__).parent.parent / "jobs" / "demo" / "labels.txt"
 

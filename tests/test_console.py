@@ -7,11 +7,12 @@ import pytest
 from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
-from distcluster import status, summary
-from distcluster.cli import app
+from distcluster.cli.main import app
+from distcluster.execution import status
+from distcluster.execution.status import StageStatus, Status
 from distcluster.job import ReportTable
-from distcluster.run import Run
-from distcluster.status import StageStatus, Status
+from distcluster.report import summary
+from distcluster.storage.run import Run
 
 FULL, HALF = "█", "▌"
 

@@ -6,10 +6,16 @@ from conftest import fitted_mixture
 from sklearn.metrics import silhouette_samples, silhouette_score
 from test_mixture import blobs, both_ours
 
-from distcluster.criteria import stratified_silhouette
-from distcluster.job import COVARIANCE_TYPES, CovarianceType
-from distcluster.mixture import natural_parameters, responsibilities, score_rows, silhouette_rows, to_sklearn
-from distcluster.run import Run
+from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, CovarianceType
+from distcluster.numerics.mixture.criteria import stratified_silhouette
+from distcluster.numerics.mixture.parameters import (
+    natural_parameters,
+    responsibilities,
+    score_rows,
+    silhouette_rows,
+    to_sklearn,
+)
+from distcluster.storage.run import Run
 
 kinds = pytest.mark.parametrize("kind", COVARIANCE_TYPES)
 

@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_mixture import blobs
 
 from distcluster import GaussianMixture, GaussianMixtureSearch
-from distcluster.job import COVARIANCE_TYPES, CovarianceType
+from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, CovarianceType
 
 kinds = pytest.mark.parametrize("kind", COVARIANCE_TYPES)
 

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import N_ROWS
 
+from distcluster.errors import JobError
 from distcluster.export import export_run
-from distcluster.job import JobError, ReportTable
-from distcluster.run import Run
+from distcluster.job import ReportTable
+from distcluster.storage.run import Run
 
 
 @pytest.mark.parametrize("name", ["items.txt", "items.jsonl"])

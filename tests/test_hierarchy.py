@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, is_valid_linkage, linkage
 
-from distcluster.assign import assign_rows
-from distcluster.hierarchy import build_hierarchy, cut, entropy_falls
-from distcluster.run import Run
+from distcluster.numerics.hierarchy import build_hierarchy, cut, entropy_falls
+from distcluster.numerics.mixture.assignment import assign_rows
+from distcluster.storage.run import Run
 
 
 def entropy(shares: np.ndarray) -> float:

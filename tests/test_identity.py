@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from conftest import BLOCK_ROWS, OTHER_KERNELS, Command, dask_cluster, unequal
 
-from distcluster.assign import assign_rows
-from distcluster.neighbors import INDEX_ARRAYS, IndexFacts, nearest, open_index, prepare
-from distcluster.projection import project
-from distcluster.run import Run
-from distcluster.stages.refinement import chosen_mixture
-from distcluster.stages.task import job_of
-from distcluster.store import open_input
+from distcluster.numerics.mixture.assignment import assign_rows
+from distcluster.numerics.neighbors import INDEX_ARRAYS, IndexFacts, nearest, open_index, prepare
+from distcluster.numerics.projection import project
+from distcluster.stages.context import job_of
+from distcluster.stages.refining import chosen_mixture
+from distcluster.storage.inputs import open_input
+from distcluster.storage.run import Run
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(reference: Run, new_command: Callable[..., Command]) -> None:

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import planted_rows
 
-from distcluster.ingest import CHUNK_ROWS, ingest
-from distcluster.job import JobError
-from distcluster.store import open_input
+from distcluster.errors import JobError
+from distcluster.storage.ingest import CHUNK_ROWS, ingest
+from distcluster.storage.inputs import open_input
 
 ROWS = planted_rows(CHUNK_ROWS + 1000, 3, n_features=4)[0]
 

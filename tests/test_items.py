@@ -12,9 +12,9 @@ import pytest
 import zarr
 from PIL import Image
 
-from distcluster.items import read_items, require_items
-from distcluster.job import JobError
+from distcluster.errors import JobError
 from distcluster.report.thumbnails import thumbnail
+from distcluster.storage.items import read_items, require_items
 
 TEXTS = [f"item {i}: Grüße, “quoted”" for i in range(2_500)]
 ROWS = [0, 7, 1_000, 2_499]

@@ -5,9 +5,9 @@ from typing import Any
 
 from distributed import Client, LocalCluster
 
-from distcluster.live import on_dashboard
-from distcluster.live_page import TOPIC, DashboardPage, LiveRun, LiveView, bars, curve
-from distcluster.run import Run
+from distcluster.execution.dashboard import TOPIC, DashboardPage, LiveRun, LiveView, bars, curve
+from distcluster.execution.progress import on_dashboard
+from distcluster.storage.run import Run
 
 
 def event(**changes: Any) -> dict[str, Any]:

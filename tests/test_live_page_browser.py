@@ -14,7 +14,7 @@ import numpy as np
 from conftest import Command, dask_cluster, unequal
 from playwright.sync_api import Browser, Page
 
-from distcluster.run import Run
+from distcluster.storage.run import Run
 
 PICTURES = Path(__file__).parent.parent / "build" / "screenshots"
 COLUMN = """([source, name]) => [...[...Bokeh.documents[0].all_models]

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from conftest import planted_rows
 
-from distcluster.neighbors import NeighbourIndex, build_index, local_scale, nearest, open_index, prepare, support_limit
+from distcluster.numerics.neighbors import (
+    NeighbourIndex,
+    build_index,
+    local_scale,
+    nearest,
+    open_index,
+    prepare,
+    support_limit,
+)
 
 
 def heavy_tails(rows: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distcluster.partition import Partitioning, tree_sum
+from distcluster.numerics.partition import Partitioning, tree_sum
 
 sizes = st.tuples(st.integers(1, 5000), st.integers(1, 64), st.integers(0, 6))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from conftest import Command, planted_rows, write_input
 
 from distcluster.plan import make_plan
-from distcluster.run import Run
-from distcluster.stages.task import STAGES, job_of
+from distcluster.stages.context import STAGES, job_of
+from distcluster.storage.run import Run
 
 
 def planned_tasks(run: Run) -> tuple[int, int]:

@@ -8,14 +8,14 @@ import pytest
 from conftest import Command, fitted_mixture, planted_rows, write_input
 from sklearn.metrics import adjusted_rand_score
 
-from distcluster.assign import assign_rows
-from distcluster.criteria import Criteria, information_criteria
-from distcluster.em import fit_candidate, initial_labels
-from distcluster.job import MixtureTable
-from distcluster.mixture import natural_parameters, score_rows, to_sklearn
-from distcluster.run import Run
-from distcluster.selection import grid, select
-from distcluster.stages.refinement import chosen_mixture
+from distcluster.numerics.mixture.assignment import assign_rows
+from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
+from distcluster.numerics.mixture.criteria import Criteria, information_criteria
+from distcluster.numerics.mixture.em import fit_candidate, initial_labels
+from distcluster.numerics.mixture.parameters import natural_parameters, score_rows, to_sklearn
+from distcluster.numerics.mixture.selection import grid, select
+from distcluster.stages.refining import chosen_mixture
+from distcluster.storage.run import Run
 
 
 def test_the_planted_clusters_are_found(reference: Run, planted: tuple[Path, np.ndarray]) -> None:
@@ -127,11 +127,11 @@ def draw_mixture(kind: str, k: int, n_rows: int, seed: int) -> np.ndarray:
 def test_k_and_covariance_type_of_a_planted_mixture_are_chosen(kind: str) -> None:
     rows = draw_mixture(kind, 11, 8000, seed=1)
     fitted, judging = rows[:4000], rows[4000:]
-    table = MixtureTable(n_components=(2, 3, 4, 6, 8, 11, 16, 23, 32), n_init=3)
-    starts = {k: initial_labels(fitted, k, table.n_init, 0) for k in (1, *table.n_components)}
+    ks = (2, 3, 4, 6, 8, 11, 16, 23, 32)
+    starts = {k: initial_labels(fitted, k, 3, 0) for k in (1, *ks)}
     criteria = []
-    for candidate in grid(table, len(fitted)):
-        fit = fit_candidate(fitted, starts[candidate.n_components], candidate, table)
+    for candidate in grid(ks, COVARIANCE_TYPES, len(fitted)):
+        fit = fit_candidate(fitted, starts[candidate.n_components], candidate, tol=1e-3, reg_covar=1e-6, max_iter=100)
         assert fit.mixture is not None, fit.error
         centre = fitted.mean(axis=0, dtype=np.float64)
         everything = np.ones(len(judging), bool)

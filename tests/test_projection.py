@@ -11,8 +11,8 @@ from conftest import planted_rows
 from scipy.optimize import brentq
 from umap import UMAP
 
-from distcluster.neighbors import build_index, nearest, open_index
-from distcluster.projection import curve_parameters, fit_anchors, project, repulsion_field
+from distcluster.numerics.neighbors import build_index, nearest, open_index
+from distcluster.numerics.projection import curve_parameters, fit_anchors, project, repulsion_field
 
 A, B = 1.929, 0.7915
 
@@ -108,8 +108,8 @@ def test_rows_go_where_umap_learn_sends_them() -> None:
 
 KERNELS = """
 import hashlib, numpy as np
-from distcluster.neighbors import build_index, nearest, open_index
-from distcluster.projection import project, repulsion_field
+from distcluster.numerics.neighbors import build_index, nearest, open_index
+from distcluster.numerics.projection import project, repulsion_field
 random = np.random.default_rng(0)
 sample = random.normal(size=(900, 50)).astype(np.float32)
 index = open_index(*build_index(sample, sample, 15, "euclidean"), sample)

@@ -8,10 +8,10 @@ from conftest import BLOCK_ROWS, Command, fitted_mixture, unequal
 from sklearn.mixture import GaussianMixture
 from test_resume import kill_at
 
-from distcluster.mixture import to_sklearn
-from distcluster.partition import Partitioning, groups
-from distcluster.run import Run
-from distcluster.stages.refinement import chosen_mixture
+from distcluster.numerics.mixture.parameters import to_sklearn
+from distcluster.numerics.partition import Partitioning, groups
+from distcluster.stages.refining import chosen_mixture
+from distcluster.storage.run import Run
 
 
 def test_the_refined_mixture_is_what_scikit_learn_makes_of_all_rows(reference: Run) -> None:

@@ -7,10 +7,10 @@ import pytest
 from conftest import BLOCK_ROWS, Command, unequal
 from sklearn.metrics import adjusted_rand_score
 
-from distcluster.criteria import Criteria
-from distcluster.replicate import agreement, cluster_agreement, null_rows, parts_of, replicate_rows
-from distcluster.run import Run
-from distcluster.selection import select
+from distcluster.numerics.mixture.criteria import Criteria
+from distcluster.numerics.mixture.selection import select
+from distcluster.numerics.stability import agreement, cluster_agreement, null_rows, parts_of, replicate_rows
+from distcluster.storage.run import Run
 
 
 def test_parts_of_replicates_are_disjoint_and_the_common_rows_are_one_set() -> None:

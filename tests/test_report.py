@@ -12,16 +12,18 @@ from conftest import N_ROWS, SMALL, Command, planted_rows, write_input
 from sklearn.metrics import silhouette_samples
 from typer.testing import CliRunner
 
-from distcluster.cli import app
-from distcluster.job import JobError, ReportTable, parse_job
+from distcluster.cli.main import app
+from distcluster.errors import JobError
+from distcluster.job import ReportTable
+from distcluster.job_file import parse_job
 from distcluster.report import remembered_table, render_page
 from distcluster.report.clusters import badge
 from distcluster.report.figures import Curve, curve_panel, spread, tree
 from distcluster.report.page import job_toml
 from distcluster.report.palette import COLOURS, colours
-from distcluster.report.survey import MAP_PIXELS, Moments, Survey, silhouette_sums, survey
+from distcluster.report.row_statistics import MAP_PIXELS, Moments, Survey, silhouette_sums, survey
 from distcluster.report.words import distinguishing_words, weights
-from distcluster.run import Run
+from distcluster.storage.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page
 
 from distcluster.job import ReportTable
 from distcluster.report import render_page
-from distcluster.run import Run
+from distcluster.storage.run import Run
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "build" / "screenshots"

@@ -12,18 +12,20 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
+from distcluster.errors import JobError
 from distcluster.export import FORMATS, export_run
-from distcluster.job import JobError, ReportTable
-from distcluster.mixture import Candidate, Mixture
-from distcluster.replicate import null_rows, replicate_rows
+from distcluster.job import ReportTable
+from distcluster.numerics.mixture.candidate import Candidate
+from distcluster.numerics.mixture.parameters import Mixture
+from distcluster.numerics.stability import null_rows, replicate_rows
 from distcluster.report import render_page
 from distcluster.report.covariances import ellipses, tied_matrix
-from distcluster.report.drawn import Drawn, principal_axes, read_drawn, silhouettes
 from distcluster.report.forest import grow_forests, judge, strata
-from distcluster.report.stability import measure_stability, pairs_kept
-from distcluster.report.turning import scaled, turning_views
-from distcluster.run import Run
-from distcluster.stages import task
+from distcluster.report.interactive_3d import scaled, turning_views
+from distcluster.report.replicates import measure_stability, pairs_kept
+from distcluster.report.subsample_rows import Drawn, principal_axes, read_drawn, silhouettes
+from distcluster.stages import context as task
+from distcluster.storage.run import Run
 
 LABELS = Path(__file__).parent.parent / "jobs" / "demo" / "labels.txt"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Command, dask_cluster, unequal
 
-from distcluster.run import Run
+from distcluster.storage.run import Run
 
 KILLS = (
     ("scan", 1), ("scan", 16), ("draw", 1), ("index", 1), ("neighbours", 1), ("neighbours", 16), ("fit", 1),

@@ -9,14 +9,19 @@ from conftest import Command, planted_rows, write_input
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distcluster.job import JobError, SampleTable
-from distcluster.run import Run
-from distcluster.sample import draw_bound, draw_priority, draw_sizes, invalid_rows, select_draws
+from distcluster.numerics.sampling import (
+    invalid_rows,
+    priority_bound,
+    resolve_sizes,
+    sampling_priority,
+    select_subsamples,
+)
+from distcluster.storage.run import Run
 
 
 def permutation(seed: int, n_rows: int) -> np.ndarray:
     rows = np.arange(n_rows)
-    return np.lexsort((rows, draw_priority(seed, n_rows, rows)))
+    return np.lexsort((rows, sampling_priority(seed, n_rows, rows)))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(40, 500), st.integers(16, 600), st.integers(2, 600), st.data())
@@ -25,9 +30,9 @@ def test_draws_are_the_first_valid_rows_of_the_permutation(
 ) -> None:
     invalid = data.draw(st.sets(st.integers(0, n_rows - 1), max_size=n_rows - 20))
     valid = np.setdiff1d(np.arange(n_rows), list(invalid))
-    sizes = draw_sizes(SampleTable(rows=sample_rows, mixture_rows=mixture_rows), len(valid), n_neighbors=15)
+    sizes = resolve_sizes(sample_rows, mixture_rows, len(valid), n_neighbors=15)
     shuffled = np.random.default_rng(seed).permutation(valid)
-    sample, mixture = select_draws(shuffled, draw_priority(seed, n_rows, shuffled), sizes)
+    sample, mixture = select_subsamples(shuffled, sampling_priority(seed, n_rows, shuffled), sizes)
     expected = [row for row in permutation(seed, n_rows) if row not in invalid]
     assert len(sample) == min(sample_rows, len(valid))
     assert len(mixture) == min(mixture_rows, len(valid))
@@ -39,8 +44,8 @@ def test_draws_are_the_first_valid_rows_of_the_permutation(
 
 def test_the_bound_gathers_enough_rows() -> None:
     for seed in range(200):
-        priority = draw_priority(seed, 20_000, np.arange(20_000))
-        assert (priority <= np.uint64(draw_bound(300, 20_000))).sum() >= 300
+        priority = sampling_priority(seed, 20_000, np.arange(20_000))
+        assert (priority <= np.uint64(priority_bound(300, 20_000))).sum() >= 300
 
 
 def test_every_row_is_as_likely_to_be_drawn() -> None:
@@ -57,10 +62,10 @@ def test_rows_that_cannot_be_clustered() -> None:
 
 
 def test_too_small_a_sample_says_what_would_do() -> None:
-    with pytest.raises(JobError, match="at least 32 valid rows are needed"):
-        draw_sizes(SampleTable(), 20, n_neighbors=15)
-    with pytest.raises(JobError, match=r"raise sample\.rows"):
-        draw_sizes(SampleTable(rows=10), 1000, n_neighbors=15)
+    with pytest.raises(ValueError, match="at least 32 valid rows are needed"):
+        resolve_sizes("auto", "auto", 20, n_neighbors=15)
+    with pytest.raises(ValueError, match=r"raise sample\.rows"):
+        resolve_sizes(10, "auto", 1000, n_neighbors=15)
 
 
 def test_a_mostly_invalid_input_still_gives_draws_of_exact_size(

@@ -16,10 +16,11 @@ from conftest import BLOCK_ROWS, SMALL, Command, planted_rows, write_input
 from distributed.utils import open_port
 from obstore.store import S3Store
 
-from distcluster.job import parse_job
+from distcluster.errors import CorruptError
+from distcluster.job_file import parse_job
 from distcluster.pipeline import prepare_run
-from distcluster.run import CorruptError, Run
-from distcluster.store import checksum, open_input, read_lines
+from distcluster.storage.inputs import checksum, open_input, read_lines
+from distcluster.storage.run import Run
 
 ROWS = planted_rows(400, 4)[0]
 

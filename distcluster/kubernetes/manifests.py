@@ -250,7 +250,7 @@ def _worker_pod(submission: Submission) -> Object:
     )  # fmt: skip
     container["env"] = [{"name": "DASK_WORKER_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
     container["readinessProbe"] = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10}
-    retire = ["python", "-m", "distcluster.retire", "--timeout", str(_RETIRE_SECONDS)]
+    retire = ["python", "-m", "distcluster.kubernetes.retire", "--timeout", str(_RETIRE_SECONDS)]
     container["lifecycle"] = {"preStop": {"exec": {"command": retire}}}
     return _pod(submission, container, grace_seconds=2 * _RETIRE_SECONDS)
 

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from distcluster.job import DeployTable, Job, JobError, load_job
+from distcluster.errors import JobError
+from distcluster.job import DeployTable, Job
+from distcluster.job_file import load_job
 from distcluster.kubernetes.dask_operator import render_for_operator
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError, kustomize
 from distcluster.kubernetes.manifests import VOLUME_PATH, Object, Submission, render, to_yaml

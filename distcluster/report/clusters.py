@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from distcluster.report.palette import colours
-from distcluster.report.survey import Survey
+from distcluster.report.row_statistics import Survey
 from distcluster.report.words import distinguishing_words
 
 _TYPICAL = 4

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import HDBSCAN, KMeans
 
-from distcluster.job import JobError
-from distcluster.report.survey import Survey
+from distcluster.errors import JobError
+from distcluster.report.row_statistics import Survey
 from distcluster.report.taxonomy import Taxonomy, read_labels
-from distcluster.run import Run
-from distcluster.stages.task import job_of
-from distcluster.store import public_url
+from distcluster.stages.context import job_of
+from distcluster.storage.inputs import public_url
+from distcluster.storage.run import Run
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from distcluster.mixture import Mixture
-from distcluster.report.drawn import principal_axes
+from distcluster.numerics.mixture.parameters import Mixture
+from distcluster.report.subsample_rows import principal_axes
 
 Float64 = npt.NDArray[np.float64]
 

@@ -12,28 +12,29 @@ import obstore
 import pandas as pd
 from markupsafe import Markup
 
-from distcluster.items import read_items, require_items
-from distcluster.job import JobError, ReportTable, require_extras
+from distcluster.errors import JobError
+from distcluster.job import ReportTable, require_extras
+from distcluster.numerics.mixture.selection import find_elbow
 from distcluster.report.clusters import ClusterRow, cluster_rows, shown_item
 from distcluster.report.compare import Comparison, compare
 from distcluster.report.covariances import ellipses, tied_matrix
-from distcluster.report.drawn import Drawn, read_drawn, silhouettes
 from distcluster.report.figures import MOST_CLASSES, Curve, curve_panel, heat_map, leaf_order, map_png, tree
 from distcluster.report.forest import Forests, grow_forests
+from distcluster.report.interactive_3d import turning_views
 from distcluster.report.palette import colours
-from distcluster.report.stability import measure_stability
-from distcluster.report.survey import Survey, survey
+from distcluster.report.replicates import measure_stability
+from distcluster.report.row_statistics import Survey, survey
+from distcluster.report.subsample_rows import Drawn, read_drawn, silhouettes
+from distcluster.report.summary import Summary, summarise
 from distcluster.report.thumbnails import thumbnail
 from distcluster.report.timings import stage_times
-from distcluster.report.turning import turning_views
-from distcluster.run import PERFORMANCE, Run
-from distcluster.selection import find_elbow
-from distcluster.stages.projection import views
-from distcluster.stages.refinement import published_mixture
-from distcluster.stages.results import is_finished
-from distcluster.stages.task import ONE, job_of
-from distcluster.store import absolute_url, public_url
-from distcluster.summary import Summary, summarise
+from distcluster.stages.context import ONE, job_of
+from distcluster.stages.labelling import is_finished
+from distcluster.stages.projecting import views
+from distcluster.stages.refining import published_mixture
+from distcluster.storage.inputs import absolute_url, public_url
+from distcluster.storage.items import read_items, require_items
+from distcluster.storage.run import PERFORMANCE, Run
 
 REPORT = "report/index.html"
 """Where the page is written, under the run."""

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from distcluster.job import JobError
-from distcluster.partition import Partitioning
-from distcluster.store import open_entries, public_url, stream_lines
+from distcluster.errors import JobError
+from distcluster.numerics.partition import Partitioning
+from distcluster.storage.inputs import open_entries, public_url, stream_lines
 
 Int64 = npt.NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from obstore.exceptions import BaseError
 from PIL import Image, ImageOps
 
-from distcluster.store import public_url, read_bytes
+from distcluster.storage.inputs import public_url, read_bytes
 
 log = logging.getLogger("distcluster")
 

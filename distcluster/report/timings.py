@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import obstore
 
-from distcluster.run import Run
-from distcluster.stages.task import STAGES
+from distcluster.stages.context import STAGES
+from distcluster.storage.run import Run
 
 
 @dataclass(frozen=True, slots=True)

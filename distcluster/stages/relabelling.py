@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from distcluster.assign import assign_rows
-from distcluster.mixture import Candidate
-from distcluster.run import ArraySpec, Run
-from distcluster.stages.grid import fitted_mixture
-from distcluster.stages.refinement import chosen_mixture
-from distcluster.stages.task import ONE, task
+from distcluster.numerics.mixture.assignment import assign_rows
+from distcluster.numerics.mixture.candidate import Candidate
+from distcluster.stages.context import ONE, task
+from distcluster.stages.fitting import fitted_mixture
+from distcluster.stages.refining import chosen_mixture
+from distcluster.storage.run import ArraySpec, Run
 
 
 def relabel_stages(wanted: Candidate) -> tuple[str, str]:

@@ -22,12 +22,12 @@ from urllib.request import urlopen
 
 import pytest
 from conftest import RESULTS
-from jobs import PLANTED, write_job
 
 from distcluster.kubernetes.follow import look
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
 from distcluster.kubernetes.manifests import Object, render
 from distcluster.kubernetes.submit import prepare
+from jobs import PLANTED, write_job
 
 IMAGE = os.environ.get("DISTCLUSTER_IMAGE", "distcluster:0.1.0")
 ACCESS_MODE = os.environ.get("DISTCLUSTER_ACCESS_MODE", "ReadWriteOnce")
@@ -58,7 +58,7 @@ zarr.create_array("/data/input.zarr", name="embeddings", data=rows.astype(np.flo
 """
 DIGEST = """
 import hashlib, sys
-from distcluster.run import Run
+from distcluster.storage.run import Run
 run = Run(sys.argv[1])
 for name in sys.argv[2:]:
     print(name, hashlib.sha256(run.array(name)[:].tobytes()).hexdigest())

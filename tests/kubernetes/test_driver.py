@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import Command, changed_environment, unequal
 
-from distcluster.deploy import new_certificate
-from distcluster.run import Run
+from distcluster.execution.connect import new_certificate
+from distcluster.storage.run import Run
 
 
 def tls_environment(directory: Path) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from distcluster.job import JobError
+from distcluster.errors import JobError
 from distcluster.kubernetes.dask_operator import render_for_operator
 from distcluster.kubernetes.manifests import render, to_yaml
 from distcluster.kubernetes.submit import prepare
@@ -48,7 +48,7 @@ def test_the_operators_rendering_is_what_kustomize_makes_of_its_directory() -> N
 def test_a_dry_run_prints_the_rendering_in_under_a_second_and_imports_neither_dask_nor_numba(tmp_path: Path) -> None:
     argv = ["submit", str(DEFAULT), "--dry-run", "--name", "first"]
     program = (
-        f"import sys\nfrom distcluster.cli import main\nsys.argv[1:] = {argv}\n"
+        f"import sys\nfrom distcluster.cli.main import main\nsys.argv[1:] = {argv}\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print(sorted({'dask', 'distributed', 'numba', 'umap', 'faiss'} & set(sys.modules)), file=sys.stderr)"
     )

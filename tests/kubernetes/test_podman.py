@@ -13,13 +13,13 @@ from zipfile import ZipFile
 
 import pytest
 from conftest import unequal
-from jobs import PLANTED, write_job
 from play import Machine, as_pod, as_stored, machine
 
-from distcluster.deploy import new_certificate
+from distcluster.execution.connect import new_certificate
 from distcluster.kubernetes.manifests import Object, render, tls_secret
 from distcluster.kubernetes.submit import prepare
-from distcluster.run import Run
+from distcluster.storage.run import Run
+from jobs import PLANTED, write_job
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/distcluster:0.1.0"

@@ -244,5 +244,5 @@ def test_memory_is_limited_as_requested_and_dasks_limit_lies_below(objects: Obje
             assert 0.7 * memory < limit < 0.9 * memory
             hook = container["lifecycle"]["preStop"]["exec"]["command"]
             assert pod["terminationGracePeriodSeconds"] > float(hook[hook.index("--timeout") + 1])
-            assert hook[:3] == ["python", "-m", "distcluster.retire"]
+            assert hook[:3] == ["python", "-m", "distcluster.kubernetes.retire"]
     assert workers == 1

@@ -1,0 +1,344 @@
+"""The command line: distcluster run, plan, status, relabel, report, export, ingest, and those for Kubernetes."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from distcluster.cli.options import FAILED, INTERRUPTED, TRY_AGAIN, WRONG, JobFile, Overrides
+from distcluster.cli.pods import Detached, kubernetes_commands
+from distcluster.errors import JobError
+from distcluster.job import DeployTable, Job
+from distcluster.job_file import load_job
+from distcluster.kubernetes.kubectl import KubectlError
+from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
+
+app = typer.Typer(
+    name="distcluster",
+    help="Cluster millions of embedding vectors on Dask: UMAP, a grid of Gaussian mixtures, labels back to Zarr.",
+    epilog="Exit codes: 0 done, 1 failed for good, 2 wrong job or input, 75 try again, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+app.add_typer(kubernetes_commands)
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"distcluster {installed('distcluster')}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    job_file: JobFile,
+    overrides: Overrides = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Use this Dask scheduler, e.g. tcp://10.0.0.5:8786.", metavar="ADDRESS")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read back what is committed and make again what is damaged.")
+    ] = False,
+) -> None:
+    """Run a job, or resume it: the same command.
+
+    Reads the embeddings, projects every row, fits the grid, chooses a mixture, and writes labels and probabilities to
+    the output. Stop it at any time; run it again to go on. Results do not depend on the number of workers.
+
+    [dim]distcluster run jobs/demo.toml --set mixture.n_components="[10, 20, 40]"[/dim]
+    """
+    # Dask, scikit-learn and numba take seconds to import: only where a job runs.
+    from distcluster.pipeline import run_job
+    from distcluster.report.summary import render, summarise
+
+    job = load_job(job_file, overrides or [])
+    if scheduler is not None:
+        job = _with_scheduler(job, scheduler)
+    console = _console()
+    with ProgressReporter(console) as reporter:
+        done = run_job(job, reporter, verify=verify)
+    if not reporter.used:
+        console.print("This job is finished; nothing was left to do.")
+    console.print()
+    console.print(render(summarise(done, job.report), bars=console.is_terminal), highlight=False)
+    from distcluster.report import write_report  # after the work: it draws, and imports what draws
+
+    console.print(f"Report: {write_report(done, job.report)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def plan(job_file: JobFile, overrides: Overrides = None) -> None:
+    """Show what a job will cost: rows, tasks, bytes, memory of a worker, a rough time. Nothing is written."""
+    from distcluster.plan import make_plan
+    from distcluster.storage.inputs import absolute_url, open_input
+
+    job = load_job(job_file, overrides or [])
+    array = open_input(absolute_url(job.input.url), job.input.array)
+    cost = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, value in (
+        ("rows x features", f"{cost.rows:,} x {cost.features:,} {array.dtype}"),
+        ("sample, mixture draw", f"{cost.sample_rows:,} and {cost.mixture_rows:,} rows"),
+        ("partitions", f"{cost.partitions:,} of {cost.partition_rows:,} rows"),
+        ("candidates", f"{cost.candidates:,}"),
+        ("tasks", f"{cost.tasks:,}, and {cost.refine_tasks:,} for each iteration of the refinement"),
+        ("read", f"{_bytes(cost.bytes_read)} (decoded)"),
+        ("written", f"{_bytes(cost.bytes_written)} (before compression)"),
+        ("peak memory", f"{_bytes(cost.memory_bytes)} a worker"),
+        ("time", f"about {_duration(cost.seconds)} with {cost.workers} workers of one thread"),
+    ):
+        table.add_row(name, value)
+    _console().print(table, highlight=False)
+
+
+@app.command()
+def status(
+    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+) -> None:
+    """Show how far a run is: its stages, partitions done, and the last error."""
+    from distcluster.execution.status import read_status, render
+
+    console = _console()
+    console.print(render(read_status(run_url), bars=console.is_terminal), highlight=False)
+
+
+@app.command()
+def relabel(
+    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    n_components: Annotated[int, typer.Option(help="The candidate's number of components.", show_default=False)],
+    covariance_type: Annotated[str, typer.Option(help="spherical, diag, tied or full.", show_default=False)],
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+) -> None:
+    """Label all rows by another candidate of the grid, without a new run.
+
+    The labels and their probabilities are written beside the run's own, with a crosswalk: rows by the run's label and
+    by the new one.
+
+    [dim]distcluster relabel runs/demo --n-components 8 --covariance-type full[/dim]
+    """
+    from distcluster.numerics.mixture.candidate import Candidate
+    from distcluster.pipeline import relabel_run
+
+    if covariance_type not in COVARIANCE_TYPES:
+        raise JobError(f"--covariance-type {covariance_type}: must be one of {', '.join(COVARIANCE_TYPES)}.")
+    wanted = Candidate(n_components, covariance_type)
+    deploy = DeployTable(kind="address", address=scheduler) if scheduler else DeployTable()
+    console = _console()
+    with ProgressReporter(console) as reporter:
+        done = relabel_run(run_url, wanted, deploy, reporter)
+    console.print(
+        f"Run: {done.url}\n  relabel/{wanted}/label, probability: one entry a row; crosswalk: rows by the run's label "
+        f"and by the new one",
+        highlight=False,
+    )
+
+
+@app.command()
+def report(
+    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    items: Annotated[
+        str | None, typer.Option(help="What a row is, as report.items; by default as for the last report.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(help="A taxonomy to compare with, as in report.labels; may be repeated.")
+    ] = None,
+    tsne: Annotated[bool, typer.Option("--tsne", help="Show t-SNE too, as report.tsne.")] = False,
+    open_it: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
+) -> None:
+    """Write the report of a finished run again: RUN/report/index.html, one file that needs nothing else.
+
+    [dim]distcluster report runs/demo --open[/dim]
+    """
+    from distcluster.report import remembered_table, write_report
+    from distcluster.storage.run import Run
+
+    done = Run(run_url)
+    table = remembered_table(done)
+    if items is not None:
+        table = table.model_copy(update={"items": items})
+    if labels:
+        table = table.model_copy(update={"labels": tuple(labels)})
+    if tsne:
+        table = table.model_copy(update={"tsne": True})
+    url = write_report(done, table)
+    _console().print(f"Report: {url}", highlight=False, soft_wrap=True)
+    if open_it:
+        typer.launch(url)
+
+
+@app.command()
+def export(
+    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="A place that is not there yet.", show_default=False)],
+    form: Annotated[
+        str, typer.Option("--to", help="parquet, anndata (directories), sklearn or atlas (files).")
+    ] = "parquet",
+) -> None:
+    """Write a finished run's results for other tools.
+
+    parquet: labels, probabilities, coordinates and items, one file a partition, the rows in order. sklearn: the mixture
+    as scikit-learn's GaussianMixture, by joblib. anndata: AnnData on Zarr, for scanpy. atlas: one Parquet file for
+    Apple's embedding-atlas, with columns x, y, category and text.
+
+    [dim]distcluster export runs/demo demo-parquet[/dim]
+    """
+    from distcluster.export import export_run
+    from distcluster.report import remembered_table
+    from distcluster.storage.run import Run
+
+    done = Run(run_url)
+    typer.echo(export_run(done, target, form, remembered_table(done)))
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help=".npy, .npz, .parquet or a directory of Parquet files.")],
+    target: Annotated[Path, typer.Argument(help="The Zarr store to make.")],
+    column: Annotated[str | None, typer.Option(help="The array of an .npz, or the column of Parquet.")] = None,
+) -> None:
+    """Convert a file of vectors to Zarr, a chunk at a time."""
+    from distcluster.storage.ingest import ingest as convert
+
+    rows, features = convert(source, target, column)
+    typer.echo(f"{target}: array embeddings, {rows:,} rows x {features:,} features")
+
+
+class ProgressReporter:
+    """One line a stage: bars on a terminal, plain lines in a file or a pipe."""
+
+    def __init__(self, console: Console) -> None:
+        self.used = False
+        self._console = console
+        self._bars: dict[str, TaskID] = {}
+        self._done: dict[str, tuple[int, str]] = {}
+        self._progress = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=30),
+            _Amount(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "ProgressReporter":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def dashboard(self, link: str) -> None:
+        """Say where the dashboard is, before anything else."""
+        self.used = True
+        self._console.print(f"Dashboard: {link}", highlight=False)
+
+    def start(self, stage: str, total: int, done: int, unit: str) -> None:
+        """Add the stage's line."""
+        self._bars[stage] = self._progress.add_task(stage, total=total, completed=done, unit=unit)
+        self._done[stage] = (0, unit)
+
+    def advance(self, stage: str, amount: int) -> None:
+        """Move the stage's bar."""
+        self._progress.advance(self._bars[stage], amount)
+        done, unit = self._done[stage]
+        self._done[stage] = (done + amount, unit)
+
+    def finish(self, stage: str, seconds: float) -> None:
+        """Print the stage's plain line, where there are no bars."""
+        if self._console.is_terminal:
+            return
+        amount, unit = self._done[stage]
+        self._console.print(
+            f"{stage:<12} {amount:>12,} {unit:<5} {seconds:>8.1f} s {_rate(amount / seconds, unit):>18}",
+            highlight=False,
+        )
+
+
+class _Amount(ProgressColumn):
+    """Rows done, and rows a second."""
+
+    def render(self, task: Task) -> Text:
+        unit = task.fields["unit"]
+        speed = task.finished_speed or task.speed
+        rate = _rate(speed, unit) if speed else ""
+        return Text(f"{int(task.completed):,}/{int(task.total or 0):,} {unit}  {rate}")
+
+
+def _rate(per_second: float, unit: str) -> str:
+    if per_second < 1.0:
+        return f"{1.0 / per_second:,.1f} s/{unit.removesuffix('s')}"
+    return f"{per_second:,.0f} {unit}/s"
+
+
+def _with_scheduler(job: Job, address: str) -> Job:
+    deploy = job.deploy.model_copy(update={"kind": "address", "address": address})
+    return job.model_copy(update={"deploy": deploy})
+
+
+def _console() -> Console:
+    """The terminal as it is; in a file or a pipe, plain text of 110 columns."""
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
+
+
+def _bytes(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:,.1f} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
+def main() -> None:
+    """Run the command line; every expected failure is a message and an exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod that is told to leave: as Ctrl-C
+    try:
+        app()
+    except Detached:
+        sys.exit(INTERRUPTED)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            _say("Interrupted. What was committed stays: run the same command again to resume.")
+        raise
+    except (JobError, KubectlError) as error:
+        _say(str(error))
+        sys.exit(WRONG)
+    except Exception as error:
+        sys.exit(_exit_code(error))
+
+
+def _exit_code(error: Exception) -> int:
+    from distcluster.errors import JobFailedError, SchedulerLostError
+
+    if isinstance(error, SchedulerLostError | JobFailedError):
+        _say(str(error))
+        return TRY_AGAIN if isinstance(error, SchedulerLostError) else FAILED
+    logging.getLogger("distcluster").error("unexpected error", exc_info=error)
+    return FAILED
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(Text(f"distcluster: {message}"))

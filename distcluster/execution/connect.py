@@ -1,0 +1,138 @@
+"""Where a job runs: worker processes on this machine, an existing Dask scheduler, or the pods around the driver's."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import AsyncIterator
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.security import Security
+
+from distcluster.errors import JobError, SchedulerLostError
+from distcluster.job import DeployTable
+
+_CLOSE_SECONDS = 5  # a client whose scheduler is gone would wait for two minutes
+_SCHEDULER_SECONDS = {"address": 20, "kubernetes": 300}  # a scheduler that was asked for just now takes its time
+_WORKER_SECONDS = {"address": 300, "kubernetes": 900}  # images are pulled and nodes started meanwhile
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+@contextlib.asynccontextmanager
+async def connect(table: DeployTable) -> AsyncIterator[Client]:
+    """Yield an asynchronous Dask client with at least one worker.
+
+    Raises
+    ------
+    SchedulerLostError
+        When there is no scheduler at the address, or no worker comes.
+    JobError
+        When no address is known.
+    """
+    if table.kind == "local":
+        async with _local_cluster(table) as cluster, Client(cluster, asynchronous=True) as client:
+            yield client
+        return
+    address = scheduler_address(table)
+    try:
+        client = await Client(
+            address, security=_security(table), asynchronous=True, timeout=_SCHEDULER_SECONDS[table.kind]
+        )
+    except OSError as error:
+        raise SchedulerLostError(f"no Dask scheduler answers at {address}: {error}") from error
+    seconds = _WORKER_SECONDS[table.kind]
+    try:
+        await client.wait_for_workers(1, timeout=seconds)
+    except TimeoutError as error:
+        await client.close(timeout=_CLOSE_SECONDS)
+        raise SchedulerLostError(
+            f"the scheduler at {address} has had no worker for {seconds} s: start workers, then run again"
+        ) from error
+    try:
+        yield client
+    finally:
+        with contextlib.suppress(OSError, TimeoutError):
+            await client.close(timeout=_CLOSE_SECONDS)
+
+
+def scheduler_address(table: DeployTable) -> str:
+    """The job's scheduler, or the one that the environment names.
+
+    Raises
+    ------
+    JobError
+        When neither names one, or it is encrypted and we have no certificate.
+    """
+    address = table.address or dask.config.get("scheduler-address", None)
+    if address is None:
+        raise JobError(
+            f'deploy.kind = "{table.kind}", but no scheduler is known: `distcluster submit` runs a job on Kubernetes; '
+            f"`run` takes the address from deploy.address, --scheduler or DASK_SCHEDULER_ADDRESS."
+        )
+    if str(address).startswith("tls://") and _security(table).get_connection_args("client")["ssl_context"] is None:
+        raise JobError(
+            f"{address} wants certificates: set deploy.tls_ca_file, tls_client_cert and tls_client_key, or the "
+            f"DASK_DISTRIBUTED__COMM__TLS__* variables."
+        )
+    return str(address)
+
+
+def _security(table: DeployTable) -> Security:
+    """The job's certificate files, or what Dask's configuration names."""
+    files = {
+        "tls_ca_file": table.tls_ca_file,
+        "tls_client_cert": table.tls_client_cert,
+        "tls_client_key": table.tls_client_key,
+    }
+    given = {key: file for key, file in files.items() if file is not None}
+    return Security(require_encryption=True, **given) if given else Security()
+
+
+def new_certificate() -> dict[str, str]:
+    """A certificate that signs itself, valid for a year, for all of Dask's roles.
+
+    Returns
+    -------
+    dict of str to str
+        PEM texts by file name: ``ca.crt``, ``tls.crt`` and ``tls.key``, as ``deploy.tls`` expects them.
+    """
+    made = Security.temporary()
+    return {"ca.crt": made.tls_ca_file, "tls.crt": made.tls_scheduler_cert, "tls.key": made.tls_scheduler_key}
+
+
+_PRELOAD = """
+import signal, threading
+from tqdm import tqdm
+# Ctrl-C reaches every process of a terminal; workers leave when they are told to, without a traceback each.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+# By default umap-learn's bar, which is off, has a lock between processes, and Python warns of those that stay behind.
+tqdm.set_lock(threading.RLock())
+"""
+
+
+@contextlib.asynccontextmanager
+async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
+    """One process a core, one thread each: Python's lock never waits, and memory limits mean something."""
+    # The cluster restores this level when it closes, and would then tell of its closing.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    environ = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **dict.fromkeys(_THREADS, "1")}
+    settings = {
+        "distributed.nanny.pre-spawn-environ": environ,
+        # One task at a time leaves nothing to wait for: where every worker pauses, the job stands still for good.
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.preload": [_PRELOAD],
+    }
+    with dask.config.set(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Port .* is already in use")  # another one is taken
+        async with LocalCluster(
+            n_workers=table.n_workers or len(os.sched_getaffinity(0)),
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=table.memory_limit or "auto",
+            dashboard_address=table.dashboard_address,
+            silence_logs=logging.ERROR,
+            asynchronous=True,
+        ) as cluster:
+            yield cluster

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: no Dask, no store, no job file."""

@@ -1,0 +1,244 @@
+"""Gaussian mixtures: their parameters; densities, responsibilities and criteria of rows under them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from distcluster.numerics.mixture.candidate import Candidate
+from distcluster.numerics.mixture.kernels import KIND, make_tiles
+from distcluster.numerics.mixture.kernels import responsibilities as tile_responsibilities
+from distcluster.numerics.mixture.kernels import score as tile_score
+from distcluster.numerics.mixture.kernels import silhouette as tile_silhouette
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
+
+Float64 = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+
+DEAD_WEIGHT = 1e-300
+"""The weight of a component that has died: its logarithm is finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """The parameters of a Gaussian mixture, in scikit-learn's shapes.
+
+    Attributes
+    ----------
+    candidate : Candidate
+    weights : (K,) float64
+    means : (K, d) float64
+    covariances : float64
+        spherical (K,), diag (K, d), tied (d, d), full (K, d, d).
+    """
+
+    candidate: Candidate
+    weights: Float64
+    means: Float64
+    covariances: Float64
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters, as BIC counts them."""
+        return self.candidate.n_parameters(int(self.means.shape[1]))
+
+    def moved(self, by: Float64) -> "Mixture":
+        """The same mixture with ``by`` (d,) added to every mean."""
+        return replace(self, means=self.means + by)
+
+    def full_covariances(self) -> Float64:
+        """The covariances of all components, (K, d, d)."""
+        K, d = self.means.shape
+        identity = np.eye(d)
+        c = self.covariances
+        match self.candidate.covariance_type:
+            case "spherical":
+                return np.asarray(c[:, None, None] * identity)
+            case "diag":
+                return np.asarray(c[:, :, None] * identity)
+            case "tied":
+                return np.broadcast_to(c, (K, d, d))
+            case "full":
+                return c
+
+
+# --- densities --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NaturalParameters:
+    """A mixture as the kernels want it: weighted log densities are ``theta @ phi(x - centre)``.
+
+    Attributes
+    ----------
+    kind : int
+        ``tile.KIND`` of the covariance type.
+    centre : (d,) float64
+    theta : (K, F) float64
+    shared : (d, d) float64
+        For a tied mixture y' shared y is in every component's log density and not in theta; else zeros.
+    """
+
+    kind: int
+    centre: Float64
+    theta: Float64
+    shared: Float64
+
+
+def natural_parameters(mixture: Mixture, centre: Float64) -> NaturalParameters:
+    """The natural parameters of a mixture.
+
+    Parameters
+    ----------
+    mixture : Mixture
+    centre : (d,) float64
+        Near the data: far from zero the squares would cancel.
+
+    Raises
+    ------
+    ValueError
+        When a covariance is not positive definite.
+    """
+    kind = mixture.candidate.covariance_type
+    offset = mixture.means - centre
+    d = len(centre)
+    shared = np.zeros((d, d))
+    if kind in ("spherical", "diag"):
+        if not (mixture.covariances > 0.0).all():
+            raise ValueError("a component has no extent: its covariance is singular; raise reg_covar")
+        precisions = 1.0 / np.broadcast_to(mixture.covariances.reshape(len(offset), -1), offset.shape)
+        linear = precisions * offset
+        log_determinant = -np.log(precisions).sum(axis=1)
+        quadratic = -0.5 * (precisions[:, :1] if kind == "spherical" else precisions)
+    else:
+        covariances = mixture.covariances if kind == "full" else mixture.covariances[None]
+        factors, log_determinant = _inverse_factors(covariances)
+        precisions = np.swapaxes(factors, 1, 2) @ factors
+        linear = (precisions @ offset[:, :, None])[:, :, 0]
+        upper = np.triu_indices(d)
+        quadratic = -0.5 * precisions[:, *upper] * np.where(upper[0] == upper[1], 1.0, 2.0)
+        if kind == "tied":
+            shared = -0.5 * precisions[0]
+            quadratic = np.empty((len(offset), 0))
+    # A component that died keeps its place: a logarithm of zero would make NaN of rows that are far from all others.
+    weights = np.maximum(mixture.weights, DEAD_WEIGHT)
+    constant = np.log(weights) - 0.5 * (
+        d * np.log(2.0 * np.pi) + log_determinant + np.einsum("ki,ki->k", offset, linear)
+    )
+    theta = np.ascontiguousarray(np.hstack([constant[:, None], linear, quadratic]))
+    return NaturalParameters(KIND[kind], np.asarray(centre, np.float64), theta, shared)
+
+
+def _inverse_factors(covariances: Float64) -> tuple[Float64, Float64]:
+    """Triangular factors V (m, d, d), V' V the inverses of the covariances, and the log determinants (m,).
+
+    By way of correlations, because features may differ in scale.
+    """
+    extent = np.sqrt(np.einsum("kii->ki", covariances))
+    try:
+        factor = np.linalg.cholesky(covariances / (extent[:, :, None] * extent[:, None, :]))
+    except np.linalg.LinAlgError as error:
+        raise ValueError("a covariance is singular: too few distinct rows in a component; raise reg_covar") from error
+    log_determinant = 2.0 * (np.log(np.einsum("kii->ki", factor)) + np.log(extent)).sum(axis=1)
+    return np.linalg.inv(factor) / extent[:, None, :], log_determinant
+
+
+def to_sklearn(mixture: Mixture) -> "GaussianMixture":
+    """A scikit-learn model with the same parameters, ready to predict; by its public attributes alone."""
+    from sklearn.mixture import GaussianMixture  # as in em.py
+
+    K, d = mixture.means.shape
+    kind = mixture.candidate.covariance_type
+    model = GaussianMixture(K, covariance_type=kind)
+    model.weights_, model.means_, model.covariances_ = mixture.weights, mixture.means, mixture.covariances
+    if kind in ("full", "tied"):
+        covariances = mixture.covariances if kind == "full" else mixture.covariances[None]
+        factors = np.swapaxes(_inverse_factors(covariances)[0], 1, 2)
+        precisions = factors @ np.swapaxes(factors, 1, 2)
+        model.precisions_cholesky_ = factors if kind == "full" else factors[0]
+        model.precisions_ = precisions if kind == "full" else precisions[0]
+    else:
+        model.precisions_ = 1.0 / mixture.covariances
+        model.precisions_cholesky_ = np.sqrt(model.precisions_)
+    model.n_features_in_ = d
+    model.converged_ = True
+    return model
+
+
+def responsibilities(rows: Rows, mixture: Mixture) -> tuple[Float64, Float64]:
+    """Responsibilities and log density of rows under one mixture; each row by itself.
+
+    Parameters
+    ----------
+    rows : (n, d) float32 or float64
+        NaN in invalid rows.
+
+    Returns
+    -------
+    responsibility : (n, K) float64
+        Sums to 1 in a row; NaN in a row of NaN.
+    log_density : (n,) float64
+        log p(x), nats.
+    """
+    natural = natural_parameters(mixture, mixture.weights @ mixture.means)
+    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), natural.centre)
+    responsibility, density = tile_responsibilities(tiles, weight, natural.kind, natural.theta, natural.shared)
+    return responsibility[: len(rows)], density[: len(rows)]
+
+
+def score_rows(
+    rows: Rows,
+    judging: npt.NDArray[np.bool_],
+    centre: Float64,
+    candidates: Sequence[NaturalParameters],
+) -> tuple[Float64, Float64]:
+    """Sums over a block's rows under many candidates; the rows are cut into tiles once.
+
+    Parameters
+    ----------
+    rows : (n, d) float32 or float64
+        NaN in invalid rows.
+    judging : (n,) bool
+        The rows that judge, all of them valid.
+    centre : (d,) float64
+        Of all candidates.
+    candidates : sequence of NaturalParameters
+
+    Returns
+    -------
+    criteria : (C, 4) float64
+        For each candidate the sums over judging rows of log p(x) and of the entropy of the responsibilities, and the
+        same over all rows; nats.
+    clusters : (sum of K, d + 2) float64
+        For each component, candidate by candidate, the sums of 1, y, |y|^2 over the rows that it labels.
+    """
+    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), centre)
+    judges = np.zeros(weight.shape)
+    judges.reshape(-1)[: len(rows)] = judging
+    sums = [tile_score(tiles, weight, judges, each.kind, each.theta, each.shared) for each in candidates]
+    return np.stack([criteria for criteria, _ in sums]), np.concatenate([clusters for _, clusters in sums])
+
+
+def silhouette_rows(rows: Rows, centre: Float64, candidates: Sequence[NaturalParameters], clusters: Float64) -> Float64:
+    """Sums over a block's rows of the silhouette in squared Euclidean distance, (C,) float64.
+
+    Parameters
+    ----------
+    rows, centre, candidates
+        As ``score_rows``.
+    clusters : (sum of K, d + 2) float64
+        ``score_rows``' second result, summed over all rows of the run.
+    """
+    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), centre)
+    ends = np.cumsum([len(each.theta) for each in candidates])
+    return np.array(
+        [
+            tile_silhouette(tiles, weight, each.kind, each.theta, of_candidate)
+            for each, of_candidate in zip(candidates, np.split(clusters, ends[:-1]), strict=True)
+        ]
+    )

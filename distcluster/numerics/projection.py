@@ -1,0 +1,344 @@
+"""Fit UMAP on the sample; project any row, as a function of the row and the model alone."""
+
+import contextlib
+import functools
+import warnings
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from distcluster.numerics.neighbors import pairwise_sum
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+_STEPS = 60  # of the descent; 200 change 0.2 % of labels
+_FIELD_EVERY = 5  # steps between two evaluations of the repulsion, which varies slowly
+_FIELD_DEPTH = 9  # 2^9 = 512 groups of anchors; the sum over all of 30,000 changes 0.6 % of labels, as noise does 4 %
+_FIELD_SOFTENING = 0.6  # of a group's mean squared radius, best of 0, 0.3, 0.6 and 1 against the sum over all anchors
+_NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
+_LEARNING_RATE = 0.25  # UMAP.transform starts at a quarter of the fit's 1.0
+_SIGMA_TOLERANCE = 1e-5  # umap-learn's SMOOTH_K_TOLERANCE
+_SIGMA_FLOOR = 1e-3  # umap-learn's MIN_K_DIST_SCALE
+
+# Chebyshev fits on [0, 1]: log2(1 + t) / t to 9e-6, 2^t to 4e-6. The C library's differ between machines, and no
+# loop that calls them is vectorised.
+_LOG2 = (1.4426832519511752, -0.7204423704694057, 0.46930168732746513, -0.30338966759951086, 0.1464336146840215,
+         -0.03459521115571998)  # fmt: skip
+_EXP2 = (1.0000035971445642, 0.6929695509318968, 0.24162132266300193, 0.05171773546009008, 0.013683982893886717)
+_LANES = 16
+
+
+def fit_anchors(
+    sample: Float32,
+    index: Int32,
+    distance: Float32,
+    *,
+    n_components: int,
+    metric: str,
+    min_dist: float,
+    n_epochs: int | None,
+    seed: int,
+) -> Float32:
+    """Coordinates of the sample rows: UMAP's own fit, from the neighbours that are already known.
+
+    Parameters
+    ----------
+    sample : (S, D) float32, prepared, distinct rows
+    index, distance : (S, k) int32, float32
+        Nearest sample rows of each sample row, itself left out.
+    n_components : int
+        d.
+    metric, min_dist, n_epochs, seed
+        UMAP's ``metric``, ``min_dist``, ``n_epochs`` and ``random_state``.
+
+    Returns
+    -------
+    (S, d) float32
+    """
+    from umap import UMAP  # a second to import; only the tasks that fit need it
+
+    _keep_umap_kernels()
+    itself = np.arange(len(sample), dtype=np.int32)[:, None]
+    model = UMAP(
+        n_neighbors=index.shape[1],
+        n_components=n_components,
+        metric=metric,
+        min_dist=min_dist,
+        n_epochs=n_epochs,
+        random_state=seed,
+        n_jobs=1,
+        precomputed_knn=(
+            np.hstack([itself, index[:, :-1]]),
+            np.hstack([np.zeros_like(distance[:, :1]), distance[:, :-1]]),
+        ),
+        force_approximation_algorithm=True,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="precomputed_knn\\[2\\]")  # its transform is not used
+        warnings.filterwarnings("ignore", message=".*[Ss]pectral initiali[sz]ation.*")  # it falls back by itself
+        warnings.filterwarnings("ignore", message="Graph is not fully connected")  # nothing to mend
+        anchors = model.fit_transform(sample)
+    return np.ascontiguousarray(anchors, np.float32)
+
+
+@functools.cache
+def _keep_umap_kernels() -> None:
+    """Have numba keep what umap-learn would compile again for five seconds in every process."""
+    from umap import layouts, umap_
+
+    with contextlib.suppress(RuntimeError):  # no directory for numba's cache can be written: compile again
+        for kernel in (
+            umap_.smooth_knn_dist,
+            umap_.compute_membership_strengths,
+            layouts.rdist,
+            layouts.clip,
+            layouts._nb_optimize_layout_euclidean_single_epoch,
+        ):
+            kernel.enable_caching()
+
+
+def curve_parameters(min_dist: float) -> tuple[float, float]:
+    """UMAP's a and b: the low-dimensional similarity is 1 / (1 + a x^2b) (McInnes, Healy, Melville 2018, 3.2)."""
+    from umap.umap_ import find_ab_params
+
+    a, b = find_ab_params(1.0, min_dist)
+    return float(a), float(b)
+
+
+def repulsion_field(anchors: Float32) -> Float32:
+    """The anchors as at most 512 groups of about equal size, whose repulsion stands for that of all.
+
+    A balanced k-d tree: halves at the median of the widest coordinate.
+
+    Parameters
+    ----------
+    anchors : (S, d) float32
+
+    Returns
+    -------
+    (d + 2, m) float32
+        Each group's mean, the softening of its squared distances, and its share of the anchors.
+    """
+    groups = [np.arange(len(anchors))]
+    while len(groups) < 2**_FIELD_DEPTH and 2 * len(groups) <= len(anchors):
+        groups = [half for group in groups for half in _halves(anchors, group)]
+    means = [anchors[group].mean(axis=0, dtype=np.float64) for group in groups]
+    spread = [np.square(anchors[group] - mean).sum(axis=1).mean() for group, mean in zip(groups, means, strict=True)]
+    share = np.array([len(group) for group in groups]) / len(anchors)
+    return np.ascontiguousarray(np.vstack([np.transpose(means), _FIELD_SOFTENING * np.array(spread), share]), "f4")
+
+
+def _halves(anchors: Float32, group: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    widest = np.argmax(np.ptp(anchors[group], axis=0))
+    order = group[np.argsort(anchors[group, widest], kind="stable")]
+    return [order[: len(group) // 2], order[len(group) // 2 :]]
+
+
+def project(
+    index: Int32,
+    distance: Float32,
+    anchors: Float32,
+    field: Float32,
+    *,
+    a: float,
+    b: float,
+    mean_distance: float,
+) -> Float32:
+    """Coordinates of rows among the anchors: where the forces of ``UMAP.transform`` balance, one row at a time.
+
+    The anchors do not move, so rows do not act on each other. umap-learn draws one edge and five anchors at a time
+    (McInnes, Healy, Melville 2018, algorithm 5); a row here follows the mean of those draws, from the same start and
+    with the same falling step: no random numbers, so no noise, and equal rows get equal coordinates in any batch.
+
+    Parameters
+    ----------
+    index, distance : (n, k) int32, float32
+        Nearest sample rows, ascending; a row of -1 and NaN (an invalid row) gets NaN.
+    anchors : (S, d) float32
+    field : (d + 2, m) float32
+        ``repulsion_field`` of the anchors.
+    a, b : float
+        ``curve_parameters``.
+    mean_distance : float
+        Mean over the sample's own neighbour distances; bounds the bandwidth from below.
+
+    Returns
+    -------
+    (n, d) float32
+    """
+    result = np.empty((len(index), anchors.shape[1]), np.float32)
+    _project(
+        index, distance, anchors, field, np.float32(a), np.float32(b),
+        np.float32(_SIGMA_FLOOR * mean_distance), result,
+    )  # fmt: skip
+    return result
+
+
+# No "fastmath": see pairwise_sum. Loops without sums have vectors all the same, once no division can raise.
+_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_compiled
+def _log2(x: np.float32) -> np.float32:
+    bits = np.float32(x).view(np.int32)
+    exponent = np.float32((bits >> np.int32(23)) - np.int32(127))
+    t = np.int32((bits & np.int32(0x007FFFFF)) | np.int32(0x3F800000)).view(np.float32) - np.float32(1.0)
+    value = np.float32(_LOG2[5])
+    value = value * t + np.float32(_LOG2[4])
+    value = value * t + np.float32(_LOG2[3])
+    value = value * t + np.float32(_LOG2[2])
+    value = value * t + np.float32(_LOG2[1])
+    value = value * t + np.float32(_LOG2[0])
+    return exponent + value * t
+
+
+@_compiled
+def _exp2(x: np.float32) -> np.float32:
+    x = max(x, np.float32(-126.0))
+    whole = np.floor(x)
+    t = x - whole
+    value = np.float32(_EXP2[4])
+    value = value * t + np.float32(_EXP2[3])
+    value = value * t + np.float32(_EXP2[2])
+    value = value * t + np.float32(_EXP2[1])
+    value = value * t + np.float32(_EXP2[0])
+    return np.float32(value * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32))
+
+
+@_compiled
+def _set_weights(distance: Float32, sigma: np.float32, weight: Float32) -> None:
+    """Sets ``weight`` (k,) to exp(-distance / sigma)."""
+    rate = np.float32(-1.4426950408889634) / sigma  # log2 e
+    for j in range(distance.shape[0]):
+        weight[j] = _exp2(distance[j] * rate)
+
+
+@_compiled
+def _bandwidth(distance: Float32, floor: np.float32, weight: Float32) -> np.float32:
+    """Sigma with sum_{j>0} exp(-d_j / sigma) = log2 k, by umap-learn's bisection (the nearest is left out there)."""
+    k = distance.shape[0]
+    target = np.float32(np.log2(k))
+    low, high, sigma = np.float32(0.0), np.float32(np.inf), np.float32(1.0)
+    for _ in range(64):
+        _set_weights(distance, sigma, weight)
+        total = np.float32(0.0)
+        for j in range(1, k):
+            total += weight[j]
+        if abs(total - target) < np.float32(_SIGMA_TOLERANCE):
+            break
+        if total > target:
+            high = sigma
+            sigma = (low + high) / np.float32(2.0)
+        else:
+            low = sigma
+            sigma = sigma * np.float32(2.0) if high == np.float32(np.inf) else (low + high) / np.float32(2.0)
+    return max(sigma, floor)
+
+
+@_compiled
+def _repulsion(place: Float32, field: Float32, a: np.float32, b: np.float32, push: Float32, force: Float32) -> None:
+    """Sets ``force`` (d,) to the sum over groups of share (place - mean) / ((0.001 + x) (1 + a x^b)).
+
+    x is the squared distance, softened.
+
+    ``push`` (2, m) is scratch.
+    """
+    d, m = field.shape[0] - 2, field.shape[1]
+    softening, share = field[d], field[d + 1]
+    strength, terms = push[0], push[1]
+    for p in range(m):
+        strength[p] = softening[p]
+    for c in range(d):
+        here = place[c]
+        for p in range(m):
+            difference = here - field[c, p]
+            strength[p] += difference * difference
+    for p in range(m):
+        square = strength[p]
+        power = _exp2(b * _log2(square))
+        strength[p] = share[p] / ((np.float32(0.001) + square) * (np.float32(1.0) + a * power))
+    for c in range(d):
+        here = place[c]
+        for p in range(m):
+            terms[p] = strength[p] * (here - field[c, p])
+        force[c] = pairwise_sum(terms, m)
+
+
+@_compiled
+def _add_attraction(
+    place: Float32, near: Float32, weight: Float32, a: np.float32, b: np.float32, pull: Float32, force: Float32
+) -> None:
+    """Adds to ``force`` (d,) the sum over neighbours of -2 a b weight x^(b-1) / (1 + a x^b) (place - neighbour).
+
+    ``pull`` (k,) is scratch.
+    """
+    d, k = near.shape
+    for j in range(k):
+        pull[j] = np.float32(1e-12)  # a place on its anchor has no direction, and must not divide by zero
+    for c in range(d):
+        here = place[c]
+        for j in range(k):
+            difference = here - near[c, j]
+            pull[j] += difference * difference
+    for j in range(k):
+        square = pull[j]
+        power = _exp2(b * _log2(square))
+        pull[j] = weight[j] * power / (square * (np.float32(1.0) + a * power))
+    for c in range(d):
+        here = place[c]
+        total = np.float32(0.0)
+        for j in range(k):
+            total += pull[j] * (here - near[c, j])
+        force[c] -= np.float32(2.0) * a * b * total
+
+
+@_compiled
+def _project(
+    index: Int32,
+    distance: Float32,
+    anchors: Float32,
+    field: Float32,
+    a: np.float32,
+    b: np.float32,
+    floor: np.float32,
+    result: Float32,
+) -> None:
+    n, k = index.shape
+    d, m = anchors.shape[1], field.shape[1]
+    width = -(-k // _LANES) * _LANES  # whole vectors; what is beyond k weighs nothing
+    near = np.zeros((d, width), np.float32)
+    weight = np.zeros(width, np.float32)
+    pull = np.empty(width, np.float32)
+    push = np.empty((2, m), np.float32)
+    place = np.empty(d, np.float32)
+    repulsion = np.empty(d, np.float32)
+    force = np.empty(d, np.float32)
+    for i in range(n):
+        if index[i, 0] < 0:
+            result[i] = np.nan
+            continue
+        _set_weights(distance[i], _bandwidth(distance[i], floor, weight), weight)
+        total = np.float32(0.0)
+        for j in range(k):
+            total += weight[j]
+        for c in range(d):
+            start = np.float32(0.0)
+            for j in range(k):
+                near[c, j] = anchors[index[i, j], c]
+                start += weight[j] * near[c, j]
+            place[c] = start / total
+
+        scale = np.float32(2 * _NEGATIVE_SAMPLES) * b * total
+        for step in range(_STEPS):
+            if step % _FIELD_EVERY == 0:
+                _repulsion(place, field, a, b, push, repulsion)
+            for c in range(d):
+                force[c] = scale * repulsion[c]
+            _add_attraction(place, near, weight, a, b, pull, force)
+            rate = np.float32(_LEARNING_RATE) * (np.float32(1.0) - np.float32(step) / np.float32(_STEPS))
+            for c in range(d):
+                place[c] += rate * force[c]
+        for c in range(d):
+            result[i, c] = place[c]

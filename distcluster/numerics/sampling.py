@@ -1,0 +1,135 @@
+"""The scan of the input: which rows are invalid, and which rows the models are fitted on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.int64]
+
+_AUTO_ROWS, _AUTO_MIXTURE_ROWS = 50_000, 100_000
+
+
+def invalid_rows(rows: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.bool_]:
+    """Which rows cannot be clustered.
+
+    Parameters
+    ----------
+    rows : (n, D) float32
+    metric : "cosine" or "euclidean"
+
+    Returns
+    -------
+    (n,) bool
+        True where a value is NaN or infinite in float32, or, under cosine, where all are zero: a row of zeros has
+        no direction.
+    """
+    invalid = ~np.isfinite(rows).all(axis=1)
+    if metric == "cosine":
+        invalid |= ~rows.any(axis=1)
+    return np.asarray(invalid)
+
+
+def sampling_priority(seed: int, n_rows: int, rows: Rows) -> npt.NDArray[np.uint64]:
+    """Place of rows in a random permutation of all N: sorting by (priority, row) is the permutation.
+
+    A counter-based hash (SplitMix64's finaliser: Steele, Lea, Flood, OOPSLA 2014) of the row number, keyed by seed
+    and N. Any part of the permutation can be had without the rest, so every task finds its own drawn rows.
+
+    Parameters
+    ----------
+    seed : int
+    n_rows : int
+        N.
+    rows : (n,) int64
+        Global row numbers.
+
+    Returns
+    -------
+    (n,) uint64
+    """
+    key = _mix(_mix(np.array([seed], np.uint64)) + np.uint64(n_rows))
+    return _mix(rows.astype(np.uint64) ^ key)
+
+
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def priority_bound(wanted: int, n_rows: int) -> int:
+    """The priority below which at least ``wanted`` of N rows lie, but for a chance of about 1e-9.
+
+    Six standard deviations of the binomial above the mean. Where rows are invalid, or luck is bad, too few are gathered
+    and the next band of priorities is read.
+    """
+    share = min(1.0, (wanted + 6.0 * (wanted**0.5 + 1.0)) / n_rows)
+    return min(int(share * 2.0**64), 2**64 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class SubsampleSizes:
+    """How many rows each draw asks for.
+
+    Attributes
+    ----------
+    sample : int
+        S, for the index and UMAP.
+    mixture : int
+        M, for the mixtures.
+    overlap : int
+        Rows of the mixture draw that are also in the sample, because there are not enough others.
+    """
+
+    sample: int
+    mixture: int
+    overlap: int
+
+    @property
+    def total(self) -> int:
+        """Distinct rows in either draw."""
+        return self.sample + self.mixture - self.overlap
+
+
+def resolve_sizes(
+    rows: Literal["auto"] | int, mixture_rows: Literal["auto"] | int, n_valid: int, n_neighbors: int
+) -> SubsampleSizes:
+    """S and M for V valid rows: as asked for, or min(50,000, V/2) and min(100,000, V/4).
+
+    Raises
+    ------
+    ValueError
+        When the sample cannot hold ``n_neighbors`` neighbours for each of its rows.
+    """
+    sample = min(_AUTO_ROWS, n_valid // 2) if rows == "auto" else min(rows, n_valid)
+    mixture = min(_AUTO_MIXTURE_ROWS, n_valid // 4) if mixture_rows == "auto" else min(mixture_rows, n_valid)
+    if sample <= n_neighbors or mixture < 2:
+        least = n_neighbors + 1
+        remedy = f"at least {max(2 * least, 8):,} valid rows are needed" if rows == "auto" else "raise sample.rows"
+        raise ValueError(
+            f"{n_valid:,} valid rows give a sample of {sample:,} and a mixture draw of {mixture:,}, but "
+            f"n_neighbors = {n_neighbors} needs a sample of {least:,} or more and a mixture needs 2: {remedy}, "
+            f"or lower projection.n_neighbors."
+        )
+    return SubsampleSizes(sample, mixture, max(0, sample + mixture - n_valid))
+
+
+def select_subsamples(rows: Rows, priority: npt.NDArray[np.uint64], sizes: SubsampleSizes) -> tuple[Rows, Rows]:
+    """Take the draws from gathered valid rows: the first S of the permutation, and the next M.
+
+    Parameters
+    ----------
+    rows, priority : (n,) int64, (n,) uint64
+        Valid rows, complete up to the priority that is needed, in any order.
+
+    Returns
+    -------
+    sample, mixture : (S,), (M,) int64
+        Positions in ``rows``, in the permutation's order. Where the rows are too few for both, the mixture draw is
+        the last M: it takes from the sample only what it must.
+    """
+    order = np.lexsort((rows, priority))[: sizes.total]
+    return order[: sizes.sample], order[sizes.sample - sizes.overlap :]

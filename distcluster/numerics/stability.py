@@ -1,0 +1,158 @@
+"""The whole pipeline again on small draws: which clusters come back, and which would come from nothing."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from distcluster.numerics.mixture.assignment import assign_rows
+from distcluster.numerics.mixture.candidate import Candidate
+from distcluster.numerics.mixture.em import fit_candidate, initial_labels
+from distcluster.numerics.neighbors import build_index, distinct_rows, nearest, open_index, prepare
+from distcluster.numerics.projection import curve_parameters, fit_anchors, project, repulsion_field
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int16]
+
+_ROWS = 10_000  # of each part of a replicate: its UMAP sample, its mixture rows, the common rows
+
+
+def replicate_rows(mixture_rows: int, replicates: int) -> int:
+    """Rows of each part: R replicates of two parts and the common rows fit into the mixture draw, disjoint."""
+    return min(_ROWS, mixture_rows // (2 * replicates + 1))
+
+
+def parts_of(rows: Float32, number: int, replicates: int) -> tuple[Float32, Float32, Float32]:
+    """A replicate's UMAP sample and mixture rows, and the rows common to all; (n, D) each.
+
+    Parameters
+    ----------
+    rows : (M, D) float32
+        In random order: the mixture draw, or the null.
+    number : int
+        Of the replicate.
+    replicates : int
+    """
+    n = replicate_rows(len(rows), replicates)
+    first = 2 * n * number
+    common = rows[2 * n * replicates : (2 * replicates + 1) * n]
+    return rows[first : first + n], rows[first + n : first + 2 * n], common
+
+
+def null_rows(like: Float32, n: int, metric: str, seed: int, skip: int = 0) -> Float32:
+    """Rows of one Gaussian with the mean and the covariance of other rows: no clusters, the same extent.
+
+    Parameters
+    ----------
+    like : (S, D) float32
+    n : int
+    metric : str
+        Under cosine the rows get unit length, as the data's have.
+    seed : int
+    skip : int
+        Rows of the same seed that are left out before the first: what a replicate used need not be held again.
+
+    Returns
+    -------
+    (n, D) float32
+    """
+    x = like.astype(np.float64)
+    values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
+    random = np.random.default_rng(seed)
+    for start in range(0, skip, _ROWS):
+        random.normal(size=(min(_ROWS, skip - start), x.shape[1]))
+    noise = random.normal(size=(n, x.shape[1])) * np.sqrt(np.maximum(values, 0.0))
+    return prepare(np.ascontiguousarray(x.mean(axis=0) + noise @ vectors.T, np.float32), metric)
+
+
+def project_through(
+    sample: Float32,
+    rows: Float32,
+    *,
+    n_components: int,
+    n_neighbors: int,
+    metric: str,
+    min_dist: float,
+    n_epochs: int | None,
+    seed: int,
+) -> Float32:
+    """The projection of prepared rows (n, D) by a UMAP of its own, fitted on a prepared sample; (n, d) float32."""
+    sample = sample[distinct_rows(sample)]
+    k = n_neighbors
+    index = open_index(*build_index(sample, rows, k, metric), sample)
+    found, distance = nearest(index, sample, k, metric)
+    anchors = fit_anchors(
+        sample, found, distance, n_components=n_components, metric=metric, min_dist=min_dist,
+        n_epochs=n_epochs, seed=seed,
+    )  # fmt: skip
+    a, b = curve_parameters(min_dist)
+    mean_distance = float(distance.mean(dtype=np.float64))
+    near = nearest(index, rows, k, metric)
+    return project(*near, anchors, repulsion_field(anchors), a=a, b=b, mean_distance=mean_distance)
+
+
+def cluster_again(
+    points: Float32,
+    common: Float32,
+    candidates: Sequence[Candidate],
+    *,
+    tol: float,
+    reg_covar: float,
+    max_iter: int,
+    seed: int,
+) -> Labels:
+    """Labels of the common rows under every candidate, fitted on a replicate's own rows; (C, n) int16.
+
+    -1 throughout where a candidate cannot be fitted.
+    """
+    labels = np.full((len(candidates), len(common)), -1, np.int16)
+    starts = {k: initial_labels(points, k, 1, seed) for k in {each.n_components for each in candidates}}
+    for i, each in enumerate(candidates):
+        mixture = fit_candidate(
+            points, starts[each.n_components], each, tol=tol, reg_covar=reg_covar, max_iter=max_iter
+        ).mixture
+        if mixture is not None:
+            labels[i] = assign_rows(common, mixture, top=1).label
+    return labels
+
+
+def agreement(labels: Sequence[Labels]) -> Float64:
+    """Mean adjusted Rand index (Hubert & Arabie 1985) over pairs of replicates, for every candidate; (C,) float64.
+
+    NaN where a candidate could not be fitted in every replicate, and for a single cluster, which always agrees.
+    """
+    from sklearn.metrics import adjusted_rand_score  # as in em.py
+
+    result = np.full(len(labels[0]), np.nan)
+    for i, of_replicates in enumerate(zip(*labels, strict=True)):
+        if all(each.min() >= 0 for each in of_replicates) and any(each.max() > 0 for each in of_replicates):
+            result[i] = np.mean([adjusted_rand_score(a, b) for a, b in combinations(of_replicates, 2)])
+    return result
+
+
+def cluster_agreement(chosen: npt.NDArray[np.int32], labels: Sequence[Labels], n_components: int) -> Float64:
+    """How well each chosen cluster comes back: its best Jaccard index in a replicate, averaged (Hennig 2007).
+
+    Parameters
+    ----------
+    chosen : (n,) int32
+        Labels of the common rows by the chosen mixture.
+    labels : sequence of (n,) int16
+        Of the same candidate in every replicate.
+    n_components : int
+
+    Returns
+    -------
+    (n_components,) float64
+        NaN for a cluster without common rows.
+    """
+    found = []
+    for each in labels:
+        met = np.zeros((n_components, int(each.max()) + 1))
+        np.add.at(met, (chosen, each), 1.0)
+        union = met.sum(axis=1)[:, None] + met.sum(axis=0)[None, :] - met
+        found.append((met / np.maximum(union, 1.0)).max(axis=1))
+    mean = np.mean(found, axis=0)
+    return np.where(np.bincount(chosen, minlength=n_components) > 0, mean, np.nan)

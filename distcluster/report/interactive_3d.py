@@ -1,0 +1,97 @@
+"""Three-dimensional views that can be turned: what the page's script draws."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distcluster.report.compare import Comparison
+from distcluster.report.palette import colours
+from distcluster.report.subsample_rows import Drawn, principal_axes
+
+_ROWS = 3_000  # a phone turns as many without a stutter
+_CLASSES = 100  # with colours of their own; the rarer ones are grey
+_LETTERS = 80
+
+
+def turning_views(
+    drawn: Drawn, K: int, comparisons: Sequence[Comparison], texts: Mapping[int, str], tsne_seed: int | None
+) -> dict[str, Any] | None:
+    """The views and the colourings of the first drawn rows; None where the run has no three-dimensional view.
+
+    Parameters
+    ----------
+    drawn : Drawn
+    K : int
+    comparisons : sequence of Comparison
+        A colouring each, beside that by cluster.
+    texts : mapping of int to str
+        Items by row.
+    tsne_seed : int or None
+        Of t-SNE, where it is wanted.
+    """
+    if drawn.view is None:
+        return None
+    some = slice(_ROWS)
+    mean, axes = principal_axes(drawn.embedding, 3)
+    spaces: dict[str, npt.NDArray[Any]] = {
+        "UMAP": drawn.view[some],
+        "PCA of the embeddings": (drawn.embedding[some] - mean) @ axes,
+    }
+    if tsne_seed is not None:
+        spaces["t-SNE (flat)"] = _tsne(drawn.embedding[some], tsne_seed)
+    by_class = [
+        {
+            "name": f"class ({each.name.rpartition('/')[2]})",
+            **_colouring(first_class(each.of_drawn[some]), each.classes),
+        }
+        for each in comparisons
+    ]
+    return {
+        "spaces": [{"name": name, "places": scaled(rows)} for name, rows in spaces.items()],
+        "colourings": [
+            {
+                "name": "cluster",
+                "of": drawn.label[some].tolist(),
+                "names": [f"cluster {k}" for k in range(K)],
+                "colours": colours(K),
+            },
+            *by_class,
+        ],
+        "item": [texts.get(int(row), f"row {row}")[:_LETTERS] for row in drawn.row[some]],
+    }
+
+
+def _tsne(rows: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float64]:
+    """t-SNE (van der Maaten & Hinton 2008) with openTSNE's defaults, in the plane z = 0."""
+    from openTSNE import TSNE  # of an extra
+
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    plane = TSNE(perplexity=perplexity, metric="cosine", random_state=seed).fit(rows)
+    return np.pad(np.asarray(plane, np.float64), ((0, 0), (0, 1)))
+
+
+def scaled(rows: npt.NDArray[Any]) -> list[float]:
+    """Places within a ball of radius 1 (but for one row in fifty), x, y, z of each row after the other."""
+    low, high = np.quantile(rows, [0.005, 0.995], axis=0)
+    centred = rows - (low + high) / 2.0
+    radius = np.quantile(np.linalg.norm(centred, axis=1), 0.98) or 1.0
+    return [float(value) for value in np.round((centred / radius).astype(float), 3).ravel()]
+
+
+def first_class(has: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """The first of each row's classes, (n,), from (n, C); -1 where it has none."""
+    return np.where(has.any(axis=1), has.argmax(axis=1), -1)
+
+
+def _colouring(code: npt.NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+    """Colours by frequency: the most frequent classes differ most."""
+    found, size = np.unique(code[code >= 0], return_counts=True)
+    frequent = found[np.argsort(-size, kind="stable")][:_CLASSES]
+    place = {int(each): i for i, each in enumerate(frequent)}
+    return {
+        "of": [place.get(int(each), -1) for each in code],
+        "names": [classes[each] for each in frequent],
+        "colours": colours(len(frequent)),
+    }

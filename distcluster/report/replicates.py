@@ -1,0 +1,88 @@
+"""What the run's replicates say: pairs of rows that stay together, and the silhouettes of rows without clusters."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from distcluster.numerics.stability import null_rows, replicate_rows
+from distcluster.report.compare import contingency
+from distcluster.report.subsample_rows import rows_of, silhouettes, unit
+from distcluster.stages.context import ONE, job_of
+from distcluster.stages.fitting import candidates
+from distcluster.stages.refining import published_mixture
+from distcluster.stages.replicating import replicates
+from distcluster.storage.run import Run
+
+_NULL_ROWS = 5_000  # a standard error of a mean silhouette below 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """How the chosen candidate fares in the replicates, as means over them.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows common to all replicates, whose pairs are counted.
+    pairs_kept : float
+        Share of the pairs that are together in both, or apart in both (Rand 1971).
+    together_kept : float
+        Of the pairs that are together in this run, the share that is so in a replicate.
+    null_silhouette, null_cosine : float
+        Mean silhouette of the clusters that the same pipeline finds in one Gaussian of the data's extent: in its
+        projection (squared Euclidean distance), and among its rows (cosine). NaN where that null has one cluster.
+    """
+
+    n_rows: int
+    pairs_kept: float
+    together_kept: float
+    null_silhouette: float
+    null_cosine: float
+
+
+def measure_stability(run: Run) -> Stability | None:
+    """Compare the run with its replicates; None where it has none that could fit the chosen candidate."""
+    place = candidates(run).index(published_mixture(run).candidate)
+    data, null = ([each[place] for each in _labels(run, what)] for what in ("data", "null"))
+    if not data or any(each.min() < 0 for each in (*data, *null)):
+        return None
+    count = len(data)
+    rows = run.read_model("draw", ONE, only="sample/mixture_row")["sample/mixture_row"].astype(np.int64)
+    n = replicate_rows(len(rows), count)
+    own = rows_of(run, "label", "assign", rows[2 * n * count : (2 * count + 1) * n])
+    kept = np.array([pairs_kept(own, each) for each in data])
+    pairs, together = kept.mean(axis=0).tolist()
+    silhouette, cosine = _null_silhouettes(run, null[0], n, count)
+    return Stability(n, pairs, together, silhouette, cosine)
+
+
+def _labels(run: Run, what: str) -> list[npt.NDArray[np.int16]]:
+    """Labels of the common rows by every replicate, (candidates, rows) each; any machine may read them."""
+    items = [item for item in replicates(run) if item.startswith(what)]
+    return [run.read_model("recluster", item)[f"partial/recluster/{item}"] for item in items]
+
+
+def pairs_kept(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -> tuple[float, float]:
+    """Of two labellings of the same rows: the share of pairs they treat alike, and of those together in a, in b too."""
+    table = contingency(a.astype(np.int64), b)
+    total, both, in_a, in_b = (
+        float((counts * (counts - 1)).sum() // 2)
+        for counts in (np.array([len(a)]), table, table.sum(axis=1), table.sum(axis=0))
+    )
+    return (total + 2 * both - in_a - in_b) / total, both / in_a if in_a else float("nan")
+
+
+def _null_silhouettes(run: Run, label: npt.NDArray[np.int16], n: int, count: int) -> tuple[float, float]:
+    """Of the first null replicate, on the rows that it did not fit."""
+    job, few = job_of(run), slice(_NULL_ROWS)
+    points = run.read_model("replicate", "null-0")["partial/replicate/null-0/common"][few]
+    like = run.read_model("draw", ONE, only="model/sample")["model/sample"]
+    rows = null_rows(like, n, job.projection.metric, job.sample.seed, skip=2 * n * count)[few]
+    label = label[few]
+    size = np.bincount(label)
+    of_both = (silhouettes(x, label, len(size)) for x in (points, unit(rows)))
+    means = [
+        float(np.nansum(each * size) / size.sum()) if np.isfinite(each).any() else float("nan") for each in of_both
+    ]
+    return means[0], means[1]

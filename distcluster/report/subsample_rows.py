@@ -1,0 +1,101 @@
+"""Rows whose embeddings the run still holds: the first of the mixture draw, in random order."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distcluster.report.row_statistics import Moments, silhouette_sums
+from distcluster.stages.context import ONE, job_of
+from distcluster.stages.projecting import views
+from distcluster.storage.run import Run
+
+Float64 = npt.NDArray[np.float64]
+
+DRAWN_ROWS = 5_000
+"""Read at most: what a forest is grown on, and what the turning views show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Rows with all that is known of them.
+
+    Attributes
+    ----------
+    row : (n,) int64
+    embedding : (n, D) float32
+        Of unit length.
+    projection : (n, d) float32
+    view : (n, 3) float32 or None
+        The three-dimensional view, where the run has one.
+    label : (n,) int32
+    probability : (n,) float32
+    """
+
+    row: npt.NDArray[np.int64]
+    embedding: npt.NDArray[np.float32]
+    projection: npt.NDArray[np.float32]
+    view: npt.NDArray[np.float32] | None
+    label: npt.NDArray[np.int32]
+    probability: npt.NDArray[np.float32]
+
+
+def read_drawn(run: Run) -> Drawn:
+    """Read the rows; the input is not needed, which may have gone since."""
+    row = run.read_model("draw", ONE, only="sample/mixture_row")["sample/mixture_row"][:DRAWN_ROWS].astype(np.int64)
+    vectors = run.read_model("draw", ONE, only="partial/draw")["partial/draw"][:DRAWN_ROWS].copy()
+    return Drawn(
+        row,
+        unit(vectors),
+        rows_of(run, "projection", "project", row),
+        rows_of(run, "view_3d", "project", row) if "view_3d" in views(job_of(run)) else None,
+        rows_of(run, "label", "assign", row),
+        rows_of(run, "probability", "assign", row),
+    )
+
+
+def rows_of(run: Run, name: str, stage: str, row: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Some rows of an array, in their own order, a partition at a time."""
+    part = row // run.partitioning.partition_rows
+    found: npt.NDArray[Any] | None = None
+    for index in np.unique(part):
+        partition, here = run.partitioning[int(index)], part == index
+        values = run.read_rows(name, partition, stage)
+        if found is None:
+            found = np.empty((len(row), *values.shape[1:]), values.dtype)
+        found[here] = values[row[here] - partition.start]
+    assert found is not None  # a draw has rows
+    return found
+
+
+def unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows of length 1; a row of zeros stays."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1.0), np.float32)
+
+
+def silhouettes(rows: npt.NDArray[np.float32], label: npt.NDArray[np.integer], K: int) -> Float64:
+    """Mean silhouette of each cluster in squared Euclidean distance, over these rows; (K,), NaN where there is none.
+
+    On rows of unit length that is the cosine silhouette: their squared distance is twice their cosine distance.
+    """
+    own: npt.NDArray[np.int32] = label.astype(np.int32)
+    x = rows.astype(np.float64)
+    size = np.bincount(own, minlength=K)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.stack([np.bincount(own, column, K) for column in x.T], axis=1) / size[:, None]
+        mean_square = np.bincount(own, (x**2).sum(axis=1), K) / size
+        found = silhouette_sums(rows, own, Moments(size, mean, mean_square, None)) / size
+    return found if np.count_nonzero(size) > 1 else np.full(K, np.nan)
+
+
+def principal_axes(rows: npt.NDArray[np.float32], n: int) -> tuple[Float64, Float64]:
+    """The mean of the rows, and their first principal axes as columns; (D,), (D, n), zeros where D is smaller."""
+    x = rows.astype(np.float64)
+    mean = x.mean(axis=0)
+    _, vectors = np.linalg.eigh(np.cov(x, rowvar=False).reshape(x.shape[1], -1))
+    axes = np.zeros((x.shape[1], n))
+    few = min(n, x.shape[1])
+    axes[:, :few] = vectors[:, ::-1][:, :few]
+    return mean, axes
