@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from distcluster.stages.context import ONE
-from distcluster.stages.labelling import row_arrays
+from distcluster.stages.flow import row_arrays
+from distcluster.stages.labelling import SUMMARISE_CLUSTERS
+from distcluster.storage import layout
 from distcluster.storage.run import Run
 
 ROWS = (250_000, 500_000, 1_000_000)
@@ -48,14 +50,14 @@ def enlarge(source: Run, target: Path, n_rows: int) -> None:
     omitted = {*PROJECTED, *ASSIGNED, "neighbours", "input", "report"}
     root = Path(source.url)
     shutil.copytree(root, target, ignore=lambda at, names: omitted & set(names) if Path(at) == root else ())
-    for stage in ("assign", "project", "report"):
+    for stage in ("label_rows", "project_rows", "report"):
         shutil.rmtree(target / "commit" / stage, ignore_errors=True)
     settings = json.loads((target / "zarr.json").read_text())
     partitioning = {"n_rows": n_rows, "block_rows": BLOCK_ROWS, "partition_rows": PARTITION_ROWS}
     settings["attributes"]["distcluster"]["partitioning"] = partitioning
     (target / "zarr.json").write_text(json.dumps(settings))
     run = Run(str(target))
-    run.ensure_arrays(row_arrays(run))
+    run.make_arrays(row_arrays(run))
     arrays = {name: source.array(name)[:] for name in (*PROJECTED, *ASSIGNED)}
     random = np.random.default_rng(0)
     size = np.zeros(source.array("cluster/size").shape[0], np.int64)
@@ -68,12 +70,13 @@ def enlarge(source: Run, target: Path, n_rows: int) -> None:
             shift = SHIFT * arrays[name].std(axis=0) * random.normal(size=rows[name].shape)
             rows[name] = (rows[name] + shift).astype(np.float32)
         size += np.bincount(rows["label"], minlength=len(size))
-        for stage, names in (("project", PROJECTED), ("assign", ASSIGNED)):
-            run.commit(stage, str(index), parts={name: (partition.start, rows[name]) for name in names})
-    record = source.record("cluster", ONE)
-    assert record is not None
-    models = source.read_model("cluster", ONE) | {"cluster/size": size}
-    run.commit("cluster", ONE, record["facts"], models=models)
+        of_path = {array.path: array for array in layout.arrays()}
+        for stage, names in (("project_rows", PROJECTED), ("label_rows", ASSIGNED)):
+            facts = {"n_outside_support": 0} if stage == "project_rows" else {}
+            run.commit(stage, str(index), facts, rows={of_path[name]: rows[name] for name in names})
+    stage = SUMMARISE_CLUSTERS
+    arrays = {array: source.read(array) for array in stage.writes} | {layout.CLUSTER_SIZE: size}
+    run.commit(stage.name, layout.ONE, asdict(stage.facts_of(source)), arrays=arrays)
 
 
 def repeat_lines(source: Path, target: Path, n_rows: int) -> Path:

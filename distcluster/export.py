@@ -15,13 +15,14 @@ from distcluster.errors import JobError
 from distcluster.job import ReportTable
 from distcluster.numerics.mixture.parameters import to_sklearn
 from distcluster.numerics.partition import Partitioning, RowRange
-from distcluster.stages.context import ONE, PARAMETERS, job_of
-from distcluster.stages.labelling import is_finished
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.flow import is_finished
 from distcluster.stages.projecting import views
 from distcluster.stages.refining import published_mixture
-from distcluster.storage.inputs import public_url
+from distcluster.storage import layout
 from distcluster.storage.items import stream_items
 from distcluster.storage.run import Run
+from distcluster.storage.urls import public_url
 
 _AXES = ("x", "y", "z")
 _ATLAS = ("x", "y", "category", "text")
@@ -82,12 +83,12 @@ def _columns(run: Run, partition: RowRange) -> dict[str, Any]:
     """The columns of a partition's rows: what was written, one column a coordinate."""
     columns: dict[str, Any] = {"row": np.arange(partition.start, partition.stop)}
     for name in ("label", "probability", "log_density"):
-        columns[name] = run.read_rows(name, partition, "assign")
-    columns["support"] = run.read_rows("support", partition, "project")
-    for view, d in views(job_of(run)).items():
-        values = run.read_rows(view, partition, "project")
+        columns[name] = run.read_rows(layout.ASSIGNMENT[name], partition)
+    columns["support"] = run.read_rows(layout.SUPPORT, partition)
+    for view, d in views(run.job).items():
+        values = run.read_rows(layout.SPACES[view], partition)
         columns |= {f"{view}_{axis}": values[:, i] for i, axis in zip(range(d), _AXES, strict=False)}
-    projection = run.read_rows("projection", partition, "project")
+    projection = run.read_rows(layout.PROJECTION, partition)
     return columns | {f"projection_{i}": projection[:, i] for i in range(projection.shape[1])}
 
 
@@ -102,7 +103,7 @@ def _export_atlas(run: Run, target: Path, table: ReportTable) -> None:
 
     It opens single files only, and draws what has a place: skipped rows are left out.
     """
-    if "view_2d" not in views(job_of(run)):
+    if "view_2d" not in views(run.job):
         raise JobError("the run has no two-dimensional view (projection.views), which embedding-atlas draws.")
     names = np.array([f"cluster {k}" for k in range(published_mixture(run).candidate.n_components)])
     writer = None
@@ -131,10 +132,10 @@ def _export_anndata(run: Run, target: Path, table: ReportTable) -> None:
     Written by partition, which the package anndata cannot do: ``X`` is the projection, ``obs`` has a row's results,
     ``obsm`` the views (``X_umap`` is the one in two dimensions), ``uns`` the mixture.
     """
-    parts, d, chosen = run.partitioning, job_of(run).projection.n_components, published_mixture(run)
+    parts, d, chosen = run.partitioning, run.job.projection.n_components, published_mixture(run)
     root: Any = zarr.open_group(target, mode="w-", zarr_format=2)
     root.attrs.update(_encoded("anndata", "0.1.0"))
-    maps = {"X_umap" if view == "view_2d" else f"X_{view}": (view, wide) for view, wide in views(job_of(run)).items()}
+    maps = {"X_umap" if view == "view_2d" else f"X_{view}": (view, wide) for view, wide in views(run.job).items()}
     measures = ("probability", "log_density", "support")
     columns = ["label", *measures, *(["item"] if table.items else [])]
     obs, obsm = _frame(root, "obs", columns), _dict(root, "obsm")
@@ -152,20 +153,19 @@ def _export_anndata(run: Run, target: Path, table: ReportTable) -> None:
     _whole(var, "_index", np.array([f"umap_{i}" for i in range(d)], object))
     for partition, texts in _parts(run, table):
         here = partition.rows
-        root["X"][here] = run.read_rows("projection", partition, "project")
+        root["X"][here] = run.read_rows(layout.PROJECTION, partition)
         for name, (view, _) in maps.items():
-            obsm[name][here] = run.read_rows(view, partition, "project")
+            obsm[name][here] = run.read_rows(layout.SPACES[view], partition)
         obs["_index"][here] = np.arange(partition.start, partition.stop).astype(str).astype(object)
-        label["codes"][here] = run.read_rows("label", partition, "assign")
+        label["codes"][here] = run.read_rows(layout.LABEL, partition)
         for name in measures:
-            obs[name][here] = run.read_rows(name, partition, "project" if name == "support" else "assign")
+            obs[name][here] = run.read_rows(layout.SUPPORT if name == "support" else layout.ASSIGNMENT[name], partition)
         if texts is not None:
             obs["item"][here] = np.array([text or "" for text in texts], object)
     mixture = _dict(_dict(root, "uns"), "mixture")
-    for name in PARAMETERS:
+    for name in layout.MIXTURE:
         _whole(mixture, name, getattr(chosen, name))
-    reason = (run.record("select", ONE) or {})["facts"]["reason"]
-    _whole(mixture, "reason", np.array([reason], object))
+    _whole(mixture, "reason", np.array([SELECT_CANDIDATE.facts_of(run).reason], object))
 
 
 def _encoded(kind: str, version: str) -> dict[str, Any]:

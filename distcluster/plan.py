@@ -1,34 +1,23 @@
-"""What a job will cost, before it costs anything: tasks, bytes, memory, time."""
+"""What a job will cost, before it costs anything: the sum of what its stages cost."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from distcluster.errors import JobError
 from distcluster.job import Job, subsample_sizes
-from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.selection import grid
 from distcluster.numerics.partition import Partitioning, groups
+from distcluster.stages.cost import Sizes
+from distcluster.stages.flow import STAGES
+from distcluster.stages.searching import index_bytes
 
 _PARTITION_BYTES = 2**27  # of float32 rows: some seconds of work, a small part of a worker's memory
 _LEAST_PARTITIONS = 16  # so that a handful of workers finish together
 
 _PROCESS_BYTES = 450 * 2**20  # Python, dask, scikit-learn, umap-learn, faiss and the compiled kernels
 _FRAGMENTATION = 1.1  # what the allocator keeps beside what is in use
-_TRUST_BYTES = 6 * 8 * 2_048**2  # scikit-learn's trustworthiness of 2,048 rows
-_LINK_BYTES = 2 * 32 * 4 + 16  # of a vertex of the index's lowest layer; the layers above are a few percent
-_FIT_BYTES = 4_000  # of a sample row in umap-learn: its fuzzy graph, and the vectors of the spectral start
-
-# Seconds a unit on the reference machine (docs/architecture.md), for the estimate alone.
-_SCAN_PER_VALUE = 4e-9
-_SEARCH_PER_VALUE = 1.5e-7
-_LAYOUT_PER_ROW = 1.7e-5
-_FIT_PER_ROW = 6e-4
-_REPLICATE_PER_ROW = 2e-3  # its own fit takes 500 epochs
-_GRID_PER_ROW_COMPONENT = 2e-6  # mostly k-means
-_SCORE_PER_ROW_COMPONENT = 6e-9
 _START_SECONDS = 8.0
 
 
@@ -88,87 +77,82 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
     Raises
     ------
     JobError
-        When the draws cannot be made.
+        When the subsamples cannot be taken.
     """
-    N, D = shape
-    parts = choose_partitioning(job, N, D)
-    sizes = subsample_sizes(job, N)
-    S, M = sizes.sample, sizes.mixture
-    P = D if job.projection.pca is None else job.projection.pca
-    if job.projection.pca is not None and min(D, S) <= P:
-        raise JobError(
-            f"projection.pca = {P} must be less than the input's {D:,} features and the sample's {S:,} rows."
-        )
-    k, top, d = job.projection.n_neighbors, job.assign.top, job.projection.n_components
-    candidates = grid(job.mixture.n_components, job.mixture.covariance_type, M)
-    components = sum(each.n_components for each in candidates)
-    largest = max(each.n_components for each in candidates)
-    n_spaces = 1 + len(job.projection.views)
-    dimensions = d + sum(job.projection.views)
+    sizes = measure(job, shape, itemsize)
+    costs = [stage.cost(sizes) for stage in STAGES]
     workers = job.deploy.n_workers or len(os.sched_getaffinity(0))
-
-    sample_bytes = 4 * S * (D + (0 if job.projection.pca is None else P))
-    index_bytes = S * (P + _LINK_BYTES)  # 8-bit codes and links
-    block_bytes = 4 * parts.block_rows * D
-    row_bytes = 8 * k + 4 * dimensions + 4 * (4 + 2 * top)
-    seconds = {
-        "per row": N * D * _SCAN_PER_VALUE * 2
-        + (N + M + S) * D * _SEARCH_PER_VALUE
-        + N * n_spaces * _LAYOUT_PER_ROW
-        + N * components * _SCORE_PER_ROW_COMPONENT,
-        "fit": S * n_spaces * _FIT_PER_ROW,
-        "replicates": job.selection.replicates * 2 * min(10_000, M / 5) * _REPLICATE_PER_ROW,
-        "grid": M * components * _GRID_PER_ROW_COMPONENT,
-    }
     return Plan(
-        rows=N,
-        features=D,
-        sample_rows=S,
-        mixture_rows=M,
-        partitions=len(parts),
-        partition_rows=parts.partition_rows,
-        candidates=len(candidates),
-        tasks=_tasks(job, parts, candidates, M),
-        refine_tasks=len(groups(parts)) + 1 if job.selection.refine else 0,
-        bytes_read=2 * N * D * itemsize,
-        bytes_written=N * row_bytes + 4 * (S + M) * D + index_bytes,
+        rows=sizes.n_rows,
+        features=sizes.n_features,
+        sample_rows=sizes.sample_rows,
+        mixture_rows=sizes.mixture_rows,
+        partitions=sizes.partitions,
+        partition_rows=sizes.partition_rows,
+        candidates=sizes.candidates,
+        tasks=sum(each.tasks for each in costs if not each.is_iterated),
+        refine_tasks=sum(each.tasks for each in costs if each.is_iterated),
+        bytes_read=sum(each.bytes_read for each in costs),
+        bytes_written=sum(each.bytes_written for each in costs),
         memory_bytes=int(
-            _FRAGMENTATION
-            * (
-                _PROCESS_BYTES
-                + sample_bytes
-                + 2 * index_bytes
-                + 4 * M * D  # models that a process keeps
-                + 6 * block_bytes  # a block of the input: as read, checked, converted, prepared, coded
-                + max(
-                    3 * 4 * (S + M) * D,  # draw: as gathered, side by side, chosen
-                    4 * (S + M) * P + index_bytes,  # index: codes as floats, the probes, the graph's bytes
-                    S * _FIT_BYTES,  # fit
-                    parts.partition_rows * max(8 * k, 3 * row_bytes),  # neighbours, project
-                    M * (4 * d + 3 * 8 * largest),  # EM
-                    _TRUST_BYTES,
-                )
-            )
+            _FRAGMENTATION * (_PROCESS_BYTES + _model_bytes(sizes) + max(each.memory_bytes for each in costs))
         ),
-        seconds=_START_SECONDS + sum(seconds.values()) / workers,
+        seconds=_START_SECONDS + sum(each.seconds for each in costs) / workers,
         workers=workers,
     )
 
 
-def _tasks(job: Job, parts: Partitioning, candidates: Sequence[Candidate], mixture_rows: int) -> int:
-    """Items of all stages but the refinement's, as ``distcluster.stages.context.STAGES`` names them."""
-    of_every_row = 6  # scan, neighbours, project, score, silhouette, assign
-    of_the_run = 9  # draw, index, fit, clusters, select, mixture, quality, hierarchy, cluster
-    n_replicates = 4 * job.selection.replicates  # of the data and the null, projected and clustered
-    ks = {each.n_components for each in candidates}
-    return (
-        of_every_row * len(parts)
-        + of_the_run
-        + (job.projection.pca is not None)
-        + len(job.projection.views)
-        + -(-mixture_rows // parts.block_rows)  # sketch
-        + len(ks)  # k-means
-        + len(candidates)
-        + n_replicates
-        + (job.mixture.n_components == "auto")  # the decision that the grid is complete
+def measure(job: Job, shape: tuple[int, int], itemsize: int) -> Sizes:
+    """All sizes that costs depend on.
+
+    Raises
+    ------
+    JobError
+        When the subsamples cannot be taken.
+    """
+    N, D = shape
+    parts = choose_partitioning(job, N, D)
+    subsamples = subsample_sizes(job, N)
+    pca = job.projection.pca
+    if pca is not None and min(D, subsamples.sample) <= pca:
+        raise JobError(
+            f"projection.pca = {pca} must be less than the input's {D:,} features and the sample's "
+            f"{subsamples.sample:,} rows."
+        )
+    ks = [each.n_components for each in grid(job.mixture.n_components, job.mixture.covariance_type, subsamples.mixture)]
+    return Sizes(
+        n_rows=N,
+        n_features=D,
+        n_searched=D if pca is None else pca,
+        sample_rows=subsamples.sample,
+        mixture_rows=subsamples.mixture,
+        n_neighbors=job.projection.n_neighbors,
+        top=job.assign.top,
+        n_views=len(job.projection.views),
+        n_components=job.projection.n_components,
+        dimensions=job.projection.n_components + sum(job.projection.views),
+        itemsize=itemsize,
+        partitions=len(parts),
+        partition_rows=parts.partition_rows,
+        groups=len(groups(parts)),
+        block_rows=parts.block_rows,
+        candidates=len(ks),
+        ks=len(set(ks)),
+        components=sum(ks),
+        largest_k=max(ks),
+        has_auto_grid=job.mixture.n_components == "auto",
+        has_pca=pca is not None,
+        is_refined=job.selection.refine,
+        replicates=job.selection.replicates,
     )
+
+
+def _model_bytes(sizes: Sizes) -> int:
+    """What a worker keeps whatever its task: both subsamples, the index twice, and a block of the input.
+
+    The index as stored and as opened; the block as read, checked, converted, prepared, coded.
+    """
+    searched = 0 if not sizes.has_pca else sizes.n_searched
+    sample = 4 * sizes.sample_rows * (sizes.n_features + searched)
+    mixture = 4 * sizes.mixture_rows * sizes.n_features
+    return sample + mixture + 2 * index_bytes(sizes) + 6 * 4 * sizes.block_rows * sizes.n_features

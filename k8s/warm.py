@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from distcluster.api import run_job
 from distcluster.cli.main import ProgressReporter, _console
 from distcluster.job import ReportTable
 from distcluster.job_file import parse_job
-from distcluster.pipeline import run_job
 from distcluster.report import write_report
 
 

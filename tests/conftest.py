@@ -18,8 +18,6 @@ import pytest
 import zarr
 from playwright.sync_api import Browser, sync_playwright
 
-from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
-from distcluster.numerics.mixture.parameters import Mixture
 from distcluster.storage.run import Run
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
@@ -28,8 +26,8 @@ BLOCK_ROWS = 512
 N_ROWS = 8 * 4 * BLOCK_ROWS - 100  # 32 blocks, the last one short
 RESULTS = (
     "label", "probability", "top_label", "top_probability", "log_density", "support", "projection", "view_2d",
-    "sample/row", "sample/mixture_row", "model/sample", "model/index/graph", "model/anchors", "model/anchors_2d",
-    "model/field", "model/field_2d",
+    "sample/row", "sample/mixture_row", "model/sample", "model/index/graph", "model/anchors",
+    "model/field", "model/view_2d/anchors", "model/view_2d/field",
     "model/mixture/weights", "model/mixture/means", "model/mixture/covariances",
     "selection/log_likelihood", "selection/bic", "selection/icl", "selection/silhouette", "selection/n_iter",
     "selection/aic", "selection/log_likelihood_all", "selection/bic_all", "selection/silhouette_euclidean",
@@ -68,7 +66,7 @@ class Command:
     """A job file and the command line on it."""
 
     directory: Path
-    source: Path
+    source: Path | str
     output: Path
     settings: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str | None] = field(default_factory=dict)
@@ -143,7 +141,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]
 def new_command(planted: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Command]:
     """Make a command with a fresh output on the planted input."""
 
-    def make(source: Path | None = None, environ: dict[str, str | None] | None = None, **settings: Any) -> Command:
+    def make(
+        source: Path | str | None = None, environ: dict[str, str | None] | None = None, **settings: Any
+    ) -> Command:
         directory = tmp_path_factory.mktemp("run")
         changed = {key.replace("__", "."): value for key, value in settings.items()}
         return Command(directory, source or planted[0], directory / "output", SMALL | changed, environ or {})
@@ -181,12 +181,6 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield running
         running.close()
-
-
-def fitted_mixture(run: Run, k: int, kind: CovarianceType) -> Mixture:
-    """A candidate as the run's grid fitted it."""
-    names = ("weights", "means", "covariances")
-    return Mixture(Candidate(k, kind), *(run.array(f"selection/fit/{kind}-{k}/{name}")[:] for name in names))
 
 
 def unequal(a: Run, b: Run) -> list[str]:

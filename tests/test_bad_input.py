@@ -12,7 +12,7 @@ from conftest import Command, planted_rows, write_input
 
 from distcluster.errors import JobError
 from distcluster.job_file import load_job, parse_job
-from distcluster.pipeline import prepare_run
+from distcluster.prepare import prepare_run
 from distcluster.storage.run import Run
 
 GOOD = planted_rows(400, 4)[0]
@@ -134,14 +134,16 @@ def test_an_output_that_holds_something_else_is_refused(tmp_path: Path) -> None:
 def test_an_output_made_for_another_job_or_input_names_every_difference(tmp_path: Path) -> None:
     output = tmp_path / "output"
     run = prepare_run(parse_job(job(write_input(tmp_path / "input", GOOD), output)))
-    run.commit("draw", "all")
+    run.commit(
+        "subsample", "all", {"sample": 1, "mixture": 1, "overlap": 0, "n_valid": 2, "n_held_out": 0, "distinct": 1}
+    )
     other = write_input(tmp_path / "other", GOOD[:300].astype(np.float16))
     with pytest.raises(JobError) as error:
         prepare_run(parse_job(job(other, output, sample__seed=3, mixture__tol=0.1, deploy__n_workers=1)))
     for line in (
         "sample.seed: 0 in the run, 3 in the job",
         "mixture.tol: 0.001 in the run, 0.1 in the job",
-        "the input's shape: [400, 16] in the run, [300, 16] now",
+        "the input's shape: (400, 16) in the run, (300, 16) now",
         "the input's dtype: float32 in the run, float16 now",
     ):
         assert line in str(error.value)
@@ -243,7 +245,7 @@ def test_an_input_that_was_only_copied_is_the_same_input(new_command: Callable[.
 
 
 def test_a_run_has_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distcluster.storage.inputs import public_url
+    from distcluster.storage.urls import public_url
 
     assert public_url("s3://key:secret@bucket/run?X-Amz-Signature=abc") == "s3://bucket/run"
-    assert Run(str(tmp_path / "nothing")).read_attributes() is None
+    assert Run(str(tmp_path / "nothing")).find_settings() is None

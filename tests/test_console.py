@@ -50,7 +50,7 @@ def test_a_pipe_gets_plain_text(reference: Run, what: str) -> None:
         done = CliRunner().invoke(app, ["status", reference.url])
         assert done.exit_code == 0, done.output
         shown = done.output
-        assert line(shown, "assign").split() == ["assign", "16", "16"]
+        assert line(shown, "label_rows").split() == ["label_rows", "16", "16"]
         assert shown.endswith("finished\n")
     else:
         shown = printed(summary.render(summary.summarise(reference, ReportTable()), bars=False))

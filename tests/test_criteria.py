@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import fitted_mixture
 from sklearn.metrics import silhouette_samples, silhouette_score
 from test_mixture import blobs, both_ours
 
-from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, CovarianceType
+from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, CovarianceType
 from distcluster.numerics.mixture.criteria import stratified_silhouette
 from distcluster.numerics.mixture.parameters import (
     natural_parameters,
@@ -15,6 +14,7 @@ from distcluster.numerics.mixture.parameters import (
     silhouette_rows,
     to_sklearn,
 )
+from distcluster.stages.fitting import fitted_mixture
 from distcluster.storage.run import Run
 
 kinds = pytest.mark.parametrize("kind", COVARIANCE_TYPES)
@@ -78,7 +78,7 @@ def test_the_tables_figures_of_all_rows_are_scikit_learns(reference: Run) -> Non
     kinds = reference.array("selection/covariance_type")[:]
     first = np.concatenate([[0], np.cumsum(ks)])
     for place in np.flatnonzero((ks == 8) | (ks == 3)):
-        mixture = fitted_mixture(reference, int(ks[place]), kinds[place])
+        mixture = fitted_mixture(reference, Candidate(int(ks[place]), kinds[place]))
         model = to_sklearn(mixture)
         assert reference.array("selection/bic_all")[place] == pytest.approx(model.bic(rows), rel=1e-9)
         label = model.predict(rows)

@@ -5,13 +5,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import fitted_mixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, is_valid_linkage, linkage
 
 from distcluster.numerics.hierarchy import build_hierarchy, cut, entropy_falls
 from distcluster.numerics.mixture.assignment import assign_rows
+from distcluster.numerics.mixture.candidate import Candidate
+from distcluster.stages.fitting import fitted_mixture
 from distcluster.storage.run import Run
 
 
@@ -93,7 +94,7 @@ def relabel(run: Run, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_relabel_gives_what_the_candidate_says_of_every_row_and_a_crosswalk(reference: Run) -> None:
     done = relabel(reference, "--n-components", "4", "--covariance-type", "full")
     assert done.returncode == 0, done.stderr
-    expected = assign_rows(reference.array("projection")[:], fitted_mixture(reference, 4, "full"), top=1)
+    expected = assign_rows(reference.array("projection")[:], fitted_mixture(reference, Candidate(4, "full")), top=1)
     label = reference.array("relabel/full-4/label")[:]
     assert (label == expected.label).all()
     assert (reference.array("relabel/full-4/probability")[:] == expected.probability).all()

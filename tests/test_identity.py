@@ -10,10 +10,12 @@ import pytest
 from conftest import BLOCK_ROWS, OTHER_KERNELS, Command, dask_cluster, unequal
 
 from distcluster.numerics.mixture.assignment import assign_rows
-from distcluster.numerics.neighbors import INDEX_ARRAYS, IndexFacts, nearest, open_index, prepare
+from distcluster.numerics.neighbors import INDEX_ARRAYS, nearest, open_index, prepare
 from distcluster.numerics.projection import project
-from distcluster.stages.context import job_of
+from distcluster.stages.projecting import FIT_UMAP
 from distcluster.stages.refining import chosen_mixture
+from distcluster.stages.searching import BUILD_INDEX
+from distcluster.storage import layout
 from distcluster.storage.inputs import open_input
 from distcluster.storage.run import Run
 
@@ -57,7 +59,7 @@ def test_principal_components_do_not_depend_on_workers_or_partitions(new_command
     assert [runs[0].array(name)[:].tobytes() for name in names] == [runs[1].array(name)[:].tobytes() for name in names]
     components = runs[0].array("model/pca/components")[:].astype(np.float64)
     assert components.T @ components == pytest.approx(np.eye(6), abs=1e-5)
-    rows = np.concatenate([runs[0].read_model("draw", "all")[name] for name in ("model/sample", "partial/draw")])
+    rows = np.concatenate([runs[0].read(each) for each in (layout.SAMPLE, layout.MIXTURE_SAMPLE)])
     spectrum = np.linalg.eigvalsh(np.cov(rows.T.astype(np.float64)))[::-1]
     kept = np.var((rows - rows.mean(axis=0)) @ components, axis=0, ddof=1).sum()
     assert kept == pytest.approx(spectrum[:6].sum(), rel=1e-3)
@@ -66,21 +68,17 @@ def test_principal_components_do_not_depend_on_workers_or_partitions(new_command
 @pytest.fixture(scope="module")
 def labelled(reference: Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Project and assign any rows with the frozen model of the reference run."""
-    job = job_of(reference)
-    draw, models = reference.read_model("draw", "all"), reference.read_model("index", "all")
-    search = reference.record("index", "all")["facts"]
-    arrays = {name: models[f"model/index/{name}"] for name in INDEX_ARRAYS}
-    index = open_index(arrays, IndexFacts(**search["search"]), draw["model/sample"])
+    job, built, curve = reference.job, BUILD_INDEX.facts_of(reference), FIT_UMAP.facts_of(reference)
+    arrays = {name: reference.read(layout.INDEX[name]) for name in INDEX_ARRAYS}
+    index = open_index(arrays, built.search, reference.read(layout.SAMPLE))
     assert index.facts.kind == "8-bit graph"
-    fitted = reference.read_model("fit", "all")
-    curve = reference.record("fit", "all")["facts"]
+    anchors, field = reference.read(layout.ANCHORS), reference.read(layout.FIELD)
 
     def label(rows: np.ndarray) -> dict[str, np.ndarray]:
         prepared = prepare(np.ascontiguousarray(rows), job.projection.metric)
         found, distance = nearest(index, prepared, job.projection.n_neighbors, job.projection.metric)
         projection = project(
-            found, distance, fitted["model/anchors"], fitted["model/field"], **curve,
-            mean_distance=search["mean_distance"],
+            found, distance, anchors, field, a=curve.a, b=curve.b, mean_distance=built.mean_distance,
         )  # fmt: skip
         result = assign_rows(projection, chosen_mixture(reference), job.assign.top)
         return {"projection": projection, "label": result.label, "log_density": result.log_density}
@@ -92,7 +90,7 @@ def labelled(reference: Run) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
 def test_results_follow_their_rows(
     arrange: str, reference: Run, labelled: Callable[[np.ndarray], dict[str, np.ndarray]]
 ) -> None:
-    rows = np.asarray(open_input(job_of(reference).input.url, "embeddings")[:3000])
+    rows = np.asarray(open_input(reference.job.input.url, "embeddings")[:3000])
     order = {
         "as stored": np.arange(3000),
         "permuted": np.random.default_rng(0).permutation(3000),
@@ -109,7 +107,7 @@ def test_results_follow_their_rows(
 def test_equal_rows_get_equal_coordinates(
     labelled: Callable[[np.ndarray], dict[str, np.ndarray]], reference: Run
 ) -> None:
-    row = np.asarray(open_input(job_of(reference).input.url, "embeddings")[5:6])
+    row = np.asarray(open_input(reference.job.input.url, "embeddings")[5:6])
     assert np.unique(labelled(np.repeat(row, 100, axis=0))["projection"], axis=0).shape[0] == 1
 
 
@@ -124,7 +122,7 @@ def test_another_kernel_family_is_refused(
         resumed = new_command(environ=OTHER_KERNELS)
         resumed.output = Path(reference.url)
         refused = resumed.run()
-    ours = reference.attributes["environment"]["OpenBLAS kernels"]
+    ours = reference.settings.environment["OpenBLAS kernels"]
     assert refused.returncode == 2, refused.stderr
     assert f"OpenBLAS kernels: {ours} expected" in refused.stderr
 

@@ -83,7 +83,10 @@ def test_a_run_on_another_scheduler_is_shown_while_it_works_and_after_its_client
         late, said_late = opened(browser, link)
         done = dict(zip(column(late, "stages", "stage"), column(late, "stages", "share"), strict=True))
         late.screenshot(path=PICTURES / "live-after.png")
-        assert {done[stage] for stage in ("scan", "project", "candidate", "refine", "assign", "cluster")} == {1.0}
+        assert {
+            done[stage]
+            for stage in ("scan", "project_rows", "fit_candidates", "refine", "label_rows", "summarise_clusters")
+        } == {1.0}
         assert late.locator("a[href=distcluster]").inner_text() == "Distcluster"
         ks = column(late, "silhouette-tied", "k")
         late.close()

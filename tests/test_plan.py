@@ -1,28 +1,29 @@
 """What ``plan`` promises, beside what a run does."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from conftest import Command, planted_rows, write_input
 
 from distcluster.plan import make_plan
-from distcluster.stages.context import STAGES, job_of
+from distcluster.stages.fitting import EXTEND_GRID
+from distcluster.stages.flow import STAGES
+from distcluster.stages.relabelling import CROSSWALK, RELABEL
 from distcluster.storage.run import Run
 
 
 def planned_tasks(run: Run) -> tuple[int, int]:
     """All tasks, and those of one iteration of the refinement."""
-    shape = run.attributes["input"]["shape"]
-    plan = make_plan(job_of(run), (shape[0], shape[1]), 4)
+    plan = make_plan(run.job, run.settings.input.shape, 4)
     return plan.tasks, plan.refine_tasks
 
 
 def done(run: Run) -> tuple[int, int]:
     """Items committed, without and in the refinement."""
-    stages = [path.parent.name for path in Path(run.url).glob("commit/*/*.json")]
-    refined = sum(name.startswith(("expect-", "maximise-")) for name in stages)
-    return sum(name in STAGES for name in stages), refined  # other commands add stages of their own
+    counts = {stage: len(run.records.of_stage(stage.name)) for stage in STAGES}
+    refined = sum(count for stage, count in counts.items() if stage.line == "refine")
+    asked_for = sum(counts[stage] for stage in (RELABEL, CROSSWALK))  # by other commands
+    return sum(counts.values()) - refined - asked_for, refined
 
 
 def test_a_run_commits_the_tasks_that_were_planned(reference: Run) -> None:
@@ -42,7 +43,7 @@ def test_an_automatic_grid_replicates_and_components_are_counted(
         "selection__replicates": 2, "selection__refine": False, "projection__pca": 8,
     }  # fmt: skip
     run = new_command(source, **settings).run_to_the_end()
-    added = [json.loads(path.read_text())["facts"]["ks"] for path in Path(run.url).glob("commit/grid/*.json")]
+    added = [facts.ks for facts in EXTEND_GRID.all_facts(run).values()]
     grown = sum(len(ks) * (1 + 4) for ks in added) + len(added) - 1  # k-means and four types for each k, each decision
     committed, refined = done(run)
     assert (committed - grown, refined) == (planned_tasks(run)[0], 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command, fitted_mixture, planted_rows, write_input
+from conftest import Command, planted_rows, write_input
 from sklearn.metrics import adjusted_rand_score
 
 from distcluster.numerics.mixture.assignment import assign_rows
@@ -14,14 +14,19 @@ from distcluster.numerics.mixture.criteria import Criteria, information_criteria
 from distcluster.numerics.mixture.em import fit_candidate, initial_labels
 from distcluster.numerics.mixture.parameters import natural_parameters, score_rows, to_sklearn
 from distcluster.numerics.mixture.selection import grid, select
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.fitting import fitted_mixture
+from distcluster.stages.labelling import MEASURE_PROJECTION
 from distcluster.stages.refining import chosen_mixture
+from distcluster.stages.searching import BUILD_INDEX
+from distcluster.storage import layout
 from distcluster.storage.run import Run
 
 
 def test_the_planted_clusters_are_found(reference: Run, planted: tuple[Path, np.ndarray]) -> None:
-    facts = reference.record("select", "all")["facts"]
-    assert facts["n_components"] == 8
-    assert facts["finding"] == "elbow"
+    facts = SELECT_CANDIDATE.facts_of(reference)
+    assert facts.n_components == 8
+    assert facts.finding == "elbow"
     assert adjusted_rand_score(planted[1], reference.array("label")[:]) > 0.95
 
 
@@ -39,11 +44,11 @@ def test_the_selection_table_is_what_scikit_learn_says_of_the_judging_rows(refer
     judging[reference.array("sample/row")[:]] = False
     judging[reference.array("sample/mixture_row")[:]] = False
     rows = reference.array("projection")[:][judging].astype(np.float64)
-    facts = reference.record("select", "all")["facts"]
-    model = to_sklearn(fitted_mixture(reference, facts["n_components"], facts["covariance_type"]))
+    facts = SELECT_CANDIDATE.facts_of(reference)
+    model = to_sklearn(fitted_mixture(reference, facts.candidate))
     ks = reference.array("selection/n_components")[:]
     kinds = reference.array("selection/covariance_type")[:]
-    chosen = np.flatnonzero((ks == facts["n_components"]) & (kinds == facts["covariance_type"]))[0]
+    chosen = np.flatnonzero((ks == facts.n_components) & (kinds == facts.covariance_type))[0]
     assert reference.array("selection/bic")[chosen] == pytest.approx(model.bic(rows), rel=1e-9)
     probability = model.predict_proba(rows)
     entropy = -np.sum(probability * np.log(np.maximum(probability, 1e-300)))
@@ -57,12 +62,12 @@ def test_sample_rows_are_about_as_dense_as_others(reference: Run) -> None:
     sampled = density[reference.array("sample/row")[:]].mean()
     drawn = np.concatenate([reference.array(f"sample/{name}")[:] for name in ("row", "mixture_row")])
     others = np.delete(density, drawn).mean()
-    anchors = reference.read_model("fit", "all")["model/anchors"]
+    anchors = reference.read(layout.ANCHORS)
     fitted = assign_rows(anchors, chosen_mixture(reference), top=1).log_density.mean()
     assert abs(sampled - others) < 0.3 * abs(fitted - others)
-    facts = reference.record("quality", "all")["facts"]
-    assert facts["sample_log_density"] == pytest.approx(sampled, abs=1e-3)
-    assert 0.5 < facts["trustworthiness"] <= 1.0
+    facts = MEASURE_PROJECTION.facts_of(reference)
+    assert facts.sample_log_density == pytest.approx(sampled, abs=1e-3)
+    assert 0.5 < facts.trustworthiness <= 1.0
 
 
 def test_cluster_summaries_are_those_of_the_labels(reference: Run) -> None:
@@ -87,7 +92,7 @@ def test_a_rare_cluster_that_the_sample_misses_is_warned_of(
     assert "rows lie beyond the sample's support" in done.stdout
     assert "Raise sample.rows, now 1,500" in done.stdout
     run = Run(str(command.output))
-    limit = run.record("index", "all")["facts"]["support_limit"]
+    limit = BUILD_INDEX.facts_of(run).support_limit
     assert (run.array("support")[:][rare] > limit).all()
 
 
@@ -98,8 +103,8 @@ def test_structureless_data_is_flagged(what: str, new_command: Callable[..., Com
     rows = random.uniform(-1, 1, shape) if what == "noise" else random.normal(size=shape) @ random.normal(size=(16, 16))
     source = write_input(tmp_path / "input", rows.astype(np.float32))
     run = new_command(source, mixture__n_components="auto").run_to_the_end()
-    facts = run.record("select", "all")["facts"]
-    assert facts["finding"] in ("no elbow", "no cluster structure"), facts["reason"]
+    facts = SELECT_CANDIDATE.facts_of(run)
+    assert facts.finding in ("no elbow", "no cluster structure"), facts.reason
 
 
 def draw_mixture(kind: str, k: int, n_rows: int, seed: int) -> np.ndarray:

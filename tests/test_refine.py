@@ -4,38 +4,38 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import BLOCK_ROWS, Command, fitted_mixture, unequal
+from conftest import BLOCK_ROWS, Command, unequal
 from sklearn.mixture import GaussianMixture
 from test_resume import kill_at
 
 from distcluster.numerics.mixture.parameters import to_sklearn
 from distcluster.numerics.partition import Partitioning, groups
-from distcluster.stages.refining import chosen_mixture
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.fitting import fitted_mixture
+from distcluster.stages.refining import PUBLISH_MIXTURE, chosen_mixture
 from distcluster.storage.run import Run
 
 
 def test_the_refined_mixture_is_what_scikit_learn_makes_of_all_rows(reference: Run) -> None:
-    facts = reference.record("select", "all")["facts"]
-    steps = reference.record("mixture", "all")["facts"]
-    start = to_sklearn(fitted_mixture(reference, facts["n_components"], facts["covariance_type"]))
+    facts, steps = SELECT_CANDIDATE.facts_of(reference), PUBLISH_MIXTURE.facts_of(reference)
+    start = to_sklearn(fitted_mixture(reference, facts.candidate))
     rows = reference.array("projection")[:].astype(np.float64)
     theirs = GaussianMixture(
-        facts["n_components"], covariance_type=facts["covariance_type"], weights_init=start.weights_,
+        facts.n_components, covariance_type=facts.covariance_type, weights_init=start.weights_,
         means_init=start.means_, precisions_init=start.precisions_,
     ).fit(rows)  # fmt: skip
     ours = chosen_mixture(reference)
-    assert (steps["n_iter"], steps["converged"]) == (theirs.n_iter_, True)
-    assert steps["mean_log_likelihoods"][-1] == pytest.approx(theirs.lower_bound_, rel=1e-9)
+    assert (steps.n_iter, steps.converged) == (theirs.n_iter_, True)
+    assert steps.mean_log_likelihoods[-1] == pytest.approx(theirs.lower_bound_, rel=1e-9)
     np.testing.assert_allclose(ours.means, theirs.means_, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(ours.covariances, theirs.covariances_, rtol=1e-6, atol=1e-6)
 
 
 def test_without_refinement_the_candidate_labels_the_rows(new_command: Callable[..., Command]) -> None:
     run = new_command(selection__refine=False).run_to_the_end()
-    facts = run.record("select", "all")["facts"]
-    fitted = fitted_mixture(run, facts["n_components"], facts["covariance_type"])
+    fitted = fitted_mixture(run, SELECT_CANDIDATE.facts_of(run).candidate)
     assert chosen_mixture(run).means.tobytes() == fitted.means.tobytes()
-    assert run.record("mixture", "all")["facts"]["n_iter"] == 0
+    assert PUBLISH_MIXTURE.facts_of(run).n_iter == 0
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +55,21 @@ def long_refinement(new_command: Callable[..., Command]) -> Callable[..., Comman
 def refined(long_refinement: Callable[..., Command]) -> Run:
     """Such a run that nothing disturbed."""
     run = long_refinement().run_to_the_end()
-    assert run.record("mixture", "all")["facts"]["n_iter"] > 10
+    assert PUBLISH_MIXTURE.facts_of(run).n_iter > 10
     return run
 
 
 def test_the_likelihood_of_all_rows_never_falls(refined: Run) -> None:
-    history = refined.record("mixture", "all")["facts"]["mean_log_likelihoods"]
+    history = PUBLISH_MIXTURE.facts_of(refined).mean_log_likelihoods
     assert np.diff(history).min() > -1e-12
 
 
-@pytest.mark.parametrize("stage", ["expect-3", "maximise-5"])
+@pytest.mark.parametrize(("stage", "items"), [("refine_expect/3", 1), ("refine_maximise", 5)])
 def test_a_run_killed_in_the_middle_of_refinement_resumes_to_the_same_bytes(
-    stage: str, refined: Run, long_refinement: Callable[..., Command]
+    stage: str, items: int, refined: Run, long_refinement: Callable[..., Command]
 ) -> None:
     command = long_refinement()
-    assert kill_at(command, stage, 1)
+    assert kill_at(command, stage, items)
     assert unequal(refined, command.run_to_the_end()) == []
 
 

@@ -23,6 +23,7 @@ from distcluster.report.page import job_toml
 from distcluster.report.palette import COLOURS, colours
 from distcluster.report.row_statistics import MAP_PIXELS, Moments, Survey, silhouette_sums, survey
 from distcluster.report.words import distinguishing_words, weights
+from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.storage.run import Run
 
 
@@ -139,7 +140,7 @@ def test_the_page_needs_no_network_and_is_small(reference: Run, page: str) -> No
     assert len(page.encode()) < 10_000_000
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:|//)|url\(|@import""", page)
     assert "default-src 'none'" in page
-    reason = (reference.record("select", "all") or {})["facts"]["reason"]
+    reason = SELECT_CANDIDATE.facts_of(reference).reason
     assert reason in page
 
 
@@ -149,14 +150,14 @@ def test_items_are_escaped(page: str) -> None:
 
 
 def test_a_report_remembers_what_a_row_is_without_credentials(reference: Run, items: str, tmp_path: Path) -> None:
-    job = reference.attributes["job"]
+    job = reference.settings.job
     assert remembered_table(reference).items is None  # that run's own report
     text = job_toml(job, ReportTable(items="https://user:secret@host/items.txt?signature=1"))
     assert tomllib.loads(text)["report"]["items"] == "https://host/items.txt"
 
 
 def test_the_shown_job_is_a_job_file(reference: Run) -> None:
-    job = reference.attributes["job"]
+    job = reference.settings.job
     shown = parse_job(tomllib.loads(job_toml(job, ReportTable())))
     assert json.loads(shown.model_dump_json(exclude={"deploy", "report"})) == job
 

@@ -24,7 +24,8 @@ from distcluster.report.forest import grow_forests, judge, strata
 from distcluster.report.interactive_3d import scaled, turning_views
 from distcluster.report.replicates import measure_stability, pairs_kept
 from distcluster.report.subsample_rows import Drawn, principal_axes, read_drawn, silhouettes
-from distcluster.stages import context as task
+from distcluster.stages import context
+from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.storage.run import Run
 
 LABELS = Path(__file__).parent.parent / "jobs" / "demo" / "labels.txt"
@@ -74,9 +75,8 @@ def test_null_rows_can_be_drawn_from_the_middle() -> None:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that computes other bits than the runs were made with, and so may label no row."""
-    task.open_run.cache_clear()
-    task.read_cached.cache_clear()
-    monkeypatch.setattr(task, "environment", lambda: {"numpy": "another"})
+    context.open_run.cache_clear()
+    monkeypatch.setattr(context, "environment", lambda: {"numpy": "another"})
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -95,8 +95,8 @@ def test_the_share_of_pairs_is_the_rand_index_of_run_and_replicates(demo: Run) -
     assert found.n_rows == n
     own = demo.array("label")[:][rows[4 * n : 5 * n]]
     kinds, ks = demo.array("selection/covariance_type")[:], demo.array("selection/n_components")[:]
-    facts = (demo.record("select", "all") or {})["facts"]
-    place = np.flatnonzero((kinds == facts["covariance_type"]) & (ks == facts["n_components"]))[0]
+    facts = SELECT_CANDIDATE.facts_of(demo)
+    place = np.flatnonzero((kinds == facts.covariance_type) & (ks == facts.n_components))[0]
     labels = [demo.array(f"partial/recluster/data-{i}")[:][place] for i in (0, 1)]
     assert found.pairs_kept == pytest.approx(np.mean([metrics.rand_score(own, each) for each in labels]))
     null = demo.array("partial/recluster/null-0")[:][place]

@@ -13,10 +13,12 @@ from conftest import Command, dask_cluster, unequal
 from distcluster.storage.run import Run
 
 KILLS = (
-    ("scan", 1), ("scan", 16), ("draw", 1), ("index", 1), ("neighbours", 1), ("neighbours", 16), ("fit", 1),
-    ("view", 1), ("sketch", 1), ("project", 1), ("sketch", 3), ("kmeans", 1), ("kmeans", 9), ("candidate", 1),
-    ("project", 16), ("candidate", 36), ("score", 1), ("score", 16), ("clusters", 1),
-    ("silhouette", 5), ("silhouette", 16), ("select", 1), ("quality", 1), ("assign", 1), ("assign", 16),
+    ("scan", 1), ("scan", 16), ("subsample", 1), ("build_index", 1), ("find_neighbours", 1),
+    ("find_neighbours", 16), ("fit_umap", 1), ("fit_views", 1), ("project_subsample", 1), ("project_rows", 1),
+    ("project_subsample", 3), ("start_kmeans", 1), ("start_kmeans", 9), ("fit_candidates", 1), ("project_rows", 16),
+    ("fit_candidates", 36), ("score_candidates", 1), ("score_candidates", 16), ("sum_components", 1),
+    ("sum_silhouettes", 5), ("sum_silhouettes", 16), ("select_candidate", 1), ("measure_projection", 1),
+    ("label_rows", 1), ("label_rows", 16),
 )  # fmt: skip
 """Kill the client as soon as this many items of a stage are committed: in the middle, and between two stages."""
 
@@ -24,11 +26,15 @@ KILLS = (
 def committed(command: Command) -> dict[str, str]:
     """The id of every record of a run, by stage/item."""
     root = command.output / "commit"
-    names = [path.relative_to(root).with_suffix("") for path in root.glob("*/*.json")]
-    names = [name for name in names if name.parent.name != "report"]  # written by every command
-    run = Run(str(command.output))
-    records = {str(name): run.record(*name.parts) for name in names}
-    return {name: record["id"] for name, record in records.items() if record}
+    paths = [path for path in root.rglob("*.json") if path.name != "zarr.json"]
+    names = [path.relative_to(root).with_suffix("") for path in paths]
+    records = Run(str(command.output)).records
+    found = {
+        str(name): records.read(name.parts[0], "/".join(name.parts[1:]))
+        for name in names
+        if len(name.parts) > 1 and name.parts[0] != "report"  # which every command writes
+    }
+    return {name: record.id for name, record in found.items() if record}
 
 
 def count(command: Command, stage: str) -> int:
@@ -91,15 +97,15 @@ def truncate(path: Path) -> None:
 
 Damage = tuple[Callable[[Path], None], str, str]
 DAMAGES: dict[str, list[Damage]] = {
-    "score": [
-        (truncate, "projection/c/3/0", "project/3"),
-        (flip_bit, "projection/c/5/0", "project/5"),
-        (Path.unlink, "projection/c/7/0", "project/7"),
+    "score_candidates": [
+        (truncate, "projection/c/3/0", "project_rows/3"),
+        (flip_bit, "projection/c/5/0", "project_rows/5"),
+        (Path.unlink, "projection/c/7/0", "project_rows/7"),
     ],
-    "sketch": [
-        (flip_bit, "model/anchors/c/0/0", "fit/all"),
-        (flip_bit, "model/index/graph/c/0", "index/all"),
-        (truncate, "commit/neighbours/4.json", "neighbours/4"),
+    "project_subsample": [
+        (flip_bit, "model/anchors/c/0/0", "fit_umap/all"),
+        (flip_bit, "model/index/graph/c/0", "build_index/all"),
+        (truncate, "commit/find_neighbours/4.json", "find_neighbours/4"),
     ],
 }
 """By the stage in which the client is killed: what happens to which object, and what has to be done again."""
@@ -121,7 +127,7 @@ def test_damage_in_a_half_done_run_is_found_and_mended(
     redone = {name for *_, name in DAMAGES[stage]}
     # What was dropped after its last use has to be made again, for that partition alone.
     assert redone <= changed | (set(after) - set(before))
-    assert changed <= redone | {f"neighbours/{each.partition('/')[2]}" for each in redone}
+    assert changed <= redone | {f"find_neighbours/{each.partition('/')[2]}" for each in redone}
 
 
 @pytest.fixture
@@ -141,14 +147,14 @@ def test_damage_in_a_finished_run_is_mended(reference: Run, finished: Command) -
     assert unequal(reference, finished.run_to_the_end("--verify")) == []
     after = committed(finished)
     assert {name for name in before if after[name] != before[name]} == {
-        "assign/2", "project/6", "neighbours/6", "assign/9"
+        "label_rows/2", "project_rows/6", "find_neighbours/6", "label_rows/9"
     }  # fmt: skip
 
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_resume(reference: Run, new_command: Callable[..., Command]) -> None:
     command = new_command()
     process = command.start()
-    while count(command, "neighbours") < 1:
+    while count(command, "find_neighbours") < 1:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     _, errors = process.communicate(timeout=60)
@@ -164,7 +170,7 @@ def test_a_killed_worker_changes_nothing(reference: Run, new_command: Callable[.
     command = new_command()
     with dask_cluster(tmp_path, n_workers=3) as (address, workers):
         process = command.start("--scheduler", address)
-        for stage, worker in zip(("neighbours", "candidate"), workers, strict=False):
+        for stage, worker in zip(("find_neighbours", "fit_candidates"), workers, strict=False):
             while count(command, stage) < 2 and process.poll() is None:
                 time.sleep(0.002)
             for nanny_child in children(worker.pid):
@@ -185,7 +191,7 @@ def test_a_lost_scheduler_is_exit_75_and_the_run_resumes(
     command = new_command()
     with dask_cluster(tmp_path, n_workers=2) as (address, _):
         process = command.start("--scheduler", address)
-        while count(command, "neighbours") < 1 and process.poll() is None:
+        while count(command, "find_neighbours") < 1 and process.poll() is None:
             time.sleep(0.002)
         pid = subprocess.run(
             ["pgrep", "-f", str(tmp_path / "scheduler.json")], capture_output=True, text=True, check=True

@@ -16,6 +16,7 @@ from distcluster.numerics.sampling import (
     sampling_priority,
     select_subsamples,
 )
+from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.storage.run import Run
 
 
@@ -90,5 +91,5 @@ def test_draws_that_leave_no_row_are_judged_by_the_mixture_draw_and_the_summary_
     done = command.run()
     assert done.returncode == 0, done.stderr
     assert "their figures flatter" in " ".join(done.stdout.split())
-    facts = Run(str(command.output)).record("select", "all")["facts"]
-    assert (facts["n_judging"], facts["judged_by_draw"]) == (2000, True)
+    facts = SELECT_CANDIDATE.facts_of(Run(str(command.output)))
+    assert (facts.n_held_out, facts.uses_mixture_rows) == (2000, True)

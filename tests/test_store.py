@@ -18,8 +18,11 @@ from obstore.store import S3Store
 
 from distcluster.errors import CorruptError
 from distcluster.job_file import parse_job
-from distcluster.pipeline import prepare_run
-from distcluster.storage.inputs import checksum, open_input, read_lines
+from distcluster.prepare import prepare_run
+from distcluster.storage import layout
+from distcluster.storage.array_store import ArrayStore, checksum
+from distcluster.storage.files import read_lines
+from distcluster.storage.inputs import open_input
 from distcluster.storage.run import Run
 
 ROWS = planted_rows(400, 4)[0]
@@ -122,35 +125,35 @@ def run(tmp_path: Path) -> Run:
 
 def test_a_commit_is_seen_whole_or_not_at_all(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.arange(512, dtype=np.int32)
-    run.commit("assign", "1", parts={"label": (512, labels)})
-    assert run.committed("assign").keys() == {"1"}
+    run.commit("label_rows", "1", {}, rows={layout.LABEL: labels})
+    assert run.records.committed("label_rows").keys() == {"1"}
     # A writer that dies after its shard and before its record:
-    monkeypatch.setattr(Run, "_flush", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(ArrayStore, "flush", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        run.commit("assign", "1", parts={"label": (512, labels + 1)})
-    assert run.committed("assign") == {}
+        run.commit("label_rows", "1", {}, rows={layout.LABEL: labels + 1})
+    assert run.records.committed("label_rows") == {}
 
 
 def test_a_missing_shard_is_an_error_and_never_the_fill_value(run: Run) -> None:
     with pytest.raises(CorruptError, match="partition 0 of label is missing"):
-        run.read_rows("label", run.partitioning[0], "assign")
+        run.read_rows(layout.LABEL, run.partitioning[0])
 
 
 def test_a_part_that_is_no_whole_shard_is_refused(run: Run) -> None:
     with pytest.raises(ValueError, match="no whole shard of 512 rows"):
-        run.commit("assign", "0", parts={"label": (100, np.zeros(512, np.int32))})
+        run.commit("label_rows", "0", {}, rows={layout.LABEL: np.zeros(500, np.int32)})
 
 
 def test_an_item_with_an_empty_array_stays_committed(run: Run) -> None:
-    run.commit("index", "all", models={"model/index/components": np.zeros((16, 0), np.float32)})
-    assert "all" in run.committed("index")
+    run.commit("build_index", "all", {}, arrays={layout.INDEX["components"]: np.zeros((16, 0), np.float32)})
+    assert "all" in run.records.committed("build_index")
 
 
 def test_a_model_that_was_changed_is_refused(run: Run) -> None:
-    run.commit("draw", "all", models={"model/sample": np.zeros((4, 2), np.float32)})
+    run.commit("subsample", "all", {}, arrays={layout.SAMPLE: np.zeros((4, 2), np.float32)})
     run.array("model/sample")[2, 1] = 1.0
-    with pytest.raises(CorruptError, match="is not what draw all committed"):
-        run.read_model("draw", "all")
+    with pytest.raises(CorruptError, match="is not what subsample all committed"):
+        run.read(layout.SAMPLE)
 
 
 def test_checksums_see_every_byte_and_not_the_layout() -> None:
@@ -166,7 +169,7 @@ def test_piped_output_is_plain_text_with_the_dashboard_first(new_command: Callab
     assert re.search(r"[\x00-\x08\x0b-\x1f]", done.stdout) is None
     assert done.stdout.startswith("Dashboard: http://127.0.0.1:")
     stages = [line.split()[0] for line in done.stdout.splitlines() if re.search(r"(/s|s/task)$", line)]
-    assert stages[:3] == ["scan", "draw", "index"]
-    assert set(stages[-4:-1]) == {"quality", "hierarchy", "assign"}  # at the same time
-    assert stages[-1] == "cluster"
+    assert stages[:3] == ["scan", "subsample", "build_index"]
+    assert set(stages[-4:-1]) == {"measure_projection", "merge_components", "label_rows"}  # at the same time
+    assert stages[-1] == "summarise_clusters"
     assert SMALL["deploy.n_workers"] == 2

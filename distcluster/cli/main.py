@@ -61,7 +61,7 @@ def run(
     [dim]distcluster run jobs/demo.toml --set mixture.n_components="[10, 20, 40]"[/dim]
     """
     # Dask, scikit-learn and numba take seconds to import: only where a job runs.
-    from distcluster.pipeline import run_job
+    from distcluster.api import run_job
     from distcluster.report.summary import render, summarise
 
     job = load_job(job_file, overrides or [])
@@ -83,7 +83,8 @@ def run(
 def plan(job_file: JobFile, overrides: Overrides = None) -> None:
     """Show what a job will cost: rows, tasks, bytes, memory of a worker, a rough time. Nothing is written."""
     from distcluster.plan import make_plan
-    from distcluster.storage.inputs import absolute_url, open_input
+    from distcluster.storage.inputs import open_input
+    from distcluster.storage.urls import absolute_url
 
     job = load_job(job_file, overrides or [])
     array = open_input(absolute_url(job.input.url), job.input.array)
@@ -129,8 +130,8 @@ def relabel(
 
     [dim]distcluster relabel runs/demo --n-components 8 --covariance-type full[/dim]
     """
+    from distcluster.api import relabel_run
     from distcluster.numerics.mixture.candidate import Candidate
-    from distcluster.pipeline import relabel_run
 
     if covariance_type not in COVARIANCE_TYPES:
         raise JobError(f"--covariance-type {covariance_type}: must be one of {', '.join(COVARIANCE_TYPES)}.")

@@ -6,8 +6,13 @@ import numpy.typing as npt
 from dask.delayed import delayed
 from dask_ml.decomposition import PCA
 
-from distcluster.stages.context import RunRef
-from distcluster.stages.subsampling import draw_parts, read_draw_part
+from distcluster.environment import pin_to_one_thread
+from distcluster.stages.context import open_run
+from distcluster.stages.searching import FIT_PCA
+from distcluster.stages.subsampling import part_shapes, read_part
+from distcluster.storage import layout
+from distcluster.storage.layout import ONE
+from distcluster.storage.run import RunRef
 
 Float32 = npt.NDArray[np.float32]
 
@@ -15,23 +20,34 @@ Float32 = npt.NDArray[np.float32]
 _POWER_ITERATIONS = 2
 
 
-def principal_components(ref: RunRef, n_components: int, seed: int) -> tuple[Float32, Float32]:
-    """The mean and the leading principal components of the rows of both draws, computed by the Dask client in force.
+def fit_pca(ref: RunRef) -> None:
+    """Compute and commit the mean and the leading principal components of the rows of both subsamples.
 
-    The draws, not all rows: they are valid rows, 150,000 of them settle a hundred directions, and dask-ml keeps all of
-    its rows in the cluster's memory.
-
-    Returns
-    -------
-    mean : (D,) float32
-    components : (D, P) float32
-        Orthonormal columns.
+    By the Dask client in force, and of the subsamples, not of all rows: they are valid rows, 150,000 of them settle a
+    hundred directions, and dask-ml keeps all of its rows in the cluster's memory.
     """
+    run = open_run(ref)
+    n_components = run.job.projection.pca
     rows = da.concatenate(
         [
-            da.from_delayed(delayed(read_draw_part)(ref, part), shape, np.float32)
-            for part, shape in enumerate(draw_parts(ref))
+            da.from_delayed(delayed(_read_part)(ref, part), shape, np.float32)
+            for part, shape in enumerate(part_shapes(run))
         ]
     )
-    fitted = PCA(n_components, svd_solver="randomized", iterated_power=_POWER_ITERATIONS, random_state=seed).fit(rows)
-    return fitted.mean_.astype(np.float32), np.ascontiguousarray(fitted.components_.T, np.float32)
+    fitted = PCA(
+        n_components, svd_solver="randomized", iterated_power=_POWER_ITERATIONS, random_state=run.job.sample.seed
+    ).fit(rows)
+    run.commit(
+        FIT_PCA.name,
+        ONE,
+        {},
+        arrays={
+            layout.PCA_MEAN: fitted.mean_.astype(np.float32),
+            layout.PCA_COMPONENTS: np.ascontiguousarray(fitted.components_.T, np.float32),
+        },
+    )
+
+
+def _read_part(ref: RunRef, part: int) -> Float32:
+    pin_to_one_thread()  # and what follows on this worker: the decomposition's own tasks
+    return read_part(open_run(ref), part)

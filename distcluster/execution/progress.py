@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import obstore
 from distributed import Client, performance_report
 
 from distcluster.execution.dashboard import PAGE, TOPIC, DashboardPage
 from distcluster.execution.status import read_status
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.criteria import information_criteria
-from distcluster.stages.context import ONE, job_of
-from distcluster.stages.fitting import candidates
-from distcluster.storage.inputs import public_url
-from distcluster.storage.run import PERFORMANCE, Run
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.fitting import FIT_CANDIDATES, candidates
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage import layout
+from distcluster.storage.run import Run
+from distcluster.storage.urls import public_url
 
 log = logging.getLogger("distcluster")
 
@@ -84,7 +85,7 @@ async def performance_saved(run: Run, wanted: bool) -> AsyncIterator[None]:
             with _worth_no_job("performance report"):
                 code = html.escape(f"distcluster run, output.url = {public_url(run.url)}")  # Dask would show asyncio's
                 await asyncio.wait_for(taken.__aexit__(None, None, None, code), _PERFORMANCE_SECONDS)
-                obstore.put(run.objects, PERFORMANCE, file.read_bytes())
+                run.store.put(layout.PERFORMANCE, file.read_bytes())
 
 
 @contextlib.contextmanager
@@ -144,47 +145,42 @@ class LiveReporter:
 
     async def _log(self, event: dict[str, Any]) -> None:
         identity = {
-            "run": self._run.attributes["run_id"],
+            "run": self._run.settings.run_id,
             "name": public_url(self._run.url),
             "rows": self._run.partitioning.n_rows,
         }
         await self._client.log_event(TOPIC, identity | event)
 
     def _so_far(self) -> dict[str, Any]:
-        stages: dict[str, Any] = {}
-        for stage in read_status(self._run.url).stages:
-            if stage.name == "mixture":  # what the many small stages of the refinement are reported as
-                stages["refine"] = {"done": 0, "total": None}
-            stages[stage.name] = {"done": stage.done, "total": stage.total}
+        stages = {each.name: {"done": each.done, "total": each.total} for each in read_status(self._run.url).stages}
         return {"stages": stages} | self._criteria(set(stages))
 
     def _criteria(self, changed: set[str]) -> dict[str, Any]:
         """What has come of the candidates: at the end the selection table, until then each when it is fitted."""
-        if "select" in changed and (record := self._run.record("select", ONE)) is not None:
-            return self._judged(record["facts"]["n_judging"] or self._run.partitioning.n_rows)
-        return self._fitted() if "candidate" in changed and self._run.record("draw", ONE) is not None else {}
+        if SELECT_CANDIDATE.name in changed and (facts := SELECT_CANDIDATE.find_facts(self._run)) is not None:
+            return self._selected(facts.n_held_out or self._run.partitioning.n_rows)
+        return self._fitted() if FIT_CANDIDATES.name in changed and SUBSAMPLE.find_facts(self._run) else {}
 
     def _fitted(self) -> dict[str, Any]:
         """The candidates that were committed since, with their criteria on the rows that they were fitted on."""
-        keys = self._run.keys("commit/candidate")
-        new = {key.rpartition("/")[2].removesuffix(".json") for key in keys} - self._candidates
+        committed = FIT_CANDIDATES.all_facts(self._run)
+        new = committed.keys() - self._candidates
         self._candidates |= new
-        rows = self._run.record("draw", ONE)["facts"]["mixture"]  # type: ignore[index]
-        d = job_of(self._run).projection.n_components
+        rows, d = SUBSAMPLE.facts_of(self._run).mixture, self._run.job.projection.n_components
         found = {}
         for each in candidates(self._run):
             if str(each) not in new:
                 continue
-            facts = self._run.record("candidate", str(each))["facts"]  # type: ignore[index]
-            mean = facts["mean_log_likelihood"]
+            facts = committed[str(each)]
+            mean = facts.mean_log_likelihood
             bic = None if mean is None else information_criteria(mean * rows, 0.0, each.n_parameters(d), rows)[0]
-            found[str(each)] = _point(each, bic, facts["silhouette_euclidean"], rows)
+            found[str(each)] = _point(each, bic, facts.silhouette_euclidean, rows)
         return {"candidates": found, "judged_on": "the rows that were fitted"} if found else {}
 
-    def _judged(self, rows: int) -> dict[str, Any]:
+    def _selected(self, rows: int) -> dict[str, Any]:
         """All candidates with the criteria of the selection table, which replace the others."""
         names = ("n_components", "covariance_type", "bic", "silhouette")
-        columns = [np.asarray(self._run.array(f"selection/{name}")[:]).tolist() for name in names]
+        columns = [self._run.read(layout.SELECTION[name]).tolist() for name in names]
         found = {}
         for k, kind, bic, silhouette in zip(*columns, strict=True):
             wanted = Candidate(k, kind)

@@ -8,20 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from distcluster.errors import JobError
-from distcluster.stages.context import ONE, PARTITION_STAGES, STAGES, job_of
-from distcluster.stages.fitting import candidates, grid_round
-from distcluster.stages.labelling import is_finished
-from distcluster.stages.projecting import sketch_items, views
-from distcluster.stages.replicating import replicates
-from distcluster.storage.inputs import public_url
+from distcluster.stages.flow import is_finished, lines
 from distcluster.storage.run import Run
+from distcluster.storage.urls import public_url
 
 _BAR = 24  # columns
 
 
 @dataclass(frozen=True, slots=True)
 class StageStatus:
-    """A stage: items committed, of how many; None where earlier stages decide and have not run."""
+    """A line of stages: items committed, of how many; None where earlier stages decide and have not run."""
 
     name: str
     done: int
@@ -46,35 +42,15 @@ def read_status(url: str) -> Status:
         When there is no run.
     """
     run = Run(url)
-    if run.read_attributes() is None:
+    if run.find_settings() is None:
         raise JobError(f"there is no run at {public_url(run.url)}.")
-    totals = {stage: _total(run, stage) for stage in STAGES}
-    stages = [StageStatus(stage, len(run.committed(stage)), total) for stage, total in totals.items() if total != 0]
+    stages = []
+    for line, stage in lines().items():
+        items = stage.items(run)
+        if items is None or len(items) > 0:
+            done = len(run.records.committed(stage.name))
+            stages.append(StageStatus(line, done, None if items is None else len(items)))
     return Status(stages, is_finished(run), run.last_error())
-
-
-def _total(run: Run, stage: str) -> int | None:
-    if stage in PARTITION_STAGES:
-        return len(run.partitioning)
-    if stage in ("replicate", "recluster"):
-        return None if run.record("draw", ONE) is None else len(replicates(run))
-    if stage == "grid":
-        complete = grid_round(run) is None  # else rounds come, as many as the grid turns out to need
-        return len(run.committed("grid")) if complete else None
-    if stage == "pca":
-        return int(job_of(run).projection.pca is not None)
-    if stage == "view":
-        return len(views(job_of(run)))
-    if stage in ("sketch", "kmeans", "candidate"):
-        if run.record("draw", ONE) is None:
-            return None
-        grid = candidates(run)
-        return {
-            "sketch": len(sketch_items(run)),
-            "kmeans": len({each.n_components for each in grid}),
-            "candidate": len(grid),
-        }[stage]
-    return 1
 
 
 def render(status: Status, *, bars: bool) -> RenderableType:

@@ -94,18 +94,30 @@ class SubsampleSizes:
         return self.sample + self.mixture - self.overlap
 
 
+def auto_sizes(rows: Literal["auto"] | int, mixture_rows: Literal["auto"] | int, n: int) -> tuple[int, int]:
+    """S and M of n rows: as asked for, or min(50,000, n/2) and min(100,000, n/4).
+
+    Examples
+    --------
+    >>> auto_sizes("auto", "auto", 12_000), auto_sizes("auto", 500, 10**6)
+    ((6000, 3000), (50000, 500))
+    """
+    sample = min(_AUTO_ROWS, n // 2) if rows == "auto" else min(rows, n)
+    mixture = min(_AUTO_MIXTURE_ROWS, n // 4) if mixture_rows == "auto" else min(mixture_rows, n)
+    return sample, mixture
+
+
 def resolve_sizes(
     rows: Literal["auto"] | int, mixture_rows: Literal["auto"] | int, n_valid: int, n_neighbors: int
 ) -> SubsampleSizes:
-    """S and M for V valid rows: as asked for, or min(50,000, V/2) and min(100,000, V/4).
+    """S and M for V valid rows (``auto_sizes``), and by how much they overlap.
 
     Raises
     ------
     ValueError
         When the sample cannot hold ``n_neighbors`` neighbours for each of its rows.
     """
-    sample = min(_AUTO_ROWS, n_valid // 2) if rows == "auto" else min(rows, n_valid)
-    mixture = min(_AUTO_MIXTURE_ROWS, n_valid // 4) if mixture_rows == "auto" else min(mixture_rows, n_valid)
+    sample, mixture = auto_sizes(rows, mixture_rows, n_valid)
     if sample <= n_neighbors or mixture < 2:
         least = n_neighbors + 1
         remedy = f"at least {max(2 * least, 8):,} valid rows are needed" if rows == "auto" else "raise sample.rows"

@@ -11,9 +11,9 @@ from sklearn.cluster import HDBSCAN, KMeans
 from distcluster.errors import JobError
 from distcluster.report.row_statistics import Survey
 from distcluster.report.taxonomy import Taxonomy, read_labels
-from distcluster.stages.context import job_of
-from distcluster.storage.inputs import public_url
+from distcluster.storage import layout
 from distcluster.storage.run import Run
+from distcluster.storage.urls import public_url
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -109,7 +109,7 @@ def compare(run: Run, url: str, found: Survey, drawn: Int64) -> Comparison:
     """
     K = len(found.moments.size)
     n_filled = int((found.moments.size > 0).sum())
-    seed = job_of(run).sample.seed
+    seed = run.job.sample.seed
     few = found.points_projection.astype(np.float64)
     kmeans = KMeans(min(n_filled, len(few)), n_init=4, random_state=seed).fit(few)
     density = HDBSCAN(min_cluster_size=max(5, len(few) // _LEAST_CLUSTER), copy=True).fit(few).labels_
@@ -120,8 +120,8 @@ def compare(run: Run, url: str, found: Survey, drawn: Int64) -> Comparison:
     for start, names in read_labels(url, run.partitioning):
         stop = start + len(names)
         partition = run.partitioning[start // run.partitioning.partition_rows]
-        label = run.read_rows("label", partition, "assign")
-        rows = run.read_rows("projection", partition, "project")
+        label = run.read_rows(layout.LABEL, partition)
+        rows = run.read_rows(layout.PROJECTION, partition)
         code = taxonomy.codes(names)
         both = (label >= 0) & (code >= 0)
         of_mixture.add(code[both], label[both], n_without=int(((label >= 0) & (code < 0)).sum()))

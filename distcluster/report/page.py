@@ -8,7 +8,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import obstore
 import pandas as pd
 from markupsafe import Markup
 
@@ -28,18 +27,21 @@ from distcluster.report.subsample_rows import Drawn, read_drawn, silhouettes
 from distcluster.report.summary import Summary, summarise
 from distcluster.report.thumbnails import thumbnail
 from distcluster.report.timings import stage_times
-from distcluster.stages.context import ONE, job_of
-from distcluster.stages.labelling import is_finished
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.flow import is_finished
+from distcluster.stages.labelling import MEASURE_PROJECTION
 from distcluster.stages.projecting import views
 from distcluster.stages.refining import published_mixture
-from distcluster.storage.inputs import absolute_url, public_url
+from distcluster.stages.searching import BUILD_INDEX
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage import layout
 from distcluster.storage.items import read_items, require_items
-from distcluster.storage.run import PERFORMANCE, Run
-
-REPORT = "report/index.html"
-"""Where the page is written, under the run."""
+from distcluster.storage.layout import ONE, PERFORMANCE, REPORT
+from distcluster.storage.run import Run
+from distcluster.storage.urls import absolute_url, public_url
 
 _POINT_LETTERS = 80
+_RECORD = "report"  # of the table that the last page was written with
 _PANELS = (
     ("bic", "BIC", "nats a row, lower is better"),
     ("icl", "ICL", "nats a row, lower is better"),
@@ -69,15 +71,15 @@ def write_report(run: Run, table: ReportTable) -> str:
         When the run is not finished, or a file of the table is not there.
     """
     page = render_page(run, table)
-    obstore.put(run.objects, REPORT, page.encode())
-    run.commit("report", ONE, {"table": _public(table)})
+    run.store.put(REPORT, page.encode())
+    run.commit(_RECORD, ONE, {"table": _public(table)})
     return f"{run.url.rstrip('/')}/{REPORT}"
 
 
 def remembered_table(run: Run) -> ReportTable:
     """The table that the run's last report was written with."""
-    record = run.record("report", ONE)
-    return ReportTable() if record is None else ReportTable.model_validate_json(json.dumps(record["facts"]["table"]))
+    record = run.records.read(_RECORD, ONE)
+    return ReportTable() if record is None else ReportTable.model_validate_json(json.dumps(record.facts["table"]))
 
 
 def _public(table: ReportTable) -> dict[str, Any]:
@@ -97,18 +99,23 @@ def render_page(run: Run, table: ReportTable) -> str:
     if table.items is not None:
         require_items(table.items, table.item_column)
     require_extras(table)
-    has_map = "view_2d" in views(job_of(run))
-    arrays = {name: np.asarray(run.array(f"cluster/{name}")[:]) for name in
-              ("size", "mean_probability", "reproducibility", "exemplar", "exemplar_distance")}  # fmt: skip
+    has_map = "view_2d" in views(run.job)
+    arrays = {
+        "size": run.read(layout.CLUSTER_SIZE),
+        "mean_probability": run.read(layout.CLUSTER_PROBABILITY),
+        "reproducibility": run.read(layout.CLUSTER_STABILITY),
+        "exemplar": run.read(layout.EXEMPLAR),
+        "exemplar_distance": run.read(layout.EXEMPLAR_DISTANCE),
+    }
     K = len(arrays["size"])
     found = survey(run, K, has_map=has_map)
     drawn = read_drawn(run)
     texts = _texts(table, found, drawn, arrays["exemplar"])
     cosine = silhouettes(drawn.embedding, drawn.label, K)
     rows = cluster_rows(arrays, found, cosine, texts, has_items=table.items is not None)
-    merges = np.asarray(run.array("hierarchy/merge")[:], np.float64)
+    merges = run.read(layout.MERGE)
     comparisons = [compare(run, url, found, drawn.row) for url in table.labels]
-    mixture, seed = published_mixture(run), job_of(run).sample.seed
+    mixture, seed = published_mixture(run), run.job.sample.seed
     names = {row.label: f"{row.label}  {', '.join(row.words[:4])}" for row in rows}
     summary = summarise(run, ReportTable())
     return str(
@@ -136,15 +143,15 @@ def render_page(run: Run, table: ReportTable) -> str:
             outliers=_outliers(found, texts, K),
             ambiguous=[row._asdict() | {"text": shown_item(row.row, texts)} for row in found.ambiguous.itertuples()],
             n_unsure=found.n_unsure,
-            support_limit=run.record("index", ONE)["facts"]["support_limit"],  # type: ignore[index]
+            support_limit=BUILD_INDEX.facts_of(run).support_limit,
             tree=tree(merges, names, colours(K)),
             quality=_quality(run, summary),
             stages=stage_times(run),
-            has_performance=run.has_object(PERFORMANCE),
-            environment=run.attributes["environment"],
-            job=job_toml(run.attributes["job"], table),
+            has_performance=run.store.has(PERFORMANCE),
+            environment=run.settings.environment,
+            job=job_toml(run.settings.job, table),
             url=public_url(run.url),
-            run_id=run.attributes["run_id"],
+            run_id=run.settings.run_id,
             n_rows=run.partitioning.n_rows,
             written=datetime.now(UTC),
         )
@@ -192,32 +199,32 @@ def _images(
 
 
 def _verdict(run: Run) -> dict[str, Any]:
-    facts = run.record("select", ONE)["facts"]  # type: ignore[index]
-    return {name: facts[name] for name in ("n_components", "covariance_type", "finding", "reason")}
+    facts = SELECT_CANDIDATE.facts_of(run)
+    return {name: getattr(facts, name) for name in ("n_components", "covariance_type", "finding", "reason")}
 
 
 def _curves(run: Run) -> list[Markup]:
     """A panel a criterion; BIC and ICL by twice the judging rows, so that their unit is nats a row."""
-    facts = run.record("select", ONE)["facts"]  # type: ignore[index]
-    n_judging = facts["n_judging"] or run.partitioning.n_rows
+    facts = SELECT_CANDIDATE.facts_of(run)
+    n_held_out = facts.n_held_out or run.partitioning.n_rows
     columns = ("n_components", "covariance_type", "error", "reproducibility_null", *(name for name, *_ in _PANELS))
-    rows = pd.DataFrame({name: run.array(f"selection/{name}")[:] for name in columns})
+    rows = pd.DataFrame({name: run.read(layout.SELECTION[name]) for name in columns})
     rows = rows[rows.error == ""].sort_values("n_components", kind="stable")
     panels = []
     for name, title, unit in _PANELS:
-        scale = 1.0 / (2 * n_judging) if name in ("bic", "icl") else 1.0
+        scale = 1.0 / (2 * n_held_out) if name in ("bic", "icl") else 1.0
         curves: list[Curve] = []
         near: Sequence[int] = ()
         for kind, style in _STYLES.items():
             of_kind = rows[rows.covariance_type == kind]
             ks, values = of_kind.n_components.tolist(), (scale * of_kind[name]).tolist()
             elbow = find_elbow(ks, values) if name == "bic" and len(ks) >= 2 else None
-            if elbow is not None and kind == facts["covariance_type"]:
+            if elbow is not None and kind == facts.covariance_type:
                 near = elbow.near
             curves.append(Curve(kind, style, ks, values, elbow.n_components if elbow else 0))
             if name == "reproducibility":
                 curves.append(Curve(f"{kind}, null", f"{style} null", ks, of_kind.reproducibility_null.tolist()))
-        chosen = (facts["covariance_type"], facts["n_components"])
+        chosen = (facts.covariance_type, facts.n_components)
         panels.append(curve_panel(title, unit, curves, chosen=chosen, near=near))
     return [panel for panel in panels if panel]
 
@@ -288,16 +295,20 @@ def _frequent(comparison: Comparison, K: int) -> list[str]:
 
 def _quality(run: Run, summary: Summary) -> list[tuple[str, str]]:
     """The figures of the projection's fidelity, each with its name."""
-    draw, index, measured = (run.record(stage, ONE)["facts"] for stage in ("draw", "index", "quality"))  # type: ignore[index]
-    trust = measured["trustworthiness"]
+    subsample, search, measured = (
+        SUBSAMPLE.facts_of(run),
+        BUILD_INDEX.facts_of(run).search,
+        MEASURE_PROJECTION.facts_of(run),
+    )
+    trust = measured.trustworthiness
     return [
-        ("Rows of the sample that UMAP saw", f"{draw['sample']:,}"),
-        ("Rows of the draw that the mixtures saw", f"{draw['mixture']:,}"),
-        ("Rows in neither draw, which judge", f"{draw['n_judging']:,}"),
-        ("Recall of the neighbour search", f"{index['search']['recall']:.1%}"),
+        ("Rows of the sample that UMAP saw", f"{subsample.sample:,}"),
+        ("Rows of the draw that the mixtures saw", f"{subsample.mixture:,}"),
+        ("Rows in neither draw, which judge", f"{subsample.n_held_out:,}"),
+        ("Recall of the neighbour search", f"{search.recall:.1%}"),
         ("Trustworthiness on rows that UMAP did not see", "not measured" if trust is None else f"{trust:.3f}"),
-        ("Mean log density of sample rows, nats", f"{measured['sample_log_density']:.2f}"),
-        ("Mean log density of other rows, nats", f"{measured['other_log_density']:.2f}"),
+        ("Mean log density of sample rows, nats", f"{measured.sample_log_density:.2f}"),
+        ("Mean log density of other rows, nats", f"{measured.other_log_density:.2f}"),
         ("Smallest, median, largest cluster, rows", ", ".join(f"{size:,}" for size in summary.sizes)),
     ]
 

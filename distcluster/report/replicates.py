@@ -8,10 +8,10 @@ import numpy.typing as npt
 from distcluster.numerics.stability import null_rows, replicate_rows
 from distcluster.report.compare import contingency
 from distcluster.report.subsample_rows import rows_of, silhouettes, unit
-from distcluster.stages.context import ONE, job_of
 from distcluster.stages.fitting import candidates
 from distcluster.stages.refining import published_mixture
-from distcluster.stages.replicating import replicates
+from distcluster.stages.replicating import replicated_labels
+from distcluster.storage import layout
 from distcluster.storage.run import Run
 
 _NULL_ROWS = 5_000  # a standard error of a mean silhouette below 0.01
@@ -44,23 +44,17 @@ class Stability:
 def measure_stability(run: Run) -> Stability | None:
     """Compare the run with its replicates; None where it has none that could fit the chosen candidate."""
     place = candidates(run).index(published_mixture(run).candidate)
-    data, null = ([each[place] for each in _labels(run, what)] for what in ("data", "null"))
+    data, null = ([each[place] for each in replicated_labels(run, what)] for what in ("data", "null"))
     if not data or any(each.min() < 0 for each in (*data, *null)):
         return None
     count = len(data)
-    rows = run.read_model("draw", ONE, only="sample/mixture_row")["sample/mixture_row"].astype(np.int64)
+    rows = run.read(layout.MIXTURE_ROW).astype(np.int64)
     n = replicate_rows(len(rows), count)
-    own = rows_of(run, "label", "assign", rows[2 * n * count : (2 * count + 1) * n])
+    own = rows_of(run, layout.LABEL, rows[2 * n * count : (2 * count + 1) * n])
     kept = np.array([pairs_kept(own, each) for each in data])
     pairs, together = kept.mean(axis=0).tolist()
     silhouette, cosine = _null_silhouettes(run, null[0], n, count)
     return Stability(n, pairs, together, silhouette, cosine)
-
-
-def _labels(run: Run, what: str) -> list[npt.NDArray[np.int16]]:
-    """Labels of the common rows by every replicate, (candidates, rows) each; any machine may read them."""
-    items = [item for item in replicates(run) if item.startswith(what)]
-    return [run.read_model("recluster", item)[f"partial/recluster/{item}"] for item in items]
 
 
 def pairs_kept(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -> tuple[float, float]:
@@ -75,9 +69,9 @@ def pairs_kept(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -> tuple[
 
 def _null_silhouettes(run: Run, label: npt.NDArray[np.int16], n: int, count: int) -> tuple[float, float]:
     """Of the first null replicate, on the rows that it did not fit."""
-    job, few = job_of(run), slice(_NULL_ROWS)
-    points = run.read_model("replicate", "null-0")["partial/replicate/null-0/common"][few]
-    like = run.read_model("draw", ONE, only="model/sample")["model/sample"]
+    job, few = run.job, slice(_NULL_ROWS)
+    points = run.read(layout.REPLICATE_COMMON, "null-0")[few]
+    like = run.read(layout.SAMPLE)
     rows = null_rows(like, n, job.projection.metric, job.sample.seed, skip=2 * n * count)[few]
     label = label[few]
     size = np.bincount(label)

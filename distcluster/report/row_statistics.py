@@ -11,6 +11,8 @@ import pandas as pd
 
 from distcluster.numerics.partition import Partitioning, RowRange
 from distcluster.report.palette import colours
+from distcluster.storage import layout
+from distcluster.storage.layout import RowArray
 from distcluster.storage.run import Run
 
 Float64 = npt.NDArray[np.float64]
@@ -106,7 +108,7 @@ def survey(run: Run, K: int, *, has_map: bool) -> Survey:
     for batch in _batches(run.partitioning):
         rows = _frame(run, batch, has_map=has_map)
         valid = rows.label.to_numpy() >= 0
-        projection = _read(run, "projection", batch, "project")[valid]
+        projection = _read(run, layout.PROJECTION, batch)[valid]
         rows = rows[valid]
         silhouette_sum += silhouette_sums(projection, rows.label.to_numpy(), moments)
         if colour_sums is not None and moments.extent is not None:
@@ -140,16 +142,16 @@ def measure(run: Run, K: int, *, has_map: bool) -> Moments:
     size, total, square = np.zeros(K, np.int64), None, np.zeros(K)
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
     for batch in _batches(run.partitioning):
-        label = _read(run, "label", batch, "assign")
+        label = _read(run, layout.LABEL, batch)
         valid = label >= 0
-        rows = _read(run, "projection", batch, "project")[valid].astype(np.float64)
+        rows = _read(run, layout.PROJECTION, batch)[valid].astype(np.float64)
         label = label[valid]
         sums = np.stack([np.bincount(label, column, K) for column in rows.T], axis=1)
         total = sums if total is None else total + sums
         square += np.bincount(label, (rows**2).sum(axis=1), K)
         size += np.bincount(label, minlength=K)
         if has_map and len(rows):
-            view = _read(run, "view_2d", batch, "project")[valid]
+            view = _read(run, layout.VIEW_2D, batch)[valid]
             low, high = np.minimum(low, view.min(axis=0)), np.maximum(high, view.max(axis=0))
     assert total is not None  # a run has rows
     with np.errstate(invalid="ignore", divide="ignore"):  # an empty component has no mean
@@ -231,27 +233,27 @@ def _batches(parts: Partitioning) -> Iterator[list[RowRange]]:
         yield [parts[index] for index in range(first, min(first + size, len(parts)))]
 
 
-def _read(run: Run, name: str, batch: Sequence[RowRange], stage: str) -> npt.NDArray[Any]:
-    return np.concatenate([run.read_rows(name, partition, stage) for partition in batch])
+def _read(run: Run, array: RowArray, batch: Sequence[RowRange]) -> npt.NDArray[Any]:
+    return np.concatenate([run.read_rows(array, partition) for partition in batch])
 
 
 def _frame(run: Run, batch: Sequence[RowRange], *, has_map: bool) -> pd.DataFrame:
     """Results of adjoining partitions, one row each, skipped rows too."""
     row = np.arange(batch[0].start, batch[-1].stop)
-    top_label, top_probability = (_read(run, f"top_{name}", batch, "assign") for name in ("label", "probability"))
-    view = _read(run, "view_2d", batch, "project") if has_map else np.zeros((len(row), 2), np.float32)
+    top_label, top_probability = (_read(run, each, batch) for each in (layout.TOP_LABEL, layout.TOP_PROBABILITY))
+    view = _read(run, layout.VIEW_2D, batch) if has_map else np.zeros((len(row), 2), np.float32)
     second = min(1, top_label.shape[1] - 1)
     return pd.DataFrame(
         {
             "row": row,
             "x": view[:, 0],
             "y": view[:, 1],
-            "label": _read(run, "label", batch, "assign"),
-            "probability": _read(run, "probability", batch, "assign"),
+            "label": _read(run, layout.LABEL, batch),
+            "probability": _read(run, layout.PROBABILITY, batch),
             "neighbour": top_label[:, second],
             "neighbour_probability": top_probability[:, second],
-            "support": _read(run, "support", batch, "project"),
-            "log_density": _read(run, "log_density", batch, "assign"),
+            "support": _read(run, layout.SUPPORT, batch),
+            "log_density": _read(run, layout.LOG_DENSITY, batch),
         }
     )
 

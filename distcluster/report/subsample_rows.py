@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.report.row_statistics import Moments, silhouette_sums
-from distcluster.stages.context import ONE, job_of
 from distcluster.stages.projecting import views
+from distcluster.storage import layout
+from distcluster.storage.layout import RowArray
 from distcluster.storage.run import Run
 
 Float64 = npt.NDArray[np.float64]
@@ -43,25 +44,25 @@ class Drawn:
 
 def read_drawn(run: Run) -> Drawn:
     """Read the rows; the input is not needed, which may have gone since."""
-    row = run.read_model("draw", ONE, only="sample/mixture_row")["sample/mixture_row"][:DRAWN_ROWS].astype(np.int64)
-    vectors = run.read_model("draw", ONE, only="partial/draw")["partial/draw"][:DRAWN_ROWS].copy()
+    row = run.read(layout.MIXTURE_ROW)[:DRAWN_ROWS].astype(np.int64)
+    vectors = run.read(layout.MIXTURE_SAMPLE)[:DRAWN_ROWS].copy()
     return Drawn(
         row,
         unit(vectors),
-        rows_of(run, "projection", "project", row),
-        rows_of(run, "view_3d", "project", row) if "view_3d" in views(job_of(run)) else None,
-        rows_of(run, "label", "assign", row),
-        rows_of(run, "probability", "assign", row),
+        rows_of(run, layout.PROJECTION, row),
+        rows_of(run, layout.VIEW_3D, row) if "view_3d" in views(run.job) else None,
+        rows_of(run, layout.LABEL, row),
+        rows_of(run, layout.PROBABILITY, row),
     )
 
 
-def rows_of(run: Run, name: str, stage: str, row: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+def rows_of(run: Run, array: RowArray, row: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     """Some rows of an array, in their own order, a partition at a time."""
     part = row // run.partitioning.partition_rows
     found: npt.NDArray[Any] | None = None
     for index in np.unique(part):
         partition, here = run.partitioning[int(index)], part == index
-        values = run.read_rows(name, partition, stage)
+        values = run.read_rows(array, partition)
         if found is None:
             found = np.empty((len(row), *values.shape[1:]), values.dtype)
         found[here] = values[row[here] - partition.start]

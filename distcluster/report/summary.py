@@ -1,7 +1,6 @@
 """What a finished run says, as text: the verdict, the clusters, where everything lies."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from rich.bar import Bar
@@ -12,10 +11,14 @@ from rich.text import Text
 
 from distcluster.job import ReportTable
 from distcluster.numerics.neighbors import BEYOND_LIMIT
-from distcluster.stages.context import ONE
-from distcluster.storage.inputs import public_url
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.labelling import MEASURE_PROJECTION, SUMMARISE_CLUSTERS
+from distcluster.stages.searching import BUILD_INDEX
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage import layout
 from distcluster.storage.items import read_items
 from distcluster.storage.run import Run
+from distcluster.storage.urls import public_url
 
 _CLUSTERS = 10
 _ITEMS = 3
@@ -74,68 +77,67 @@ def summarise(run: Run, table: ReportTable) -> Summary:
     table : ReportTable
         What a row is.
     """
-    select, draw, cluster = (run.record(stage, ONE) or {} for stage in ("select", "draw", "cluster"))
-    arrays = {path.rpartition("/")[2]: values for path, values in run.read_model("cluster", ONE).items()}
-    size = arrays["size"]
+    size = run.read(layout.CLUSTER_SIZE)
+    exemplar, mean_probability = run.read(layout.EXEMPLAR), run.read(layout.CLUSTER_PROBABILITY)
     order = np.argsort(-size, kind="stable")[:_CLUSTERS]
     order = order[size[order] > 0]
-    rows = {int(k): [int(row) for row in arrays["exemplar"][k][:_ITEMS] if row >= 0] for k in order}
+    rows = {int(k): [int(row) for row in exemplar[k][:_ITEMS] if row >= 0] for k in order}
     wanted = [row for each in rows.values() for row in each]
     texts = read_items(table.items, wanted, table.item_column) if table.items else {}
     clusters = [
         Cluster(
             k,
             int(size[k]),
-            float(arrays["mean_probability"][k]),
+            float(mean_probability[k]),
             [texts.get(row, f"row {row}") for row in each],
         )
         for k, each in rows.items()
     ]
     filled = np.sort(size[size > 0])
     return Summary(
-        reason=select["facts"]["reason"],
+        reason=SELECT_CANDIDATE.facts_of(run).reason,
         n_rows=int(size.sum()),
         n_clusters=len(filled),
         clusters=clusters,
         sizes=(int(filled[0]), int(filled[len(filled) // 2]), int(filled[-1])),
-        quality=_quality(run, draw["facts"], cluster["facts"]),
-        warnings=_warnings(run, select["facts"], draw["facts"], cluster["facts"]),
+        quality=_quality(run),
+        warnings=_warnings(run),
         url=public_url(run.url),
     )
 
 
-def _quality(run: Run, draw: dict[str, int], cluster: dict[str, int]) -> str:
-    search, measured = ((run.record(stage, ONE) or {})["facts"] for stage in ("index", "quality"))
-    search = search["search"]
-    how = "an exact search" if search["kind"] == "exact" else f"the {search['kind']}"
-    trust = measured["trustworthiness"]
+def _quality(run: Run) -> str:
+    search, measured = BUILD_INDEX.facts_of(run).search, MEASURE_PROJECTION.facts_of(run)
+    how = "an exact search" if search.kind == "exact" else f"the {search.kind}"
+    trust = measured.trustworthiness
+    outside = SUMMARISE_CLUSTERS.facts_of(run).n_outside_support / SUBSAMPLE.facts_of(run).n_valid
     return (
-        f"Projection: {how} finds {search['recall']:.1%} of a row's nearest sample rows; "
+        f"Projection: {how} finds {search.recall:.1%} of a row's nearest sample rows; "
         + (f"trustworthiness {trust:.3f} on rows that it was not fitted on; " if trust is not None else "")
-        + f"mean log density {measured['sample_log_density']:.2f} nats for sample rows, "
-        f"{measured['other_log_density']:.2f} for others; "
-        f"{cluster['n_outside_support'] / draw['n_valid']:.2%} of the rows lie beyond the sample's support "
+        + f"mean log density {measured.sample_log_density:.2f} nats for sample rows, "
+        f"{measured.other_log_density:.2f} for others; "
+        f"{outside:.2%} of the rows lie beyond the sample's support "
         f"({BEYOND_LIMIT:.1%} expected)."
     )
 
 
-def _warnings(run: Run, select: dict[str, Any], draw: dict[str, int], cluster: dict[str, int]) -> list[str]:
-    found = []
-    skipped = run.partitioning.n_rows - draw["n_valid"]
+def _warnings(run: Run) -> list[str]:
+    found, subsample = [], SUBSAMPLE.facts_of(run)
+    skipped = run.partitioning.n_rows - subsample.n_valid
     if skipped:
         found.append(f"{skipped:,} invalid rows were skipped and have label -1.")
-    if select["judged_by_draw"]:
+    if SELECT_CANDIDATE.facts_of(run).uses_mixture_rows:
         found.append(
             "No row was left outside both draws: the candidates were judged on the rows that they were fitted on, so "
             "their figures flatter. Lower sample.rows or sample.mixture_rows."
         )
-    limit = (run.record("index", ONE) or {})["facts"]["support_limit"]
-    expected = BEYOND_LIMIT * draw["n_valid"]
-    if cluster["n_outside_support"] > _OUTSIDE * expected:
+    limit, outside = BUILD_INDEX.facts_of(run).support_limit, SUMMARISE_CLUSTERS.facts_of(run).n_outside_support
+    expected = BEYOND_LIMIT * subsample.n_valid
+    if outside > _OUTSIDE * expected:
         found.append(
-            f"{cluster['n_outside_support']:,} rows lie beyond the sample's support (array `support` above "
+            f"{outside:,} rows lie beyond the sample's support (array `support` above "
             f"{limit:.2f}), where about {expected:.0f} were to be expected: the sample misses what they are, and their "
-            f"coordinates say little. Raise sample.rows, now {draw['sample']:,}."
+            f"coordinates say little. Raise sample.rows, now {subsample.sample:,}."
         )
     return found
 

@@ -10,7 +10,8 @@ import zarr
 
 from distcluster.errors import JobError
 from distcluster.numerics.partition import Partitioning
-from distcluster.storage.inputs import open_entries, public_url, stream_lines
+from distcluster.storage.files import open_entries, stream_lines
+from distcluster.storage.urls import public_url
 
 Int64 = npt.NDArray[np.int64]
 

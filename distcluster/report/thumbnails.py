@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from obstore.exceptions import BaseError
 from PIL import Image, ImageOps
 
-from distcluster.storage.inputs import public_url, read_bytes
+from distcluster.storage.files import read_bytes
+from distcluster.storage.urls import public_url
 
 log = logging.getLogger("distcluster")
 

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import obstore
-
-from distcluster.stages.context import STAGES
+from distcluster.stages.flow import STAGES
 from distcluster.storage.run import Run
 
 
@@ -24,12 +22,11 @@ def stage_times(run: Run) -> list[StageTime]:
     A run that was stopped and resumed shows the pause, one that was copied the times of the copy.
     """
     times: dict[str, list[float]] = {}
-    for batch in obstore.list(run.objects, prefix="commit/"):
-        for item in batch:
-            stage, _, record = item["path"].removeprefix("commit/").partition("/")
-            name = "refine" if stage.startswith(("expect-", "maximise-")) else stage
-            if record.endswith(".json") and record != "zarr.json" and name in (*STAGES, "refine"):
-                times.setdefault(name, []).append(item["last_modified"].timestamp())
+    names = {stage.name: stage.shown_as for stage in STAGES}
+    for item in run.store.listed("commit"):
+        stage, _, record = item["path"].removeprefix("commit/").partition("/")
+        if stage in names and record.endswith(".json"):
+            times.setdefault(names[stage], []).append(item["last_modified"].timestamp())
     start = min((time for each in times.values() for time in each), default=0.0)
     stages = [StageTime(name, min(each) - start, max(each) - start, len(each)) for name, each in times.items()]
     return sorted(stages, key=lambda stage: (stage.last, stage.first))

@@ -1,5 +1,5 @@
-"""What runs on the workers, one function a stage: read from the run, compute, commit to the run.
+"""What runs on the workers, one task function a stage: read from the run, compute, give what is to be committed.
 
-Every function takes the run and an item (a partition, a candidate, ...), can be repeated at any time, and returns
-nothing: data moves only through the store.
+A task takes the run and an item (a partition, a candidate, ...) and can be repeated at any time: data moves only
+through the store. The modules are the parts of the flow, and each declares its stages; ``STAGES`` lists them.
 """

@@ -1,147 +1,205 @@
-"""All candidates judged by all rows, and the verdict."""
+"""All candidates scored by the held-out rows, and the verdict."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
 from distcluster.numerics.mixture.criteria import Criteria, judged, table_columns
 from distcluster.numerics.mixture.em import scatter_rows
 from distcluster.numerics.mixture.parameters import score_rows, silhouette_rows
 from distcluster.numerics.mixture.selection import select
 from distcluster.numerics.partition import RowRange, tree_sum
 from distcluster.numerics.stability import agreement
-from distcluster.stages.context import ONE, job_of, model_of, record_of, task
-from distcluster.stages.fitting import candidates, fitted_mixture, grid_parameters, unjudged
+from distcluster.stages.context import read_model
+from distcluster.stages.cost import Cost, one_task, task_a_partition
+from distcluster.stages.fitting import FIT_CANDIDATES, candidates, fitted_mixture, grid_parameters, unscored
 from distcluster.stages.replicating import replicated_labels
+from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage import layout
 from distcluster.storage.run import Run
 
+_SCORE_SECONDS = 6e-9  # a row and component
 
-@task
-def score(run: Run, index: int) -> None:
+
+# --- sums over all rows -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFacts:
+    """Held-out rows of a partition."""
+
+    n_rows: int
+
+
+def score(run: Run, index: int) -> Output[ScoreFacts]:
     """Sums over a partition's rows under every candidate: one node of the sums' tree."""
     parts = run.partitioning
     partition = parts[index]
     centre, parameters = grid_parameters(run)
-    rows = run.read_rows("projection", partition, "project")
-    judging = np.asarray(~np.isnan(rows).any(axis=1))
-    judging[_drawn_in(run, partition)] = False
-    criteria, clusters, scatter = [], [], []
+    rows = run.read_rows(layout.PROJECTION, partition)
+    held_out = np.asarray(~np.isnan(rows).any(axis=1))
+    held_out[_subsampled_in(run, partition)] = False
+    criteria, components, scatter = [], [], []
     for block in parts.blocks(partition):
         here = slice(block.start - partition.start, block.stop - partition.start)
-        of_candidates, of_components = score_rows(rows[here], judging[here], centre, parameters)
+        of_candidates, of_components = score_rows(rows[here], held_out[here], centre, parameters)
         criteria.append(of_candidates)
-        clusters.append(of_components)
+        components.append(of_components)
         scatter.append(scatter_rows(rows[here], centre))
-    run.commit(
-        "score",
-        str(index),
-        {"n_rows": int(judging.sum())},
-        models={
-            f"partial/score/{index}/criteria": tree_sum(criteria),
-            f"partial/score/{index}/clusters": tree_sum(clusters),
-            f"partial/score/{index}/scatter": tree_sum(scatter),
+    return Output(
+        ScoreFacts(int(held_out.sum())),
+        arrays={
+            layout.SCORED_CRITERIA: tree_sum(criteria),
+            layout.SCORED_COMPONENTS: tree_sum(components),
+            layout.SCORED_SCATTER: tree_sum(scatter),
         },
     )
 
 
-@task
-def clusters(run: Run) -> None:
+SCORE_CANDIDATES = Stage(
+    "score_candidates",
+    score,
+    facts=ScoreFacts,
+    items=partitions,
+    reads=("subsample", "project_subsample", "extend_grid", "fit_candidates", "project_rows"),
+    unit="rows",
+    cost=lambda sizes: Cost(tasks=sizes.partitions, seconds=sizes.n_rows * sizes.components * _SCORE_SECONDS),
+)
+
+
+def _subsampled_in(run: Run, partition: RowRange) -> npt.NDArray[np.int64]:
+    """Positions in a partition of rows that are not held out: those of both subsamples.
+
+    Where that leaves none, those that are not in the mixture subsample: it scores its own fits, and flatters them.
+    """
+    taken = [read_model(run, layout.SAMPLE_ROW), read_model(run, layout.MIXTURE_ROW)]
+    if SUBSAMPLE.facts_of(run).n_held_out == 0:
+        taken = [np.setdiff1d(np.arange(partition.start, partition.stop), taken[1])]
+    rows = np.concatenate(taken)
+    return rows[(rows >= partition.start) & (rows < partition.stop)] - partition.start
+
+
+def sum_components(run: Run) -> Output[NoFacts]:
     """Sums over all rows, and for every component of every candidate: what a silhouette compares a row with."""
-    parts = range(len(run.partitioning))
-    scatter = tree_sum(run.read_model("score", str(i))[f"partial/score/{i}/scatter"] for i in parts)
-    sums = tree_sum(run.read_model("score", str(i))[f"partial/score/{i}/clusters"] for i in parts)
+    parts = partitions(run)
+    scatter = tree_sum(run.read(layout.SCORED_SCATTER, str(i)) for i in parts)
+    sums = tree_sum(run.read(layout.SCORED_COMPONENTS, str(i)) for i in parts)
     centre, _ = grid_parameters(run)
     with np.errstate(invalid="ignore"):  # an empty component has no mean
         mean = sums[:, 1:-1] / sums[:, :1] + centre
-    run.commit(
-        "clusters",
-        ONE,
-        models={
-            "partial/clusters": sums,
-            "partial/scatter": scatter,
-            "selection/component/rows": sums[:, 0].astype(np.int64),
-            "selection/component/mean": mean,
+    return Output(
+        NoFacts(),
+        arrays={
+            layout.COMPONENT_SUMS: sums,
+            layout.SCATTER: scatter,
+            layout.COMPONENT_ROWS: sums[:, 0].astype(np.int64),
+            layout.COMPONENT_MEAN: mean,
         },
     )
 
 
-@task
-def silhouette(run: Run, index: int) -> None:
+SUM_COMPONENTS = Stage(
+    "sum_components",
+    sum_components,
+    facts=NoFacts,
+    items=one,
+    reads=("subsample", "project_subsample", "extend_grid", "fit_candidates", "score_candidates"),
+    cost=one_task,
+)
+
+
+def sum_silhouettes(run: Run, index: int) -> Output[NoFacts]:
     """Sums over a partition's rows of their silhouettes under every candidate."""
     parts = run.partitioning
     partition = parts[index]
     centre, parameters = grid_parameters(run)
-    of_components = model_of(run, "clusters")["partial/clusters"]
-    rows = run.read_rows("projection", partition, "project")
+    of_components = read_model(run, layout.COMPONENT_SUMS)
+    rows = run.read_rows(layout.PROJECTION, partition)
     sums = [
         silhouette_rows(
             rows[block.start - partition.start : block.stop - partition.start], centre, parameters, of_components
         )
         for block in parts.blocks(partition)
     ]
-    run.commit("silhouette", str(index), models={f"partial/silhouette/{index}": tree_sum(sums)})
+    return Output(NoFacts(), arrays={layout.SILHOUETTE_SUMS: tree_sum(sums)})
 
 
-def _drawn_in(run: Run, partition: RowRange) -> npt.NDArray[np.int64]:
-    """Positions in a partition of rows that do not judge: both draws, or the sample alone where that leaves none."""
-    models = model_of(run, "draw")
-    drawn = [models["sample/row"], models["sample/mixture_row"]]
-    if judged_by_draw(run):
-        # The mixture draw judges itself; its figures flatter.
-        drawn = [np.setdiff1d(np.arange(partition.start, partition.stop), drawn[1])]
-    rows = np.concatenate(drawn)
-    return rows[(rows >= partition.start) & (rows < partition.stop)] - partition.start
+SUM_SILHOUETTES = Stage(
+    "sum_silhouettes",
+    sum_silhouettes,
+    facts=NoFacts,
+    items=partitions,
+    reads=("subsample", "project_subsample", "extend_grid", "fit_candidates", "project_rows", "sum_components"),
+    unit="rows",
+    cost=task_a_partition,
+)
 
 
-def judged_by_draw(run: Run) -> bool:
-    """Whether no row is left outside both draws, so that the mixture draw judges its own fits."""
-    return bool(record_of(run, "draw")["facts"]["n_judging"] == 0)
+# --- the verdict ------------------------------------------------------------------------------------------------
 
 
-@task
-def select_candidate(run: Run) -> None:
-    """Reduce the scores to the selection table and the verdict; publish the chosen mixture."""
-    job = job_of(run)
-    n_rows = sum(record_of(run, "score", str(i))["facts"]["n_rows"] for i in range(len(run.partitioning)))
+@dataclass(frozen=True, slots=True)
+class SelectFacts:
+    """The verdict: what was chosen and why, by how many held-out rows.
+
+    ``uses_mixture_rows`` says that no row was left outside both subsamples, so that the mixture subsample scored its
+    own fits.
+    """
+
+    n_components: int
+    covariance_type: CovarianceType
+    finding: str
+    reason: str
+    n_held_out: int
+    uses_mixture_rows: bool
+
+    @property
+    def candidate(self) -> Candidate:
+        """The point of the grid."""
+        return Candidate(self.n_components, self.covariance_type)
+
+
+def select_candidate(run: Run) -> Output[SelectFacts]:
+    """Reduce the scores to the selection table and the verdict."""
+    n_rows = sum(SCORE_CANDIDATES.facts_of(run, i).n_rows for i in partitions(run))
     table = _selection_table(run, n_rows)
-    verdict = select(table, job.selection.rule, n_rows)
-    columns = table_columns(table)
-    run.commit(
-        "select",
-        ONE,
-        {
+    verdict = select(table, run.job.selection.rule, n_rows)
+    return Output(
+        SelectFacts(
             **asdict(verdict.candidate),
-            "finding": verdict.finding,
-            "reason": verdict.reason,
-            "n_judging": n_rows,
-            "judged_by_draw": judged_by_draw(run),
-        },
-        models={f"selection/{name}": values for name, values in columns.items()},
+            finding=verdict.finding,
+            reason=verdict.reason,
+            n_held_out=n_rows,
+            uses_mixture_rows=SUBSAMPLE.facts_of(run).n_held_out == 0,
+        ),
+        arrays={layout.SELECTION[name]: values for name, values in table_columns(table).items()},
     )
 
 
 def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
-    parts, n_valid = range(len(run.partitioning)), record_of(run, "draw")["facts"]["n_valid"]
-    criteria = tree_sum(run.read_model("score", str(i))[f"partial/score/{i}/criteria"] for i in parts)
-    silhouettes = tree_sum(run.read_model("silhouette", str(i))[f"partial/silhouette/{i}"] for i in parts)
+    parts, n_valid = partitions(run), SUBSAMPLE.facts_of(run).n_valid
+    criteria = tree_sum(run.read(layout.SCORED_CRITERIA, str(i)) for i in parts)
+    silhouettes = tree_sum(run.read(layout.SILHOUETTE_SUMS, str(i)) for i in parts)
     fitted = iter(zip(criteria, silhouettes, strict=True))
     data, null = (replicated_labels(run, what) for what in ("data", "null"))
     nan = np.full(len(candidates(run)), np.nan)
     agreed, agreed_null = (agreement(labels) if labels else nan for labels in (data, null))
     table = []
     for place, each in enumerate(candidates(run)):
-        facts = record_of(run, "candidate", str(each))["facts"]
-        row = unjudged(run, each)
-        if not facts["error"]:
+        facts = FIT_CANDIDATES.facts_of(run, each)
+        row = unscored(run, each)
+        if not facts.error:
             sums, of_rows = next(fitted)
             row = judged(row, fitted_mixture(run, each).n_parameters, sums, n_rows, n_valid)
             row = replace(
                 row,
                 silhouette=float("nan") if each.n_components == 1 else float(of_rows) / n_valid,
-                silhouette_euclidean=_number(facts["silhouette_euclidean"]),
-                silhouette_euclidean_error=_number(facts["silhouette_euclidean_error"]),
-                note=facts["note"],
+                silhouette_euclidean=_number(facts.silhouette_euclidean),
+                silhouette_euclidean_error=_number(facts.silhouette_euclidean_error),
+                note=facts.note,
                 reproducibility=float(agreed[place]),
                 reproducibility_null=float(agreed_null[place]),
             )
@@ -152,3 +210,14 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
 def _number(value: float | None) -> float:
     """A number from a record: JSON has no NaN."""
     return float("nan") if value is None else value
+
+
+SELECT_CANDIDATE = Stage(
+    "select_candidate",
+    select_candidate,
+    facts=SelectFacts,
+    items=one,
+    reads=("subsample", "extend_grid", "fit_candidates", "recluster", "score_candidates", "sum_silhouettes"),
+    cost=one_task,
+    is_result=True,
+)

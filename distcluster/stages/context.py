@@ -1,42 +1,16 @@
-"""What every stage's task is: a run opened once a process, one thread, and what other tasks have committed."""
+"""What a worker does with a task: opens the run once a process, computes in one thread, commits."""
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec
-
-import numpy.typing as npt
+from dataclasses import asdict
+from typing import Any
 
 from distcluster.environment import differences, environment, pin_to_one_thread
 from distcluster.errors import CorruptError, EnvironmentMismatchError
-from distcluster.job import Job
-from distcluster.job_file import parse_job
-from distcluster.storage.run import Run
-
-P = ParamSpec("P")
-
-ONE = "all"
-"""The item of a stage that is one task."""
-
-PARAMETERS = ("weights", "means", "covariances")
-"""The arrays of a mixture."""
-
-PARTITION_STAGES = ("scan", "neighbours", "project", "score", "silhouette", "assign", "relabel")
-STAGES = (
-    "scan", "draw", "pca", "index", "fit", "neighbours", "view", "sketch", "project", "kmeans", "candidate", "grid",
-    "replicate", "recluster", "score", "clusters", "silhouette", "select", "mixture", "quality", "hierarchy", "assign",
-    "cluster",
-)  # fmt: skip
-"""In the order of the flow; "cluster" is the last, and a run that has it is finished. Each iteration of the refinement
- (``refine_stages``) adds two between "select" and "mixture"."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunRef:
-    """Where a run is and which one: a worker must never mistake a new run at an old place for the old one."""
-
-    url: str
-    run_id: str
+from distcluster.stages.stage import Output
+from distcluster.storage.array_store import Array
+from distcluster.storage.layout import ONE, ItemArray
+from distcluster.storage.run import Run, RunRef
 
 
 @functools.lru_cache(maxsize=8)
@@ -48,58 +22,40 @@ def open_run(ref: RunRef) -> Run:
     EnvironmentMismatchError
         Naming every package version and instruction level that differs.
     """
-    run = Run(ref.url)
-    if run.attributes["run_id"] != ref.run_id:
+    run = Run(ref.url, ref.input_url)
+    if run.settings.run_id != ref.run_id:
         raise RuntimeError(f"{ref.url} now holds another run than the one that was started")
-    found = differences(run.attributes["environment"], environment())
+    found = differences(dict(run.settings.environment), environment())
     if found:
         raise EnvironmentMismatchError("this worker differs from what the run was made with: " + "; ".join(found))
     return run
 
 
-def task(function: Callable[Concatenate[Run, P], None]) -> Callable[Concatenate[RunRef, P], None]:
-    """Open the run, and compute in one thread."""
+def perform(ref: RunRef, stage: str, task: Callable[..., Output[Any]], item: Any, commits: bool = True) -> Any:
+    """Compute one item of a stage and commit it; a stage that only checks gives back its facts."""
+    pin_to_one_thread()
+    run = open_run(ref)
+    output = task(run) if item == ONE else task(run, item)
+    if not commits:
+        return output.facts
+    run.commit(stage, str(item), asdict(output.facts), rows=output.rows, arrays=output.arrays)
+    return None
 
-    @functools.wraps(function)
-    def task(ref: RunRef, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        pin_to_one_thread()
-        function(open_run(ref), *args, **kwargs)
 
-    return task
+def read_model(run: Run, array: ItemArray, item: object = ONE) -> Any:
+    """An array that an item has published, read once per process and commit, checked against its record.
 
-
-def job_of(run: Run) -> Job:
-    """The job that a run was made for."""
-    return parse_job(run.attributes["job"])
+    Raises
+    ------
+    CorruptError
+        When the item is not committed, or the array differs from what was committed.
+    """
+    record = run.records.read(array.stage, str(item))
+    if record is None:
+        raise CorruptError(f"{array.stage} {item} is not committed", array.stage, str(item))
+    return _read_once(run.ref, array, str(item), record.id)
 
 
 @functools.lru_cache(maxsize=128)
-def read_cached(ref: RunRef, stage: str, item: str, path: str, _commit_id: str) -> npt.NDArray[Any]:
-    """An array of a model, read once per process and commit."""
-    return open_run(ref).read_model(stage, item, only=path)[path]
-
-
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """The arrays that an item of a stage has published, each read when it is asked for: draws are large."""
-
-    ref: RunRef
-    stage: str
-    item: str
-    commit_id: str
-
-    def __getitem__(self, path: str) -> Any:
-        return read_cached(self.ref, self.stage, self.item, path, self.commit_id)
-
-
-def model_of(run: Run, stage: str, item: str = ONE) -> _Model:
-    """The arrays that an item of a stage has published."""
-    return _Model(RunRef(run.url, run.attributes["run_id"]), stage, item, record_of(run, stage, item)["id"])
-
-
-def record_of(run: Run, stage: str, item: str = ONE) -> dict[str, Any]:
-    """What an item of a stage has committed."""
-    record = run.record(stage, item)
-    if record is None:
-        raise CorruptError(f"{stage} {item} is not committed", stage, item)
-    return record
+def _read_once(ref: RunRef, array: ItemArray, item: str, _commit_id: str) -> Array:
+    return open_run(ref).read(array, item)

@@ -1,7 +1,8 @@
-"""Every candidate of the grid, fitted on the projected mixture draw."""
+"""Every candidate of the grid, fitted on the projected mixture subsample."""
 
 import functools
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,127 +13,216 @@ from distcluster.numerics.mixture.criteria import Criteria, of_fitted_rows, stra
 from distcluster.numerics.mixture.em import fit_candidate, initial_labels
 from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters, natural_parameters
 from distcluster.numerics.mixture.selection import grid, largest_k, missing_ks
-from distcluster.stages.context import PARAMETERS, RunRef, job_of, model_of, open_run, record_of, task
-from distcluster.stages.projecting import points_of
-from distcluster.storage.run import Run
+from distcluster.stages.context import open_run, read_model
+from distcluster.stages.cost import Cost, Sizes
+from distcluster.stages.projecting import read_points
+from distcluster.stages.stage import NoFacts, Output, Stage
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage import layout
+from distcluster.storage.run import Run, RunRef
+
+Float64 = npt.NDArray[np.float64]
+
+_SECONDS = 2e-6  # a row of the mixture subsample and component, k-means included, which is most of it
+
+
+# --- the grid ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendFacts:
+    """The ks that a round has added to the automatic grid, and why; no ks where the grid is complete."""
+
+    ks: tuple[int, ...]
+    why: Literal["extended", "between", "complete"]
 
 
 def candidates(run: Run) -> list[Candidate]:
-    """The grid of a run, once the draws are known: as the job says, and what has been added since."""
-    table = job_of(run).mixture
-    first = grid(table.n_components, table.covariance_type, record_of(run, "draw")["facts"]["mixture"])
-    added = [k for ks in _additions(run) for k in ks]
+    """The grid of a run, once its subsamples are known: as the job says, and what has been added since."""
+    table = run.job.mixture
+    first = grid(table.n_components, table.covariance_type, SUBSAMPLE.facts_of(run).mixture)
+    added = [k for each in _additions(run) for k in each.ks]
     ks = sorted({each.n_components for each in first} | set(added))
     return [Candidate(k, kind) for k in ks for kind in table.covariance_type]
 
 
-def _additions(run: Run) -> list[list[int]]:
-    """The ks that each round has added to the automatic grid; the last is empty where the grid is complete."""
-    found: list[list[int]] = []
-    while record := run.record("grid", str(len(found))):
-        found.append(record["facts"]["ks"])
+def _additions(run: Run) -> list[ExtendFacts]:
+    """What each round has added to the automatic grid."""
+    found: list[ExtendFacts] = []
+    while (facts := EXTEND_GRID.find_facts(run, len(found))) is not None:
+        found.append(facts)
     return found
 
 
 def grid_round(run: Run) -> int | None:
     """The round in which the automatic grid may grow next, or None where it is complete."""
     added = _additions(run)
-    is_complete = job_of(run).mixture.n_components != "auto" or (added and not added[-1])
+    is_complete = run.job.mixture.n_components != "auto" or (added and not added[-1].ks)
     return None if is_complete else len(added)
 
 
-@task
-def extend_grid(run: Run, round_number: int) -> None:
-    """Decide which ks the automatic grid still lacks, from the rows that its candidates were fitted on."""
-    facts = record_of(run, "draw")["facts"]
-    n_rows = facts["mixture"]
+def extend_grid(run: Run, number: int) -> Output[ExtendFacts]:
+    """Decide in a round which ks the automatic grid still lacks, from the rows that its candidates were fitted on."""
+    facts = SUBSAMPLE.facts_of(run)
     table = []
     for each in candidates(run):
-        row = unjudged(run, each)
-        if not row.error:
-            mean = record_of(run, "candidate", str(each))["facts"]["mean_log_likelihood"]
-            row = of_fitted_rows(row, fitted_mixture(run, each).n_parameters, mean, n_rows)
+        row = unscored(run, each)
+        mean = FIT_CANDIDATES.facts_of(run, each).mean_log_likelihood
+        if mean is not None:
+            row = of_fitted_rows(row, fitted_mixture(run, each).n_parameters, mean, facts.mixture)
         table.append(row)
-    has_between = any(record_of(run, "grid", str(i))["facts"]["why"] == "between" for i in range(round_number))
-    added = missing_ks(table, n_rows, largest_k(facts["sample"], n_rows), has_between=has_between)
-    run.commit("grid", str(round_number), {"ks": list(added.ks), "why": added.why})
+    has_between = any(each.why == "between" for each in _additions(run)[:number])
+    limit = largest_k(facts.sample, facts.mixture)
+    added = missing_ks(table, facts.mixture, limit, has_between=has_between)
+    return Output(ExtendFacts(added.ks, added.why))
 
 
-def unjudged(run: Run, wanted: Candidate) -> Criteria:
-    """A candidate's row of the table before it is judged."""
-    facts = record_of(run, "candidate", str(wanted))["facts"]
-    return Criteria(wanted.n_components, wanted.covariance_type, *(float("nan"),) * 4, facts["n_iter"],
-                    facts["converged"], facts["error"])  # fmt: skip
+def _rounds(run: Run) -> range | None:
+    """Rounds come as many as the grid turns out to need."""
+    if run.job.mixture.n_components != "auto":
+        return range(0)
+    if SUBSAMPLE.find_facts(run) is None or grid_round(run) is not None:
+        return None
+    return range(len(_additions(run)))
 
 
-@task
-def kmeans(run: Run, n_components: int) -> None:
+def unscored(run: Run, wanted: Candidate) -> Criteria:
+    """A candidate's row of the selection table before it has criteria."""
+    facts = FIT_CANDIDATES.facts_of(run, wanted)
+    return Criteria(wanted.n_components, wanted.covariance_type, *(float("nan"),) * 4, facts.n_iter,
+                    facts.converged, facts.error)  # fmt: skip
+
+
+# --- fits -------------------------------------------------------------------------------------------------------
+
+
+def start_kmeans(run: Run, n_components: int) -> Output[NoFacts]:
     """The start that the covariance types of one k share."""
-    job = job_of(run)
-    labels = initial_labels(points_of(run), n_components, job.mixture.n_init, job.sample.seed)
-    run.commit("kmeans", str(n_components), models={f"partial/kmeans/{n_components}": labels})
+    labels = initial_labels(read_points(run), n_components, run.job.mixture.n_init, run.job.sample.seed)
+    return Output(NoFacts(), arrays={layout.KMEANS_LABEL: labels})
 
 
-@task
-def candidate(run: Run, wanted: Candidate) -> None:
-    """Fit one candidate of the grid on the projected mixture draw; a failure is a result."""
-    job = job_of(run)
-    points = points_of(run)
-    k = wanted.n_components
-    labels = model_of(run, "kmeans", str(k))[f"partial/kmeans/{k}"]
-    fitted = fit_candidate(
-        points, labels, wanted, tol=job.mixture.tol, reg_covar=job.mixture.reg_covar, max_iter=job.mixture.max_iter
-    )
-    models: dict[str, npt.NDArray[Any]] = {}
+def _ks(run: Run) -> list[int] | None:
+    """The largest first, for it takes longest."""
+    if SUBSAMPLE.find_facts(run) is None:
+        return None
+    return sorted({each.n_components for each in candidates(run)}, reverse=True)
+
+
+START_KMEANS = Stage(
+    "start_kmeans",
+    start_kmeans,
+    facts=NoFacts,
+    items=_ks,
+    reads=("subsample", "project_subsample", "extend_grid"),
+    cost=lambda sizes: Cost(tasks=sizes.ks),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateFacts:
+    """How a fit ended: ``CandidateFit``'s, and the silhouette in Euclidean distance; None where there is an error."""
+
+    n_iter: int
+    converged: bool
+    error: str
+    note: str
+    mean_log_likelihood: float | None
+    silhouette_euclidean: float | None
+    silhouette_euclidean_error: float | None
+    seconds: float
+
+
+def fit(run: Run, wanted: Candidate) -> Output[CandidateFacts]:
+    """Fit one candidate of the grid on the projected mixture subsample; a failure is a result."""
+    table, points = run.job.mixture, read_points(run)
+    labels = read_model(run, layout.KMEANS_LABEL, wanted.n_components)
+    fitted = fit_candidate(points, labels, wanted, tol=table.tol, reg_covar=table.reg_covar, max_iter=table.max_iter)
+    arrays: dict[layout.ItemArray, npt.NDArray[np.float64]] = {}
     silhouette = error = None
     if fitted.mixture is not None:
-        prefix = f"selection/fit/{wanted}"
-        models = {
-            f"{prefix}/weights": fitted.mixture.weights,
-            f"{prefix}/means": fitted.mixture.means,
-            f"{prefix}/covariances": fitted.mixture.covariances,
-        }
-        label = assign_rows(points, fitted.mixture, top=1).label
-        silhouette, error = stratified_silhouette(points, label)
-    run.commit(
-        "candidate",
-        str(wanted),
-        {
-            "n_iter": fitted.n_iter,
-            "converged": fitted.converged,
-            "error": fitted.error,
-            "note": fitted.note,
-            "mean_log_likelihood": None if fitted.error else fitted.mean_log_likelihood,
-            "silhouette_euclidean": silhouette,
-            "silhouette_euclidean_error": error,
-            "seconds": fitted.seconds,
-        },
-        models=models,
+        arrays = of_mixture(layout.CANDIDATE, fitted.mixture)
+        silhouette, error = stratified_silhouette(points, assign_rows(points, fitted.mixture, top=1).label)
+    return Output(
+        CandidateFacts(
+            n_iter=fitted.n_iter,
+            converged=fitted.converged,
+            error=fitted.error,
+            note=fitted.note,
+            mean_log_likelihood=None if fitted.error else fitted.mean_log_likelihood,
+            silhouette_euclidean=silhouette,
+            silhouette_euclidean_error=error,
+            seconds=fitted.seconds,
+        ),
+        arrays=arrays,
     )
+
+
+def _fit_items(run: Run) -> list[Candidate] | None:
+    """The largest first, for they take longest."""
+    if SUBSAMPLE.find_facts(run) is None:
+        return None
+    return sorted(candidates(run), key=lambda each: -each.n_components)
+
+
+def _fit_cost(sizes: Sizes) -> Cost:
+    return Cost(
+        tasks=sizes.candidates,
+        seconds=sizes.mixture_rows * sizes.components * _SECONDS,
+        memory_bytes=sizes.mixture_rows * (4 * sizes.n_components + 3 * 8 * sizes.largest_k),
+    )
+
+
+FIT_CANDIDATES = Stage(
+    "fit_candidates",
+    fit,
+    facts=CandidateFacts,
+    items=_fit_items,
+    reads=("subsample", "project_subsample", "start_kmeans", "extend_grid"),
+    cost=_fit_cost,
+)
+
+EXTEND_GRID = Stage(
+    "extend_grid",
+    extend_grid,
+    facts=ExtendFacts,
+    items=_rounds,
+    reads=("subsample", "fit_candidates", "extend_grid"),
+    cost=lambda sizes: Cost(tasks=int(sizes.has_auto_grid)),  # the decision that the grid is complete
+)
+
+
+# --- what later stages read -------------------------------------------------------------------------------------
+
+
+def of_mixture(arrays: dict[str, layout.ItemArray], mixture: Mixture) -> dict[layout.ItemArray, Float64]:
+    """A mixture's parameters as the arrays that hold them."""
+    return {array: getattr(mixture, name) for name, array in arrays.items()}
 
 
 def fitted_mixture(run: Run, wanted: Candidate) -> Mixture:
-    """A candidate as it was fitted on the mixture draw."""
-    prefix = f"selection/fit/{wanted}"
-    arrays = model_of(run, "candidate", str(wanted))
-    return Mixture(wanted, *(arrays[f"{prefix}/{name}"] for name in PARAMETERS))
+    """A candidate as it was fitted on the mixture subsample."""
+    return Mixture(wanted, *(read_model(run, array, wanted) for array in layout.CANDIDATE.values()))
 
 
 def fitted_candidates(run: Run) -> list[Candidate]:
     """The candidates of the grid that could be fitted, in its order."""
-    return [each for each in candidates(run) if not record_of(run, "candidate", str(each))["facts"]["error"]]
+    return [each for each in candidates(run) if not FIT_CANDIDATES.facts_of(run, each).error]
+
+
+def centre_of(run: Run) -> Float64:
+    """The mean of the projected mixture subsample, (d,): what all sums over rows are relative to."""
+    return np.asarray(read_points(run).mean(axis=0, dtype=np.float64))
 
 
 @functools.lru_cache(maxsize=2)
-def _parameters_of(
-    ref: RunRef, _commit_ids: tuple[str, ...]
-) -> tuple[npt.NDArray[np.float64], list[NaturalParameters]]:
+def _parameters_of(ref: RunRef, _commit_ids: tuple[str, ...]) -> tuple[Float64, list[NaturalParameters]]:
     run = open_run(ref)
-    centre = points_of(run).mean(axis=0, dtype=np.float64)
+    centre = centre_of(run)
     return centre, [natural_parameters(fitted_mixture(run, each), centre) for each in fitted_candidates(run)]
 
 
-def grid_parameters(run: Run) -> tuple[npt.NDArray[np.float64], list[NaturalParameters]]:
-    """The centre of the mixture draw, and all fitted candidates relative to it."""
-    ids = tuple(record_of(run, "candidate", str(each))["id"] for each in candidates(run))
-    return _parameters_of(RunRef(run.url, run.attributes["run_id"]), ids)
+def grid_parameters(run: Run) -> tuple[Float64, list[NaturalParameters]]:
+    """The centre of the mixture subsample, and all fitted candidates relative to it."""
+    records = run.records.of_stage(FIT_CANDIDATES.name)
+    return _parameters_of(run.ref, tuple(records[str(each)].id for each in candidates(run) if str(each) in records))

@@ -1,72 +1,27 @@
-"""Neighbours in the sample, UMAP fitted on it, and every row's place among its neighbours."""
+"""UMAP fitted on its subsample, and every row's place among its neighbours."""
 
-import functools
-from dataclasses import asdict
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from distcluster.job import Job
-from distcluster.numerics.neighbors import (
-    INDEX_ARRAYS,
-    IndexFacts,
-    NeighbourIndex,
-    build_index,
-    local_scale,
-    nearest,
-    open_index,
-    prepare,
-    principal,
-    support,
-    support_limit,
-)
+from distcluster.numerics.neighbors import support
 from distcluster.numerics.projection import curve_parameters, fit_anchors, project, repulsion_field
-from distcluster.stages.context import ONE, RunRef, job_of, model_of, open_run, read_cached, record_of, task
-from distcluster.stages.subsampling import read_blocks
+from distcluster.stages.context import read_model
+from distcluster.stages.cost import Cost, Sizes
+from distcluster.stages.searching import BUILD_INDEX, find_nearest, search_seconds
+from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage import layout
+from distcluster.storage.layout import ONE
 from distcluster.storage.run import Run
 
 Float32 = npt.NDArray[np.float32]
 
-
-def keep_pca(run: Run, mean: Float32, components: Float32) -> None:
-    """Publish the principal components; not a task, for dask-ml leaves them in the client's process."""
-    run.commit("pca", ONE, models={"model/pca/mean": mean, "model/pca/components": components})
-
-
-def searched(run: Run, prepared: Float32) -> Float32:
-    """Prepared rows as the index compares them: their principal components, where the job asks for them."""
-    if job_of(run).projection.pca is None:
-        return prepared
-    models = model_of(run, "pca")
-    found = principal(np.ascontiguousarray(prepared), models["model/pca/mean"], models["model/pca/components"])
-    return np.asarray(found)
-
-
-@task
-def index(run: Run) -> None:
-    """Build the neighbour index, and find the sample's own neighbours for UMAP."""
-    job = job_of(run)
-    k, metric = job.projection.n_neighbors, job.projection.metric
-    draws = model_of(run, "draw")
-    sample = searched(run, draws["model/sample"])
-    arrays, facts = build_index(sample, searched(run, draws["partial/draw"]), k, metric)
-    found, distance = nearest(open_index(arrays, facts, sample), sample, k, metric)
-    scale = local_scale(distance)
-    run.commit(
-        "index",
-        ONE,
-        {
-            "mean_distance": float(distance.mean(dtype=np.float64)),
-            "support_limit": support_limit(found, distance, scale),
-            "search": asdict(facts),
-        },
-        models={
-            **{f"model/index/{name}": values for name, values in arrays.items()},
-            "model/sample_neighbours/index": found,
-            "model/sample_neighbours/distance": distance,
-            "model/sample_scale": scale,
-        },
-    )
+_FIT_SECONDS = 6e-4  # a sample row and space
+_FIT_BYTES = 4_000  # of a sample row in umap-learn: its fuzzy graph, and the vectors of the spectral start
+_LAYOUT_SECONDS = 1.7e-5  # a row and space
 
 
 def views(job: Job) -> dict[str, int]:
@@ -79,131 +34,157 @@ def spaces(job: Job) -> dict[str, int]:
     return {"projection": job.projection.n_components} | views(job)
 
 
-@task
-def fit(run: Run) -> None:
-    """Fit UMAP on the sample, for the space that is clustered."""
-    _fit(run, "fit", "projection")
+# --- fits -------------------------------------------------------------------------------------------------------
 
 
-@task
-def view(run: Run, space: str) -> None:
-    """Fit UMAP on the sample, for a view."""
-    _fit(run, "view", space)
+@dataclass(frozen=True, slots=True)
+class FitFacts:
+    """UMAP's curve: the low-dimensional similarity is 1 / (1 + a x^2b)."""
+
+    a: float
+    b: float
 
 
-def _fit(run: Run, stage: str, space: str) -> None:
-    job = job_of(run)
-    table = job.projection
-    neighbours = model_of(run, "index")
+def fit_umap(run: Run) -> Output[FitFacts]:
+    """Fit UMAP on its subsample, for the space that is clustered."""
+    facts, anchors = _fit(run, "projection")
+    return Output(facts, arrays={layout.ANCHORS: anchors, layout.FIELD: repulsion_field(anchors)})
+
+
+def fit_view(run: Run, space: str) -> Output[FitFacts]:
+    """Fit UMAP on its subsample, for a view."""
+    facts, anchors = _fit(run, space)
+    return Output(facts, arrays={layout.VIEW_ANCHORS: anchors, layout.VIEW_FIELD: repulsion_field(anchors)})
+
+
+def _fit(run: Run, space: str) -> tuple[FitFacts, Float32]:
+    table = run.job.projection
     anchors = fit_anchors(
-        model_of(run, "draw")["model/sample"],
-        neighbours["model/sample_neighbours/index"],
-        neighbours["model/sample_neighbours/distance"],
-        n_components=spaces(job)[space],
+        read_model(run, layout.SAMPLE),
+        read_model(run, layout.SAMPLE_NEIGHBOURS),
+        read_model(run, layout.SAMPLE_DISTANCES),
+        n_components=spaces(run.job)[space],
         metric=table.metric,
         min_dist=table.min_dist,
         n_epochs=table.n_epochs,
-        seed=job.sample.seed,
+        seed=run.job.sample.seed,
     )
-    a, b = curve_parameters(table.min_dist)
-    run.commit(
-        stage,
-        ONE if stage == "fit" else space,
-        {"a": a, "b": b},
-        models={_of_space("anchors", space): anchors, _of_space("field", space): repulsion_field(anchors)},
+    return FitFacts(*curve_parameters(table.min_dist)), anchors
+
+
+def _fit_cost(sizes: Sizes, fits: int) -> Cost:
+    return Cost(
+        tasks=fits, seconds=fits * sizes.sample_rows * _FIT_SECONDS, memory_bytes=sizes.sample_rows * _FIT_BYTES
     )
 
 
-def _of_space(name: str, space: str) -> str:
-    """Path of a model's array: plain for the space that is clustered, with ``_2d`` or ``_3d`` for a view."""
-    return f"model/{name}{space.removeprefix('projection').removeprefix('view')}"
+FIT_UMAP = Stage(
+    "fit_umap",
+    fit_umap,
+    facts=FitFacts,
+    items=one,
+    reads=("subsample", "build_index"),
+    cost=lambda sizes: _fit_cost(sizes, 1),
+)
+
+FIT_VIEWS = Stage(
+    "fit_views",
+    fit_view,
+    facts=FitFacts,
+    items=lambda run: list(views(run.job)),
+    reads=("subsample", "build_index"),
+    cost=lambda sizes: _fit_cost(sizes, sizes.n_views),
+)
 
 
-def _nearest(run: Run, rows: Float32) -> tuple[npt.NDArray[np.int32], Float32]:
-    """Neighbours of prepared rows in the run's sample."""
-    table = job_of(run).projection
-    opened = _opened_index(
-        RunRef(run.url, run.attributes["run_id"]), record_of(run, "index")["id"], record_of(run, "draw")["id"]
-    )
-    return nearest(opened, searched(run, rows), table.n_neighbors, table.metric)
-
-
-@functools.lru_cache(maxsize=2)
-def _opened_index(ref: RunRef, index_id: str, draw_id: str) -> NeighbourIndex:
-    run = open_run(ref)
-    facts = IndexFacts(**record_of(run, "index")["facts"]["search"])
-    arrays = {name: read_cached(ref, "index", ONE, f"model/index/{name}", index_id) for name in INDEX_ARRAYS}
-    return open_index(arrays, facts, searched(run, read_cached(ref, "draw", ONE, "model/sample", draw_id)))
-
-
-@task
-def neighbours(run: Run, index: int) -> None:
-    """The nearest sample rows of every row of a partition; -1 and NaN for invalid rows."""
-    table, partition = job_of(run).projection, run.partitioning[index]
-    found = np.full((len(partition), table.n_neighbors), -1, np.int32)
-    distance = np.full(found.shape, np.nan, np.float32)
-    for block, rows, valid in read_blocks(run, partition):
-        here = np.flatnonzero(valid) + block.start - partition.start
-        found[here], distance[here] = _nearest(run, prepare(rows[valid], table.metric))
-    run.commit(
-        "neighbours",
-        str(index),
-        parts={
-            "neighbours/index": (partition.start, found),
-            "neighbours/distance": (partition.start, distance),
-        },
-    )
+# --- rows -------------------------------------------------------------------------------------------------------
 
 
 def project_into(run: Run, space: str, found: npt.NDArray[np.int32], distance: Float32) -> Float32:
     """Coordinates of rows in one of the job's spaces, from their neighbours."""
-    fitted = ("fit", ONE) if space == "projection" else ("view", space)
-    facts, models = record_of(run, *fitted)["facts"], model_of(run, *fitted)
+    is_view = space != "projection"
+    stage, item = (FIT_VIEWS, space) if is_view else (FIT_UMAP, ONE)
+    anchors, field = (layout.VIEW_ANCHORS, layout.VIEW_FIELD) if is_view else (layout.ANCHORS, layout.FIELD)
+    curve = stage.facts_of(run, item)
     return project(
         found,
         distance,
-        models[_of_space("anchors", space)],
-        models[_of_space("field", space)],
-        a=facts["a"],
-        b=facts["b"],
-        mean_distance=record_of(run, "index")["facts"]["mean_distance"],
+        read_model(run, anchors, item),
+        read_model(run, field, item),
+        a=curve.a,
+        b=curve.b,
+        mean_distance=BUILD_INDEX.facts_of(run).mean_distance,
     )
 
 
-def sketch_items(run: Run) -> list[int]:
-    """The parts, of a block's rows, in which the mixture draw is projected ahead of the rest."""
-    mixture_rows = record_of(run, "draw")["facts"]["mixture"]
-    return list(range(-(-mixture_rows // run.partitioning.block_rows)))
+def _subsample_parts(run: Run) -> list[int] | None:
+    """The parts, of a block's rows, in which the mixture subsample is projected ahead of the rest."""
+    facts = SUBSAMPLE.find_facts(run)
+    return None if facts is None else list(range(-(-facts.mixture // run.partitioning.block_rows)))
 
 
-@task
-def sketch(run: Run, index: int) -> None:
-    """Project a part of the mixture draw into the cluster space."""
+def project_subsample(run: Run, index: int) -> Output[NoFacts]:
+    """Project a part of the mixture subsample into the space that is clustered."""
     size = run.partitioning.block_rows
-    rows = model_of(run, "draw")["partial/draw"][index * size : (index + 1) * size]
-    run.commit(
-        "sketch",
-        str(index),
-        models={f"partial/sketch/{index}": project_into(run, "projection", *_nearest(run, np.ascontiguousarray(rows)))},
-    )
+    rows = read_model(run, layout.MIXTURE_SAMPLE)[index * size : (index + 1) * size]
+    points = project_into(run, "projection", *find_nearest(run, np.ascontiguousarray(rows)))
+    return Output(NoFacts(), arrays={layout.MIXTURE_POINTS: points})
 
 
-def points_of(run: Run) -> Float32:
-    """The projected mixture draw, (M, d)."""
-    return np.concatenate([model_of(run, "sketch", str(i))[f"partial/sketch/{i}"] for i in sketch_items(run)])
+PROJECT_SUBSAMPLE = Stage(
+    "project_subsample",
+    project_subsample,
+    facts=NoFacts,
+    items=_subsample_parts,
+    reads=("subsample", "fit_pca", "build_index", "fit_umap"),
+    cost=lambda sizes: Cost(
+        tasks=-(-sizes.mixture_rows // sizes.block_rows), seconds=search_seconds(sizes, sizes.mixture_rows)
+    ),
+)
 
 
-@task
-def project_rows(run: Run, index: int) -> None:
+def read_points(run: Run) -> Float32:
+    """The projected mixture subsample, (M, d)."""
+    parts = _subsample_parts(run) or []
+    return np.concatenate([read_model(run, layout.MIXTURE_POINTS, part) for part in parts])
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectFacts:
+    """Rows of a partition whose support lies above the sample's limit."""
+
+    n_outside_support: int
+
+
+def project_rows(run: Run, index: int) -> Output[ProjectFacts]:
     """Project a partition into every space, from its neighbours."""
-    job, partition = job_of(run), run.partitioning[index]
-    found = run.read_rows("neighbours/index", partition, "neighbours")
-    distance = run.read_rows("neighbours/distance", partition, "neighbours")
-    results = {space: project_into(run, space, found, distance) for space in spaces(job)}
-    results["support"] = support(found, distance, model_of(run, "index")["model/sample_scale"])
-    run.commit(
-        "project",
-        str(index),
-        {"n_outside_support": int((results["support"] > record_of(run, "index")["facts"]["support_limit"]).sum())},
-        parts={name: (partition.start, values) for name, values in results.items()},
+    partition = run.partitioning[index]
+    found = run.read_rows(layout.NEIGHBOUR_INDEX, partition)
+    distance = run.read_rows(layout.NEIGHBOUR_DISTANCE, partition)
+    projected = {layout.SPACES[space]: project_into(run, space, found, distance) for space in spaces(run.job)}
+    of_rows = support(found, distance, read_model(run, layout.SAMPLE_SCALE))
+    outside = int((of_rows > BUILD_INDEX.facts_of(run).support_limit).sum())
+    return Output(ProjectFacts(outside), rows={**projected, layout.SUPPORT: of_rows})
+
+
+def _project_cost(sizes: Sizes) -> Cost:
+    row_bytes = 4 * (sizes.dimensions + 1)
+    return Cost(
+        tasks=sizes.partitions,
+        seconds=sizes.n_rows * (1 + sizes.n_views) * _LAYOUT_SECONDS,
+        bytes_written=sizes.n_rows * row_bytes,
+        memory_bytes=sizes.partition_rows * 3 * (8 * sizes.n_neighbors + row_bytes),
     )
+
+
+PROJECT_ROWS = Stage(
+    "project_rows",
+    project_rows,
+    facts=ProjectFacts,
+    items=partitions,
+    reads=("find_neighbours", "build_index", "fit_umap", "fit_views"),
+    unit="rows",
+    drops=(layout.NEIGHBOURS,),
+    is_result=True,
+    cost=_project_cost,
+)

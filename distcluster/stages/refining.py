@@ -1,132 +1,189 @@
 """EM of the chosen mixture over all rows, one iteration two stages."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.em import expect_rows, m_step, moments, packed, remarks, unpacked
 from distcluster.numerics.mixture.parameters import Mixture
 from distcluster.numerics.partition import groups, tree_sum
-from distcluster.stages.context import ONE, PARAMETERS, job_of, model_of, record_of, task
-from distcluster.stages.fitting import fitted_mixture, grid_parameters
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.context import read_model
+from distcluster.stages.cost import Cost, one_task
+from distcluster.stages.fitting import centre_of, fitted_mixture, of_mixture
+from distcluster.stages.stage import NoFacts, Output, Stage, one
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage import layout
 from distcluster.storage.run import Run
 
+_LINE = "refine"
 
-def refine_iterations(run: Run) -> int:
+
+@dataclass(frozen=True, slots=True)
+class GroupOfIteration:
+    """An item of ``refine_expect``: a group of partitions in an iteration."""
+
+    iteration: int
+    group: int
+
+    def __str__(self) -> str:
+        return f"{self.iteration}/{self.group}"
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """Mean log-likelihood of a row before an M-step, nats, and whether it has changed by less than ``mixture.tol``."""
+
+    mean_log_likelihood: float
+    converged: bool
+
+
+def iterations_done(run: Run) -> int:
+    """Iterations of EM over all rows that are complete, from the first on without a gap."""
+    done = 0
+    while done < most_iterations(run) and REFINE_MAXIMISE.find_facts(run, done) is not None:
+        done += 1
+    return done
+
+
+def most_iterations(run: Run) -> int:
     """The iterations of EM over all rows that a run may need."""
-    job = job_of(run)
-    return job.mixture.max_iter if job.selection.refine else 0
-
-
-def refine_stages(iteration: int) -> tuple[str, str]:
-    """The names of an iteration's two stages: one task a group of partitions, then one task."""
-    return f"expect-{iteration}", f"maximise-{iteration}"
-
-
-def has_step(run: Run, iteration: int) -> bool:
-    """Whether an iteration of EM over all rows is complete."""
-    return iteration < refine_iterations(run) and run.record(refine_stages(iteration)[1], ONE) is not None
+    return run.job.mixture.max_iter if run.job.selection.refine else 0
 
 
 def is_refined(run: Run, iterations: int) -> bool:
     """Whether the mixture needs no iteration beyond so many."""
-    if iterations == refine_iterations(run):
+    if iterations == most_iterations(run):
         return True
-    return iterations > 0 and bool(record_of(run, refine_stages(iterations - 1)[1])["facts"]["converged"])
+    return iterations > 0 and REFINE_MAXIMISE.facts_of(run, iterations - 1).converged
+
+
+def expectations(run: Run, iteration: int) -> list[GroupOfIteration]:
+    """The E-step's items in one iteration."""
+    return [GroupOfIteration(iteration, group) for group in range(len(groups(run.partitioning)))]
+
+
+def _iterations(run: Run) -> range | None:
+    done = iterations_done(run)
+    return range(done) if is_refined(run, done) else None
+
+
+def _expectations(run: Run) -> list[GroupOfIteration] | None:
+    iterations = _iterations(run)
+    return None if iterations is None else [item for each in iterations for item in expectations(run, each)]
 
 
 def _before(run: Run, iteration: int) -> Mixture:
     """The mixture that an iteration starts from."""
-    facts = record_of(run, "select")["facts"]
-    candidate = Candidate(facts["n_components"], facts["covariance_type"])
+    candidate = SELECT_CANDIDATE.facts_of(run).candidate
     if iteration == 0:
         return fitted_mixture(run, candidate)
-    stage = refine_stages(iteration - 1)[1]
-    arrays = model_of(run, stage)
-    return Mixture(candidate, *(arrays[f"partial/{stage}/{name}"] for name in PARAMETERS))
+    return Mixture(candidate, *(read_model(run, array, iteration - 1) for array in layout.STEP.values()))
 
 
-@task
-def expect(run: Run, group: int, *, iteration: int) -> None:
+def expect(run: Run, item: GroupOfIteration) -> Output[NoFacts]:
     """Sums for the M-step over a group of partitions: one node of the sums' tree."""
-    parts = run.partitioning
-    centre, _ = grid_parameters(run)
-    mixture = _before(run, iteration).moved(-centre)
+    parts, centre = run.partitioning, centre_of(run)
+    mixture = _before(run, item.iteration).moved(-centre)
 
     def of_partition(index: int) -> npt.NDArray[np.float64]:
         partition = parts[index]
-        rows = run.read_rows("projection", partition, "project")
+        rows = run.read_rows(layout.PROJECTION, partition)
         blocks = (slice(b.start - partition.start, b.stop - partition.start) for b in parts.blocks(partition))
         return tree_sum(packed(expect_rows(rows[here], centre, mixture)) for here in blocks)
 
-    stage = refine_stages(iteration)[0]
-    total = tree_sum(of_partition(index) for index in groups(parts)[group])
-    run.commit(stage, str(group), models={f"partial/{stage}/{group}": total})
+    total = tree_sum(of_partition(index) for index in groups(parts)[item.group])
+    return Output(NoFacts(), arrays={layout.EXPECTATION: total})
 
 
-@task
-def take_step(run: Run, *, iteration: int) -> None:
+REFINE_EXPECT = Stage(
+    "refine_expect",
+    expect,
+    facts=NoFacts,
+    items=_expectations,
+    reads=("project_subsample", "fit_candidates", "project_rows", "select_candidate", "refine_maximise"),
+    line=_LINE,
+    cost=lambda sizes: Cost(tasks=sizes.groups if sizes.is_refined else 0, is_iterated=True),
+)
+
+
+def take_step(run: Run, iteration: int) -> Output[StepFacts]:
     """The M-step of an iteration of EM over all rows."""
-    expect_stage, stage = refine_stages(iteration)
-    nodes = (
-        run.read_model(expect_stage, str(group))[f"partial/{expect_stage}/{group}"]
-        for group in range(len(groups(run.partitioning)))
-    )
-    expected = unpacked(tree_sum(nodes))
-    table = job_of(run).mixture
-    centre, _ = grid_parameters(run)
-    of_rows = moments(model_of(run, "clusters")["partial/scatter"])
+    expected = unpacked(tree_sum(run.read(layout.EXPECTATION, str(item)) for item in expectations(run, iteration)))
+    table, centre = run.job.mixture, centre_of(run)
+    of_rows = moments(read_model(run, layout.SCATTER))
     mixture = m_step(expected, of_rows, _before(run, iteration).moved(-centre), table.reg_covar).moved(centre)
     mean = expected.log_likelihood / of_rows.n_rows
     converged = False
     if iteration > 0:
-        previous = record_of(run, refine_stages(iteration - 1)[1])["facts"]["mean_log_likelihood"]
+        previous = REFINE_MAXIMISE.facts_of(run, iteration - 1).mean_log_likelihood
         converged = abs(mean - previous) < table.tol
-    run.commit(
-        stage,
-        ONE,
-        {"mean_log_likelihood": mean, "converged": converged},
-        models={f"partial/{stage}/{name}": getattr(mixture, name) for name in PARAMETERS},
-    )
+    return Output(StepFacts(mean, converged), arrays=of_mixture(layout.STEP, mixture))
 
 
-@task
-def publish(run: Run, *, iterations: int) -> None:
-    """The chosen mixture, as it is after so many iterations over all rows."""
+REFINE_MAXIMISE = Stage(
+    "refine_maximise",
+    take_step,
+    facts=StepFacts,
+    items=_iterations,
+    reads=(
+        "project_subsample", "fit_candidates", "sum_components", "select_candidate", "refine_expect",
+        "refine_maximise",
+    ),
+    line=_LINE,
+    cost=lambda sizes: Cost(tasks=int(sizes.is_refined), is_iterated=True),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureFacts:
+    """How the refinement ended, and what a reader must know of single components."""
+
+    n_iter: int
+    converged: bool
+    mean_log_likelihoods: tuple[float, ...]
+    n_rows: int
+    note: str
+
+
+def publish(run: Run) -> Output[MixtureFacts]:
+    """The chosen mixture, as it is after the last iteration over all rows."""
+    iterations = iterations_done(run)
     mixture = _before(run, iterations)
-    steps = [record_of(run, refine_stages(i)[1])["facts"] for i in range(iterations)]
-    n_valid = record_of(run, "draw")["facts"]["n_valid"]
-    centre, _ = grid_parameters(run)
-    of_rows = moments(model_of(run, "clusters")["partial/scatter"])
-    run.commit(
-        "mixture",
-        ONE,
-        {
-            "n_iter": iterations,
-            "converged": bool(steps) and steps[-1]["converged"],
-            "mean_log_likelihoods": [each["mean_log_likelihood"] for each in steps],
-            "n_rows": n_valid,
-            "note": remarks(mixture.moved(-centre), of_rows, job_of(run).mixture.reg_covar),
-        },
-        models={f"model/mixture/{name}": getattr(mixture, name) for name in PARAMETERS},
+    steps = [REFINE_MAXIMISE.facts_of(run, i) for i in range(iterations)]
+    of_rows = moments(read_model(run, layout.SCATTER))
+    return Output(
+        MixtureFacts(
+            n_iter=iterations,
+            converged=bool(steps) and steps[-1].converged,
+            mean_log_likelihoods=tuple(each.mean_log_likelihood for each in steps),
+            n_rows=SUBSAMPLE.facts_of(run).n_valid,
+            note=remarks(mixture.moved(-centre_of(run)), of_rows, run.job.mixture.reg_covar),
+        ),
+        arrays=of_mixture(layout.MIXTURE, mixture),
     )
+
+
+PUBLISH_MIXTURE = Stage(
+    "publish_mixture",
+    publish,
+    facts=MixtureFacts,
+    items=one,
+    reads=("subsample", "project_subsample", "fit_candidates", "sum_components", "select_candidate",
+           "refine_maximise"),
+    cost=one_task,
+    is_result=True,
+)  # fmt: skip
 
 
 def chosen_mixture(run: Run) -> Mixture:
     """The mixture that the verdict chose, refined."""
-    return _published(run, model_of(run, "mixture"))
+    return Mixture(
+        SELECT_CANDIDATE.facts_of(run).candidate, *(read_model(run, array) for array in layout.MIXTURE.values())
+    )
 
 
 def published_mixture(run: Run) -> Mixture:
     """The same for reports and exports, which any machine may make: no row is labelled by it."""
-    return _published(run, run.read_model("mixture", ONE))
-
-
-def _published(run: Run, arrays: Any) -> Mixture:
-    facts = record_of(run, "select")["facts"]
-    return Mixture(
-        Candidate(facts["n_components"], facts["covariance_type"]),
-        *(arrays[f"model/mixture/{name}"] for name in PARAMETERS),
-    )
+    return Mixture(SELECT_CANDIDATE.facts_of(run).candidate, *(run.read(array) for array in layout.MIXTURE.values()))

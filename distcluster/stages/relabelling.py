@@ -1,54 +1,89 @@
-"""The labels of another candidate."""
+"""The labels of another candidate, beside those of the chosen one."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.stages.context import ONE, task
-from distcluster.stages.fitting import fitted_mixture
+from distcluster.stages.cost import Cost, Sizes
+from distcluster.stages.fitting import candidates, fitted_mixture
 from distcluster.stages.refining import chosen_mixture
-from distcluster.storage.run import ArraySpec, Run
+from distcluster.stages.stage import NoFacts, Output, Stage, partitions
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage import layout
+from distcluster.storage.run import Run
 
 
-def relabel_stages(wanted: Candidate) -> tuple[str, str]:
-    """The names of the two stages that label all rows by another candidate: partitions, then one task."""
-    return f"relabel-{wanted}", f"crosswalk-{wanted}"
+@dataclass(frozen=True, slots=True)
+class PartitionOfCandidate:
+    """An item of ``relabel``: a partition under a candidate."""
+
+    candidate: Candidate
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.candidate}/{self.index}"
+
+    def __index__(self) -> int:
+        return self.index
 
 
-def relabel_arrays(run: Run, wanted: Candidate) -> list[ArraySpec]:
-    """The arrays that a relabelling fills partition by partition."""
-    parts = run.partitioning
-    return [
-        ArraySpec(f"relabel/{wanted}/{name}", (parts.n_rows,), dtype, fill, parts.block_rows, parts.partition_rows)
-        for name, dtype, fill in (("label", "int32", -1), ("probability", "float32", float("nan")))
-    ]
+def relabelled(run: Run) -> list[Candidate]:
+    """The candidates that a person has asked for, beside the chosen one."""
+    asked = {key.split("/")[1] for key in run.store.keys_under("relabel")}
+    if not asked or SUBSAMPLE.find_facts(run) is None:
+        return []
+    return [each for each in candidates(run) if str(each) in asked]
 
 
-@task
-def relabel(run: Run, index: int, *, wanted: Candidate) -> None:
+def of_candidate(run: Run, candidate: Candidate) -> list[PartitionOfCandidate]:
+    """The items of one candidate."""
+    return [PartitionOfCandidate(candidate, index) for index in partitions(run)]
+
+
+def relabel(run: Run, item: PartitionOfCandidate) -> Output[NoFacts]:
     """Labels of a partition under another candidate, and how they meet those of the chosen one."""
-    partition = run.partitioning[index]
-    result = assign_rows(run.read_rows("projection", partition, "project"), fitted_mixture(run, wanted), top=1)
-    chosen = run.read_rows("label", partition, "assign")
+    partition = run.partitioning[item.index]
+    rows = run.read_rows(layout.PROJECTION, partition)
+    result = assign_rows(rows, fitted_mixture(run, item.candidate), top=1)
+    chosen = run.read_rows(layout.LABEL, partition)
     valid = result.label >= 0
-    met = np.zeros((chosen_mixture(run).candidate.n_components, wanted.n_components), np.int64)
+    met = np.zeros((chosen_mixture(run).candidate.n_components, item.candidate.n_components), np.int64)
     np.add.at(met, (chosen[valid], result.label[valid]), 1)
-    stage = relabel_stages(wanted)[0]
-    run.commit(
-        stage,
-        str(index),
-        parts={
-            f"relabel/{wanted}/label": (partition.start, result.label),
-            f"relabel/{wanted}/probability": (partition.start, result.probability),
-        },
-        models={f"partial/{stage}/{index}": met},
+    return Output(
+        NoFacts(),
+        rows={layout.RELABELLED: result.label, layout.RELABELLED_PROBABILITY: result.probability},
+        arrays={layout.RELABEL_COUNTS: met},
     )
 
 
-@task
-def crosswalk(run: Run, *, wanted: Candidate) -> None:
+def _only_when_asked(_sizes: Sizes) -> Cost:
+    return Cost(tasks=0)
+
+
+RELABEL = Stage(
+    "relabel",
+    relabel,
+    facts=NoFacts,
+    items=lambda run: [item for each in relabelled(run) for item in of_candidate(run, each)],
+    reads=("fit_candidates", "project_rows", "select_candidate", "publish_mixture", "label_rows"),
+    unit="rows",
+    cost=_only_when_asked,
+)
+
+
+def crosswalk(run: Run, candidate: Candidate) -> Output[NoFacts]:
     """Rows by the chosen label and by the other candidate's."""
-    relabelled, stage = relabel_stages(wanted)
-    parts = range(len(run.partitioning))
-    met = sum(run.read_model(relabelled, str(i))[f"partial/{relabelled}/{i}"] for i in parts)
-    run.commit(stage, ONE, models={f"relabel/{wanted}/crosswalk": np.asarray(met)})
+    met = sum(run.read(layout.RELABEL_COUNTS, str(item)) for item in of_candidate(run, candidate))
+    return Output(NoFacts(), arrays={layout.CROSSWALK: np.asarray(met)})
+
+
+CROSSWALK = Stage(
+    "crosswalk",
+    crosswalk,
+    facts=NoFacts,
+    items=relabelled,
+    reads=("relabel",),
+    cost=_only_when_asked,
+)

@@ -4,71 +4,98 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.stability import cluster_again, null_rows, parts_of, project_through, replicate_rows
-from distcluster.stages.context import job_of, model_of, record_of, task
+from distcluster.stages.context import read_model
+from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.fitting import candidates
-from distcluster.stages.projecting import searched
+from distcluster.stages.searching import searched
+from distcluster.stages.stage import NoFacts, Output, Stage
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage import layout
 from distcluster.storage.run import Run
 
+_SECONDS = 2e-3  # a row of a replicate: its own fit takes 500 epochs
+_GIVES_WAY = -1  # to all other stages: nothing but the verdict waits for replicates
 
-def replicates(run: Run) -> list[str]:
+
+def replicates(run: Run) -> list[str] | None:
     """The replicates of a run: of its data, and of rows without clusters."""
-    job = job_of(run)
-    n = job.selection.replicates
-    rows = replicate_rows(record_of(run, "draw")["facts"]["mixture"], max(n, 1))
-    if rows <= job.projection.n_neighbors + 1:
+    facts, n = SUBSAMPLE.find_facts(run), run.job.selection.replicates
+    if facts is None:
+        return None
+    if replicate_rows(facts.mixture, max(n, 1)) <= run.job.projection.n_neighbors + 1:
         return []  # too few rows to replicate anything
     return [f"{what}-{number}" for what in ("data", "null") for number in range(n)]
 
 
-@task
-def replicate(run: Run, item: str) -> None:
+def replicate(run: Run, item: str) -> Output[NoFacts]:
     """Project a replicate's rows, and the common ones, by a UMAP of its own."""
-    job = job_of(run)
+    table, seed, count = run.job.projection, run.job.sample.seed, run.job.selection.replicates
     what, number = item.split("-")
-    count = job.selection.replicates
-    rows = model_of(run, "draw")["partial/draw"]
+    rows = read_model(run, layout.MIXTURE_SAMPLE)
     if what == "null":
         wanted = (2 * count + 1) * replicate_rows(len(rows), count)
-        rows = null_rows(model_of(run, "draw")["model/sample"], wanted, job.projection.metric, job.sample.seed)
+        rows = null_rows(read_model(run, layout.SAMPLE), wanted, table.metric, seed)
     sample, fitted, common = (searched(run, part) for part in parts_of(rows, int(number), count))
     points = project_through(
         sample,
         np.concatenate([fitted, common]),
-        n_components=job.projection.n_components,
-        n_neighbors=job.projection.n_neighbors,
-        metric=job.projection.metric,
-        min_dist=job.projection.min_dist,
-        n_epochs=job.projection.n_epochs,
-        seed=job.sample.seed + 1 + int(number),
+        n_components=table.n_components,
+        n_neighbors=table.n_neighbors,
+        metric=table.metric,
+        min_dist=table.min_dist,
+        n_epochs=table.n_epochs,
+        seed=seed + 1 + int(number),
     )
-    run.commit(
-        "replicate",
-        item,
-        models={
-            f"partial/replicate/{item}/fitted": points[: len(fitted)],
-            f"partial/replicate/{item}/common": points[len(fitted) :],
-        },
+    return Output(
+        NoFacts(),
+        arrays={layout.REPLICATE_FITTED: points[: len(fitted)], layout.REPLICATE_COMMON: points[len(fitted) :]},
     )
 
 
-@task
-def recluster(run: Run, item: str) -> None:
+def _replicate_cost(sizes: Sizes) -> Cost:
+    count = 2 * sizes.replicates
+    rows = replicate_rows(sizes.mixture_rows, max(sizes.replicates, 1))
+    return Cost(tasks=count, seconds=count * rows * _SECONDS)
+
+
+REPLICATE = Stage(
+    "replicate",
+    replicate,
+    facts=NoFacts,
+    items=replicates,
+    reads=("subsample", "fit_pca"),
+    priority=_GIVES_WAY,
+    cost=_replicate_cost,
+)
+
+
+def recluster(run: Run, item: str) -> Output[NoFacts]:
     """Fit the whole grid to a replicate, and label the common rows."""
-    job = job_of(run)
-    points = model_of(run, "replicate", item)
+    table = run.job.mixture
     labels = cluster_again(
-        points[f"partial/replicate/{item}/fitted"],
-        points[f"partial/replicate/{item}/common"],
+        read_model(run, layout.REPLICATE_FITTED, item),
+        read_model(run, layout.REPLICATE_COMMON, item),
         candidates(run),
-        tol=job.mixture.tol,
-        reg_covar=job.mixture.reg_covar,
-        max_iter=job.mixture.max_iter,
-        seed=job.sample.seed + 1 + int(item.split("-")[1]),
+        tol=table.tol,
+        reg_covar=table.reg_covar,
+        max_iter=table.max_iter,
+        seed=run.job.sample.seed + 1 + int(item.split("-")[1]),
     )
-    run.commit("recluster", item, models={f"partial/recluster/{item}": labels})
+    return Output(NoFacts(), arrays={layout.REPLICATE_LABEL: labels})
+
+
+RECLUSTER = Stage(
+    "recluster",
+    recluster,
+    facts=NoFacts,
+    items=replicates,
+    reads=("subsample", "extend_grid", "replicate"),
+    priority=_GIVES_WAY,
+    cost=lambda sizes: Cost(tasks=2 * sizes.replicates),
+)
 
 
 def replicated_labels(run: Run, what: str) -> list[npt.NDArray[np.int16]]:
     """Labels of the common rows by every replicate of ``what``: (candidates, rows) each, -1 where a fit failed."""
-    items = [item for item in replicates(run) if item.startswith(what)]
-    return [model_of(run, "recluster", item)[f"partial/recluster/{item}"] for item in items]
+    items = [item for item in replicates(run) or [] if item.startswith(what)]
+    return [run.read(layout.REPLICATE_LABEL, item) for item in items]

@@ -1,23 +1,30 @@
-"""The input, read and checked once, and the two draws from it."""
+"""The input, read and checked once, and the two subsamples of its rows."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.environment import pin_to_one_thread
 from distcluster.errors import InputChangedError
-from distcluster.job import Job, subsample_sizes
+from distcluster.job import subsample_sizes
 from distcluster.numerics.neighbors import distinct_rows, prepare
 from distcluster.numerics.partition import RowRange
-from distcluster.numerics.sampling import invalid_rows, priority_bound, sampling_priority, select_subsamples
-from distcluster.stages.context import ONE, RunRef, job_of, model_of, open_run, record_of, task
-from distcluster.storage.inputs import checksum, open_input
+from distcluster.numerics.sampling import invalid_rows, sampling_priority, select_subsamples
+from distcluster.stages.context import read_model
+from distcluster.stages.cost import Cost, Sizes
+from distcluster.stages.stage import Output, Stage, one, partitions
+from distcluster.storage import layout
+from distcluster.storage.array_store import checksum
+from distcluster.storage.inputs import open_input
 from distcluster.storage.run import Run
+from distcluster.storage.urls import public_url
 
 Float32 = npt.NDArray[np.float32]
+
+READ_SECONDS = 4e-9
+"""Of reading a value of the input: decoded, checked, its checksum taken."""
 
 
 def as_float32(block: npt.NDArray[Any]) -> Float32:
@@ -26,14 +33,18 @@ def as_float32(block: npt.NDArray[Any]) -> Float32:
         return np.ascontiguousarray(block, np.float32) + np.float32(0.0)
 
 
-def new_draw_bound(job: Job, n_rows: int) -> int:
-    """The priority up to which the scan gathers rows: enough for both draws, were every row valid."""
-    auto = (min(50_000, n_rows // 2), min(100_000, n_rows // 4))
-    sample, mixture = (
-        default if asked == "auto" else asked
-        for default, asked in zip(auto, (job.sample.rows, job.sample.mixture_rows), strict=True)
-    )
-    return priority_bound(sample + mixture, n_rows)
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def _raw_blocks(run: Run, partition: RowRange) -> Iterator[tuple[RowRange, npt.NDArray[Any], bool]]:
+    """The blocks of a partition as the input has them, and whether each is what the scan saw."""
+    array = open_input(run.input_url, run.job.input.array)
+    first = partition.start // run.partitioning.block_rows
+    n_blocks = -(-len(partition) // run.partitioning.block_rows)
+    expected = run.read_rows(layout.CHECKSUM, RowRange(partition.index, first, first + n_blocks))
+    for block in run.partitioning.blocks(partition):
+        raw = np.asarray(array[block.rows])
+        yield block, raw, checksum(raw) == int(expected[block.index - first])
 
 
 def read_blocks(run: Run, partition: RowRange) -> Iterator[tuple[RowRange, Float32, npt.NDArray[np.bool_]]]:
@@ -44,29 +55,40 @@ def read_blocks(run: Run, partition: RowRange) -> Iterator[tuple[RowRange, Float
     InputChangedError
         When a block is not what the scan saw.
     """
-    job = job_of(run)
-    array = open_input(job.input.url, job.input.array)
-    first = partition.start // run.partitioning.block_rows
-    n_blocks = -(-len(partition) // run.partitioning.block_rows)
-    expected = run.read_rows("input/checksum", RowRange(partition.index, first, first + n_blocks), "scan")
-    for block in run.partitioning.blocks(partition):
-        raw = np.asarray(array[block.rows])
-        if checksum(raw) != int(expected[block.index - first]):
-            raise InputChangedError(
-                f"rows {block.start:,} to {block.stop - 1:,} of {job.input.url} are not what the scan of this run "
-                f"saw: the input was changed. Restore it, or choose another output."
-            )
+    for block, raw, is_same in _raw_blocks(run, partition):
+        if not is_same:
+            raise changed(run, block.start)
         rows = as_float32(raw)
-        yield block, rows, ~invalid_rows(rows, job.projection.metric)
+        yield block, rows, ~invalid_rows(rows, run.job.projection.metric)
 
 
-@task
-def scan(run: Run, index: int) -> None:
-    """Check every row of a partition, take the blocks' checksums, and gather its rows of the draws."""
-    job, parts = job_of(run), run.partitioning
-    array = open_input(job.input.url, job.input.array)
-    bound = np.uint64(run.attributes["draw_bound"])
-    checksums, invalid, rows_drawn, drawn = [], [], [], []
+def changed(run: Run, row: int, n_partitions: int = 1) -> InputChangedError:
+    """The error for an input that is not what the scan saw, naming the first block that differs."""
+    stop = min(row + run.partitioning.block_rows, run.partitioning.n_rows)
+    more = f", and {n_partitions - 1:,} other partitions differ too" if n_partitions > 1 else ""
+    return InputChangedError(
+        f"rows {row:,} to {stop - 1:,} of {public_url(run.input_url)} are not what the scan of this run saw{more}: "
+        f"the input was changed. Restore it, or choose another output."
+    )
+
+
+# --- scan -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ScanFacts:
+    """Invalid rows of a partition: how many, and the first five."""
+
+    n_invalid: int
+    first_invalid: tuple[int, ...]
+
+
+def scan(run: Run, index: int) -> Output[ScanFacts]:
+    """Check every row of a partition, take the blocks' checksums, and gather its rows of the subsamples."""
+    job, parts = run.job, run.partitioning
+    array = open_input(run.input_url, job.input.array)
+    bound = np.uint64(run.settings.priority_bound)
+    checksums, invalid, rows_taken, taken = [], [], [], []
     for block in parts.blocks(parts[index]):
         raw = np.asarray(array[block.rows])
         checksums.append(checksum(raw))
@@ -75,38 +97,78 @@ def scan(run: Run, index: int) -> None:
         invalid.append(block.start + np.flatnonzero(wrong))
         numbers = np.arange(block.start, block.stop)
         chosen = np.flatnonzero((sampling_priority(job.sample.seed, parts.n_rows, numbers) <= bound) & ~wrong)
-        rows_drawn.append(numbers[chosen])
-        drawn.append(rows[chosen])
+        rows_taken.append(numbers[chosen])
+        taken.append(rows[chosen])
     wrong_rows = np.concatenate(invalid)
-    run.commit(
-        "scan",
-        str(index),
-        {"n_invalid": len(wrong_rows), "first_invalid": wrong_rows[:5].tolist()},
-        parts={"input/checksum": (index * parts.partition_blocks, np.array(checksums, np.uint64))},
-        models={
-            f"partial/scan/{index}/row": np.concatenate(rows_drawn),
-            f"partial/scan/{index}/vector": np.concatenate(drawn),
-        },
+    return Output(
+        ScanFacts(len(wrong_rows), tuple(wrong_rows[:5].tolist())),
+        rows={layout.CHECKSUM: np.array(checksums, np.uint64)},
+        arrays={layout.SCANNED_ROW: np.concatenate(rows_taken), layout.SCANNED_VECTOR: np.concatenate(taken)},
     )
 
 
-@task
-def check_input(run: Run, index: int) -> None:
+SCAN = Stage(
+    "scan",
+    scan,
+    facts=ScanFacts,
+    items=partitions,
+    reads=(),
+    unit="rows",
+    cost=lambda sizes: Cost(
+        tasks=sizes.partitions,
+        seconds=sizes.n_rows * sizes.n_features * READ_SECONDS,
+        bytes_read=sizes.n_rows * sizes.n_features * sizes.itemsize,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFacts:
+    """First row of a partition's first block that is not what the scan saw, or None."""
+
+    first_changed: int | None
+
+
+def check_input(run: Run, index: int) -> Output[CheckFacts]:
     """Compare every block of a partition with what the scan saw."""
-    for _ in read_blocks(run, run.partitioning[index]):
-        pass
+    differing = (block.start for block, _, is_same in _raw_blocks(run, run.partitioning[index]) if not is_same)
+    return Output(CheckFacts(next(differing, None)))
 
 
-@task
-def draw(run: Run) -> None:
-    """Take the two draws from what the scan gathered."""
-    job, parts = job_of(run), run.partitioning
-    records = [record_of(run, "scan", str(index)) for index in range(len(parts))]
-    n_valid = parts.n_rows - sum(record["facts"]["n_invalid"] for record in records)
+CHECK_INPUT = Stage(
+    "check_input",
+    check_input,
+    facts=CheckFacts,
+    items=partitions,
+    reads=("scan",),
+    unit="rows",
+    commits=False,
+    cost=lambda _: Cost(tasks=0),  # only where the input's objects are not those that were last checked
+)
+
+
+# --- subsample --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SubsampleFacts:
+    """Rows of the UMAP and the mixture subsample, of both, valid, in neither, and distinct in the UMAP subsample."""
+
+    sample: int
+    mixture: int
+    overlap: int
+    n_valid: int
+    n_held_out: int
+    distinct: int
+
+
+def subsample(run: Run) -> Output[SubsampleFacts]:
+    """Take the two subsamples from what the scan gathered."""
+    job, parts = run.job, run.partitioning
+    n_valid = parts.n_rows - sum(SCAN.facts_of(run, index).n_invalid for index in range(len(parts)))
     sizes = subsample_sizes(job, n_valid)
-    gathered = [run.read_model("scan", str(index)) for index in range(len(parts))]
-    rows = np.concatenate([arrays[f"partial/scan/{index}/row"] for index, arrays in enumerate(gathered)])
-    vectors = np.concatenate([arrays[f"partial/scan/{index}/vector"] for index, arrays in enumerate(gathered)])
+    rows = np.concatenate([run.read(layout.SCANNED_ROW, str(index)) for index in range(len(parts))])
+    vectors = np.concatenate([run.read(layout.SCANNED_VECTOR, str(index)) for index in range(len(parts))])
     if len(rows) < sizes.total:
         more_rows, more_vectors = _read_valid_rows_above(run, sizes.total - len(rows))
         rows, vectors = np.concatenate([rows, more_rows]), np.concatenate([vectors, more_vectors])
@@ -114,15 +176,13 @@ def draw(run: Run) -> None:
     sample, mixture = select_subsamples(rows, priority, sizes)
     prepared = prepare(vectors[sample], job.projection.metric)
     distinct = distinct_rows(prepared)
-    run.commit(
-        "draw",
-        ONE,
-        {**asdict(sizes), "n_valid": n_valid, "n_judging": n_valid - sizes.total, "distinct": len(distinct)},
-        models={
-            "sample/row": rows[sample],
-            "sample/mixture_row": rows[mixture],
-            "model/sample": prepared[distinct],
-            "partial/draw": prepare(vectors[mixture], job.projection.metric),
+    return Output(
+        SubsampleFacts(**asdict(sizes), n_valid=n_valid, n_held_out=n_valid - sizes.total, distinct=len(distinct)),
+        arrays={
+            layout.SAMPLE_ROW: rows[sample],
+            layout.MIXTURE_ROW: rows[mixture],
+            layout.SAMPLE: prepared[distinct],
+            layout.MIXTURE_SAMPLE: prepare(vectors[mixture], job.projection.metric),
         },
     )
 
@@ -132,10 +192,10 @@ def _read_valid_rows_above(run: Run, missing: int) -> tuple[npt.NDArray[np.int64
 
     Only where so many rows are invalid that the scan gathered too few: one more pass, in this one task.
     """
-    job, parts = job_of(run), run.partitioning
-    bound = np.uint64(run.attributes["draw_bound"])
+    job, parts = run.job, run.partitioning
+    bound = np.uint64(run.settings.priority_bound)
     kept_rows = np.empty(0, np.int64)
-    kept_vectors = np.empty((0, run.attributes["input"]["shape"][1]), np.float32)
+    kept_vectors = np.empty((0, run.settings.input.shape[1]), np.float32)
     for index in range(len(parts)):
         for block, rows, valid in read_blocks(run, parts[index]):
             numbers = np.arange(block.start, block.stop)
@@ -147,19 +207,38 @@ def _read_valid_rows_above(run: Run, missing: int) -> tuple[npt.NDArray[np.int64
     return kept_rows, kept_vectors
 
 
-def draw_parts(ref: RunRef) -> list[tuple[int, int]]:
-    """Shapes of the parts, of a block's rows, in which both draws are read: the sample's, then the mixture draw's."""
-    run = open_run(ref)
-    size, D = run.partitioning.block_rows, run.attributes["input"]["shape"][1]
-    facts = record_of(run, "draw")["facts"]
-    return [(min(size, n - i), D) for n in (facts["distinct"], facts["mixture"]) for i in range(0, n, size)]
+def _subsample_cost(sizes: Sizes) -> Cost:
+    row_bytes = 4 * sizes.n_features
+    both = sizes.sample_rows + sizes.mixture_rows
+    return Cost(
+        tasks=1,
+        bytes_written=both * row_bytes,
+        memory_bytes=3 * both * row_bytes,  # as gathered, side by side, chosen
+    )
 
 
-def read_draw_part(ref: RunRef, part: int) -> Float32:
-    """One of ``draw_parts``, prepared rows."""
-    pin_to_one_thread()  # and what follows on this worker: the decomposition's own tasks
-    run = open_run(ref)
-    size, models = run.partitioning.block_rows, model_of(run, "draw")
-    starts = [(name, i) for name in ("model/sample", "partial/draw") for i in range(0, len(models[name]), size)]
-    name, start = starts[part]
-    return np.asarray(models[name][start : start + size])
+SUBSAMPLE = Stage(
+    "subsample",
+    subsample,
+    facts=SubsampleFacts,
+    items=one,
+    reads=("scan",),
+    cost=_subsample_cost,
+    drops=(layout.SCANNED,),
+)
+
+
+def part_shapes(run: Run) -> list[tuple[int, int]]:
+    """Shapes of the parts, of a block's rows, in which both subsamples are read: UMAP's, then the mixtures'."""
+    size, D = run.partitioning.block_rows, run.settings.input.shape[1]
+    facts = SUBSAMPLE.facts_of(run)
+    return [(min(size, n - i), D) for n in (facts.distinct, facts.mixture) for i in range(0, n, size)]
+
+
+def read_part(run: Run, part: int) -> Float32:
+    """One of ``part_shapes``, prepared rows."""
+    size = run.partitioning.block_rows
+    both = [read_model(run, array) for array in (layout.SAMPLE, layout.MIXTURE_SAMPLE)]
+    starts = [(vectors, i) for vectors in both for i in range(0, len(vectors), size)]
+    vectors, start = starts[part]
+    return np.asarray(vectors[start : start + size])

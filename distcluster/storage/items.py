@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.parquet
 
 from distcluster.errors import JobError
-from distcluster.storage.inputs import absolute_url, open_entries, public_url, read_lines, require_file, stream_lines
+from distcluster.storage.files import open_entries, read_lines, require_file, stream_lines
+from distcluster.storage.urls import absolute_url, public_url
 
 _JSON_LINES = (".jsonl", ".ndjson")
 

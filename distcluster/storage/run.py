@@ -1,12 +1,10 @@
-"""The output: create, resume, read, write and commit a run."""
+"""The output: make, resume, read and commit a run."""
 
 import contextlib
 import json
-import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,34 +12,78 @@ import numpy as np
 import obstore
 import zarr
 from obstore.exceptions import AlreadyExistsError
-from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import ObjectStore
 
 from distcluster.errors import CorruptError, JobError
+from distcluster.job import Job
+from distcluster.job_file import parse_job
 from distcluster.numerics.partition import Partitioning, RowRange
-from distcluster.storage.inputs import Array, absolute_url, checksum, local_path, object_store, public_url
-
-FORMAT_VERSION = 2
-"""Raised with every change of the run layout; a run of another version is refused."""
-
-PERFORMANCE = "report/performance.html"
-"""Dask's own report, where a job asks for it."""
-
-_COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
-_PROBE = "commit/.probe-"
-_ERROR = "commit/error.json"
+from distcluster.storage.array_store import READ_ERRORS, Array, ArrayStore, checksum, shard_key
+from distcluster.storage.layout import (
+    ERROR,
+    FORMAT_VERSION,
+    GROUPS,
+    ONE,
+    PROBE,
+    ROOT,
+    ItemArray,
+    RowArray,
+)
+from distcluster.storage.records import Part, Record, Records, parsed
+from distcluster.storage.urls import absolute_url, local_path, public_url
 
 
 @dataclass(frozen=True, slots=True)
-class ArraySpec:
-    """An array of a run that is written in parts: by partition of rows, or one entry a partition."""
+class InputFacts:
+    """What the input was when the run was made."""
 
-    name: str
-    shape: tuple[int, ...]
+    shape: tuple[int, int]
     dtype: str
-    fill_value: float
-    chunk_rows: int
-    shard_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run was made for and with.
+
+    Attributes
+    ----------
+    run_id : str
+    environment : mapping of str to str
+        Package versions and instruction level.
+    job : mapping of str to mapping
+        The job's tables without ``[deploy]`` and ``[report]``, URLs without credentials.
+    input : InputFacts
+    input_version : str or None
+        A hash over names, sizes and entity tags of the input's objects, when its content was last checked.
+    priority_bound : int
+        The priority up to which the scan gathers rows for the subsamples.
+    partitioning : Partitioning
+    dropped : tuple of str
+        Paths that have been emptied.
+    format_version : int
+    """
+
+    run_id: str
+    environment: Mapping[str, str]
+    job: Mapping[str, Mapping[str, object]]
+    input: InputFacts
+    input_version: str | None
+    priority_bound: int
+    partitioning: Partitioning
+    dropped: tuple[str, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """Where a run is and which one, and where its input is now.
+
+    A worker must never mistake a new run at an old place for the old one. The input's URL may hold a signature: it
+    travels to the tasks, and is neither stored nor shown.
+    """
+
+    url: str
+    run_id: str
+    input_url: str = field(repr=False)
 
 
 class Run:
@@ -49,69 +91,40 @@ class Run:
 
     ``commit/STAGE/ITEM.json`` says that an item of a stage is complete. It is written last, names every object
     that belongs to the item with its size, and the checksum of every array's decoded values.
+
+    Parameters
+    ----------
+    url : str
+    input_url : str, optional
+        Where the input is now; absent: where it was when the run was made or last checked.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, input_url: str | None = None) -> None:
         self.url = absolute_url(url)
         path = local_path(self.url)
         if path is not None and path.is_file():
             raise JobError(f"the output {path} is a file: choose a directory that is empty or not there.")
+        self.store = ArrayStore(self.url)
+        self.records = Records(self.store, dropped=lambda: self.settings.dropped)
+        self._input_url = input_url
+
+    # -- settings
 
     @cached_property
-    def objects(self) -> Any:
-        """Obstore's store; a local directory is made on first use."""
-        return object_store(self.url, create=True)
-
-    @cached_property
-    def _zarr(self) -> ObjectStore[Any]:
-        return ObjectStore(self.objects)
-
-    def _is_absent(self) -> bool:
-        path = local_path(self.url)
-        return path is not None and not path.exists()
-
-    # -- life
-
-    def create(self, attributes: Mapping[str, Any]) -> None:
-        """Make the run by one conditional put of its root; whoever comes second adopts the winner's settings."""
-        root = {"zarr_format": 3, "node_type": "group", "attributes": {"distcluster": dict(attributes)}}
-        with contextlib.suppress(AlreadyExistsError):
-            obstore.put(self.objects, "zarr.json", json.dumps(root, indent=2).encode(), mode="create")
-
-    def ensure_arrays(self, specs: Iterable[ArraySpec]) -> None:
-        """Make the arrays that are not there yet, in a run that is new or whose making was cut short."""
-        for group in ("commit", "model", "sample", "selection", "cluster", "report"):
-            zarr.open_group(self._zarr, path=group, mode="a")
-        for spec in specs:
-            if self.has_object(f"{spec.name}/zarr.json"):
-                continue
-            zarr.create_array(
-                self._zarr,
-                name=spec.name,
-                shape=spec.shape,
-                dtype=spec.dtype,
-                chunks=(spec.chunk_rows, *spec.shape[1:]),
-                shards=(spec.shard_rows, *spec.shape[1:]),
-                compressors=_COMPRESSORS,
-                fill_value=spec.fill_value,
-                config={"write_empty_chunks": True},
-            )
-
-    @cached_property
-    def attributes(self) -> dict[str, Any]:
-        """The run's settings, as they were when it was made.
+    def settings(self) -> Settings:
+        """The run's settings.
 
         Raises
         ------
         JobError
             When there is no run, something else, or a run of another format version.
         """
-        found = self.read_attributes()
+        found = self.find_settings()
         if found is None:
             raise JobError(f"there is no run at {public_url(self.url)}.")
         return found
 
-    def read_attributes(self) -> dict[str, Any] | None:
+    def find_settings(self) -> Settings | None:
         """The settings, or None where nothing is yet.
 
         Raises
@@ -120,17 +133,15 @@ class Run:
             When the place holds something else, or a run of another format version.
         """
         shown = public_url(self.url)
-        if self._is_absent():
+        if self.store.is_absent():
             return None
-        try:
-            root = json.loads(bytes(obstore.get(self.objects, "zarr.json").bytes()))
-        except FileNotFoundError:
-            names = (item["path"] for batch in obstore.list(self.objects) for item in batch)
-            other = next((name for name in names if not name.startswith(_PROBE)), None)
+        content = self.store.get(ROOT)
+        if content is None:
+            other = next((key for key in self.store.keys_under("") if not key.startswith(PROBE)), None)
             if other is not None:
-                raise JobError(f"{shown} holds something else ({other}): choose an empty place.") from None
+                raise JobError(f"{shown} holds something else ({other}): choose an empty place.")
             return None
-        attributes = root.get("attributes", {}).get("distcluster")
+        attributes = json.loads(content).get("attributes", {}).get("distcluster")
         if attributes is None:
             raise JobError(f"{shown} is Zarr that distcluster did not make: choose another place.")
         if attributes["format_version"] != FORMAT_VERSION:
@@ -138,160 +149,153 @@ class Run:
                 f"the run {shown} has format version {attributes['format_version']}, this distcluster writes "
                 f"{FORMAT_VERSION}: use the version that made it, or another output."
             )
-        return dict(attributes)
-
-    def update_attributes(self, **changes: Any) -> None:
-        """Replace single settings."""
-        self.__dict__["attributes"] = {**self.attributes, **changes}
-        zarr.open_group(self._zarr, mode="r+").attrs["distcluster"] = self.attributes
+        return parsed(Settings, json.dumps(attributes).encode(), f"{shown}/{ROOT}")
 
     @cached_property
+    def job(self) -> Job:
+        """The job that the run was made for, with defaults for what is no part of its identity."""
+        return parse_job({table: dict(keys) for table, keys in self.settings.job.items()})
+
+    @property
     def partitioning(self) -> Partitioning:
         """How the run's rows are cut, as resolved when it was made."""
-        return Partitioning(**self.attributes["partitioning"])
+        return self.settings.partitioning
+
+    @property
+    def input_url(self) -> str:
+        """Where the input is."""
+        return self._input_url or self.job.input.url
+
+    @property
+    def ref(self) -> RunRef:
+        """What a task needs to open this run."""
+        return RunRef(self.url, self.settings.run_id, self.input_url)
+
+    # -- life
+
+    def create(self, settings: Settings) -> None:
+        """Make the run by one conditional put of its root; whoever comes second adopts the winner's settings."""
+        root = {"zarr_format": 3, "node_type": "group", "attributes": {"distcluster": asdict(settings)}}
+        with contextlib.suppress(AlreadyExistsError):
+            obstore.put(self.store.objects, ROOT, json.dumps(root, indent=2).encode(), mode="create")
+
+    def make_arrays(self, arrays: Iterable[RowArray], of: str = "") -> None:
+        """Make the row arrays that are not there yet, in a run that is new or whose making was cut short."""
+        parts, job = self.partitioning, self.job
+        sizes = {
+            "n_neighbors": job.projection.n_neighbors, "d": job.projection.n_components, "top": job.assign.top,
+        }  # fmt: skip
+        for group in GROUPS:
+            self.store.make_group(group)
+        for each in arrays:
+            length, chunk, shard = (
+                (parts.n_rows, parts.block_rows, parts.partition_rows)
+                if each.counts == "rows"
+                else (parts.n_blocks, parts.partition_blocks, parts.partition_blocks)
+            )
+            path = each.path.format(of=of)
+            self.store.make_array(path, (length, *each.tail(sizes)), each.dtype, each.fill_value, chunk, shard)
+
+    def update(self, **changes: Any) -> None:
+        """Replace single settings."""
+        self.__dict__["settings"] = replace(self.settings, **changes)
+        self.__dict__.pop("job", None)
+        zarr.open_group(self.store.zarr_store, mode="r+").attrs["distcluster"] = asdict(self.settings)
+
+    def drop(self, path: str) -> None:
+        """Delete what later stages no longer need: every object under a path but array metadata.
+
+        The path is noted first, so that its absence does not make anyone do the work again. Should it be needed
+        after all, reading it raises ``CorruptError`` and the one missing item is made again.
+        """
+        if path not in self.settings.dropped:
+            self.update(dropped=(*self.settings.dropped, path))
+        self.store.delete(key for key in self.store.keys_under(path) if not key.endswith("zarr.json"))
+
+    def erase(self, owns: Callable[[str], bool]) -> None:
+        """Delete the objects that are a run's own, the root last; what is not stays."""
+        self.store.delete(key for key in self.store.keys_under("") if key != ROOT and owns(key))
+        self.store.delete([ROOT])
+        self.__dict__.pop("settings", None)
+        self.__dict__.pop("job", None)
 
     # -- reading
 
-    def array(self, name: str) -> zarr.Array[Any]:
-        """One of the run's arrays."""
-        return zarr.open_array(self._zarr, path=name, mode="r+")
+    def array(self, path: str) -> zarr.Array[Any]:
+        """One of the run's arrays, as zarr opens it; nothing is checked."""
+        return self.store.open_array(path)
 
-    def read_rows(self, name: str, partition: RowRange, stage: str) -> Array:
-        """A partition's rows of an array that ``stage`` has written.
+    def read_rows(self, array: RowArray, partition: RowRange, of: str = "") -> Array:
+        """A partition's rows (or a range of its blocks) of an array that many items fill.
 
         Raises
         ------
         CorruptError
             When a chunk is missing or fails its checksum.
         """
-        array = self.array(name)
-        if not self.has_object(_shard_key(array, partition.start)):  # zarr would read the fill value
-            raise CorruptError(f"partition {partition.index} of {name} is missing", stage, str(partition.index))
+        item = f"{of}/{partition.index}" if of else str(partition.index)
+        path = array.at(item)
+        opened = self.array(path)
+        if not self.store.has(shard_key(opened, partition.start)):  # zarr would read the fill value
+            raise CorruptError(f"partition {partition.index} of {path} is missing", array.stage, item)
         try:
-            return np.asarray(array[partition.rows])
-        except (ValueError, RuntimeError, OSError) as error:
+            return np.asarray(opened[partition.rows])
+        except READ_ERRORS as error:
             raise CorruptError(
-                f"partition {partition.index} of {name} cannot be read back: {error}", stage, str(partition.index)
+                f"partition {partition.index} of {path} cannot be read back: {error}", array.stage, item
             ) from error
 
-    def read_model(self, stage: str, item: str, only: str | None = None) -> dict[str, Array]:
-        """The arrays that an item of a stage has published, or one of them, checked against its record.
-
-        Returns
-        -------
-        dict of str to array
-            By path in the run.
+    def read(self, array: ItemArray, item: str = ONE) -> Array:
+        """An array that an item has published, checked against its record.
 
         Raises
         ------
         CorruptError
-            When the item is not committed, or an array differs from what was committed.
+            When the item is not committed, or the array differs from what was committed.
         """
-        record = self.record(stage, item)
+        record, path = self.records.read(array.stage, item), array.at(item)
         if record is None:
-            raise CorruptError(f"{stage} {item} is not committed", stage, item)
-        arrays = {}
-        for path, expected in record["models"].items():
-            if only not in (None, path):
-                continue
-            try:
-                arrays[path] = np.asarray(self.array(path)[:])
-            except (ValueError, RuntimeError, OSError) as error:
-                raise CorruptError(f"{path} cannot be read back: {error}", stage, item) from error
-            if checksum(arrays[path]) != expected:
-                raise CorruptError(f"{path} is not what {stage} {item} committed", stage, item)
-        return arrays
-
-    # -- records
-
-    def record(self, stage: str, item: str) -> dict[str, Any] | None:
-        """What an item of a stage committed, or None."""
+            raise CorruptError(f"{array.stage} {item} is not committed", array.stage, item)
+        if path not in record.arrays:
+            raise CorruptError(f"{path} is no part of what {array.stage} {item} committed", array.stage, item)
         try:
-            return dict(json.loads(bytes(obstore.get(self.objects, _record_key(stage, item)).bytes())))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:  # torn by a machine that lost power
-            raise CorruptError(f"the record of {stage} {item} cannot be read", stage, item) from error
-
-    def records(self, stage: str) -> dict[str, dict[str, Any]]:
-        """All records of a stage, by item; unreadable ones are left out, as if never written."""
-
-        def read(key: str) -> tuple[str, dict[str, Any]] | None:
-            name = key.rpartition("/")[2].removesuffix(".json")
-            try:
-                record = self.record(stage, name)
-            except CorruptError:
-                return None
-            return None if record is None else (name, record)
-
-        with ThreadPoolExecutor(16) as threads:
-            return dict(pair for pair in threads.map(read, self.keys(f"commit/{stage}")) if pair)
-
-    def committed(self, stage: str) -> dict[str, dict[str, Any]]:
-        """Records of a stage whose every object exists with the size that was committed, or was dropped since."""
-        records = self.records(stage)
-        objects = (key for record in records.values() for key in record["objects"])
-        prefixes = {key.removesuffix("/zarr.json").split("/c/")[0] for key in objects}
-        sizes = {
-            item["path"]: item["size"]
-            for prefix in prefixes
-            for batch in obstore.list(self.objects, prefix=f"{prefix}/")
-            for item in batch
-        }
-        dropped = tuple(f"{name}/" for name in self.attributes["dropped"])
-        return {
-            item: record
-            for item, record in records.items()
-            if all(sizes.get(key) == size for key, size in record["objects"].items() if not key.startswith(dropped))
-        }
+            values = np.asarray(self.array(path)[:])
+        except READ_ERRORS as error:
+            raise CorruptError(f"{path} cannot be read back: {error}", array.stage, item) from error
+        if checksum(values) != record.arrays[path]:
+            raise CorruptError(f"{path} is not what {array.stage} {item} committed", array.stage, item)
+        return values
 
     def verify(self, stage: str, item: str) -> bool:
         """Whether everything that the item committed reads back with its checksum."""
         try:
-            record = self.record(stage, item)
-            if record is None:
-                return False
-            dropped = tuple(self.attributes["dropped"])
-            for path, expected in record["models"].items():
-                if not path.startswith(dropped) and checksum(np.asarray(self.array(path)[:])) != expected:
-                    return False
-            for name, part in record["parts"].items():
-                if name.startswith(dropped):
-                    continue
-                values = np.asarray(self.array(name)[part["start"] : part["stop"]])
-                if checksum(values) != part["checksum"]:
-                    return False
-        except (CorruptError, ValueError, RuntimeError, OSError):
+            record = self.records.read(stage, item)
+        except CorruptError:
             return False
-        return True
+        if record is None:
+            return False
+        written = [
+            *((path, slice(None), expected) for path, expected in record.arrays.items()),
+            *((path, slice(part.start, part.stop), part.checksum) for path, part in record.parts.items()),
+        ]
+        dropped = self.settings.dropped
+        return all(self.store.reads_back(*each) for each in written if not each[0].startswith(dropped))
 
-    def discard(self, stage: str, item: str) -> None:
-        """Forget that an item was committed, so that the next run does it again."""
-        self._delete([_record_key(stage, item)])
-
-    def forget(self, stage: str) -> None:
-        """Discard every item of a stage."""
-        self._delete(self.keys(f"commit/{stage}"))
-
-    def erase(self) -> None:
-        """Delete everything, the root last."""
-        self._delete(sorted(self.keys(""), key=lambda key: key == "zarr.json"))
-        self.__dict__.pop("attributes", None)
-        self.__dict__.pop("partitioning", None)
+    # -- writing
 
     def commit(
         self,
         stage: str,
         item: str,
-        facts: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any],
         *,
-        parts: Mapping[str, tuple[int, Array]] | None = None,
-        models: Mapping[str, Array] | None = None,
-    ) -> dict[str, Any]:
+        rows: Mapping[RowArray, Array] | None = None,
+        arrays: Mapping[ItemArray, Array] | None = None,
+    ) -> Record:
         """Write everything that belongs to an item of a stage, then its record.
 
-        The old record goes first, then the old objects (zarr would read a torn shard before replacing it), then
-        everything is written and flushed, and the record comes last.
+        The old record goes first, then the old objects, then everything is written and flushed, and the record comes
+        last.
 
         Parameters
         ----------
@@ -299,134 +303,44 @@ class Run:
             The record's name.
         facts : mapping
             Small JSON values kept in the record.
-        parts : mapping of str to (int, array)
-            For arrays made with the run: name to first index and values; whole shards only.
-        models : mapping of str to array
-            For arrays of this item alone: path in the run to values; each is one chunk.
-
-        Returns
-        -------
-        dict
-            The record.
+        rows : mapping of RowArray to array
+            What the item's partition has in them: whole shards.
+        arrays : mapping of ItemArray to array
+            Arrays of this item alone; each is one chunk.
         """
-        self.discard(stage, item)
+        self.records.discard(stage, item)
         keys: list[str] = []
-        record: dict[str, Any] = {"facts": dict(facts or {}), "parts": {}, "models": {}}
-        for name, (start, values) in (parts or {}).items():
-            keys += self._write_part(name, start, values)
-            record["parts"][name] = {"start": start, "stop": start + len(values), "checksum": checksum(values)}
-        for path, values in (models or {}).items():
-            keys += self._write_model(path, values)
-            record["models"][path] = checksum(values)
-        record["objects"] = {key: obstore.head(self.objects, key)["size"] for key in keys}
-        record["id"] = uuid.uuid4().hex
-        self._flush(keys)
-        key = _record_key(stage, item)
-        obstore.put(self.objects, key, json.dumps(record).encode())
-        self._flush([key])
+        parts: dict[str, Part] = {}
+        checksums: dict[str, int] = {}
+        for each, values in (rows or {}).items():
+            index, path = int(item.rpartition("/")[2]), each.at(item)
+            of_rows = each.counts == "rows"
+            start = index * (self.partitioning.partition_rows if of_rows else self.partitioning.partition_blocks)
+            keys += self.store.write_part(path, start, values)
+            parts[path] = Part(start, start + len(values), checksum(values))
+        for array, values in (arrays or {}).items():
+            path = array.at(item)
+            keys += self.store.write_array(path, values)
+            checksums[path] = checksum(values)
+        sizes = {key: self.store.size(key) for key in keys}
+        self.store.flush(keys)
+        record = Record(dict(facts), parts, checksums, sizes)
+        self.records.write(stage, item, record)
         return record
-
-    def _write_part(self, name: str, start: int, values: Array) -> list[str]:
-        array = self.array(name)
-        shard_rows = (array.shards or array.chunks)[0]
-        if start % shard_rows or (len(values) != shard_rows and start + len(values) != array.shape[0]):
-            raise ValueError(f"{name}: {start} to {start + len(values)} is no whole shard of {shard_rows} rows")
-        key = _shard_key(array, start)
-        self._delete([key])
-        array[start : start + len(values)] = values
-        return [key]
-
-    def _write_model(self, path: str, values: Array) -> list[str]:
-        self._delete(self.keys(path))
-        array = zarr.create_array(
-            self._zarr,
-            name=path,
-            data=values,
-            chunks=tuple(max(length, 1) for length in values.shape),
-            compressors=_COMPRESSORS,
-            config={"write_empty_chunks": True},
-            overwrite=True,
-        )
-        keys = [f"{path}/zarr.json"]
-        if values.size:
-            keys.append(f"{path}/{array.metadata.encode_chunk_key((0,) * values.ndim)}")
-        return keys
-
-    def drop(self, name: str) -> None:
-        """Delete what later stages no longer need: every object under a path but array metadata.
-
-        The path is noted first, so that its absence does not make anyone do the work again. Should it be needed
-        after all, reading it raises ``CorruptError`` and the one missing item is made again.
-        """
-        if name not in self.attributes["dropped"]:
-            self.update_attributes(dropped=[*self.attributes["dropped"], name])
-        self._delete([key for key in self.keys(name) if not key.endswith("zarr.json")])
-
-    def keys(self, prefix: str) -> list[str]:
-        """Every object under a path."""
-        prefix = f"{prefix}/" if prefix else ""
-        return [item["path"] for batch in obstore.list(self.objects, prefix=prefix) for item in batch]
-
-    def _delete(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            try:
-                obstore.delete(self.objects, key)
-            except FileNotFoundError:
-                continue
-
-    def _flush(self, keys: Sequence[str]) -> None:
-        """On a file system, make the objects and their names survive a power cut; elsewhere a put already does."""
-        root = local_path(self.url)
-        if root is None:
-            return
-        files = [root / key for key in keys]
-        for path in [*files, *{file.parent for file in files}]:
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
     # -- for people and for other processes
 
     def note_error(self, message: str) -> None:
         """Keep the last error for ``status``; an empty message says that there is none."""
-        obstore.put(self.objects, _ERROR, json.dumps({"error": message}).encode())
+        self.store.put(ERROR, json.dumps({"error": message}).encode())
 
     def last_error(self) -> str:
         """What ``note_error`` kept."""
-        try:
-            return str(json.loads(bytes(obstore.get(self.objects, _ERROR).bytes()))["error"])
-        except FileNotFoundError:
-            return ""
+        content = self.store.get(ERROR)
+        return "" if content is None else str(json.loads(content)["error"])
 
     def put_probe(self) -> str:
         """Leave a mark that another process can look for; returns its name."""
-        name = f"{_PROBE}{uuid.uuid4().hex}"
-        obstore.put(self.objects, name, b"")
+        name = f"{PROBE}{uuid.uuid4().hex}"
+        self.store.put(name, b"")
         return name
-
-    def has_object(self, name: str) -> bool:
-        """Whether an object of this name is visible from this process."""
-        if self._is_absent():
-            return False
-        try:
-            obstore.head(self.objects, name)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def remove(self, name: str) -> None:
-        """Delete one object."""
-        self._delete([name])
-
-
-def _shard_key(array: zarr.Array[Any], first_row: int) -> str:
-    """The object that holds a row: parts are whole in every other axis."""
-    shard_rows = (array.shards or array.chunks)[0]
-    index = (first_row // shard_rows, *(0,) * (array.ndim - 1))
-    return f"{array.path}/{array.metadata.encode_chunk_key(index)}"
-
-
-def _record_key(stage: str, item: str) -> str:
-    return f"commit/{stage}/{item}.json"

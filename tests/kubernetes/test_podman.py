@@ -115,7 +115,7 @@ class Played:
 
     def committed(self) -> int:
         """Items committed so far, on the volume."""
-        return len(list((self._data / self._name / "commit").glob("*/*.json")))
+        return len(list((self._data / self._name / "commit").rglob("*/*.json")))
 
     def wait_until_half_done(self) -> None:
         """Wait until the grid is under way."""

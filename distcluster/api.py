@@ -1,0 +1,80 @@
+"""What a caller runs: a job, and another candidate's labels."""
+
+from distcluster.errors import JobError
+from distcluster.execution.connect import scheduler_address
+from distcluster.execution.progress import Reporter
+from distcluster.execution.runner import Runner
+from distcluster.execution.session import hold_session
+from distcluster.job import DeployTable, Job
+from distcluster.numerics.mixture.candidate import Candidate
+from distcluster.pipeline import flow
+from distcluster.prepare import is_input_unchanged, prepare_run
+from distcluster.stages.fitting import fitted_candidates
+from distcluster.stages.flow import STAGES, is_finished
+from distcluster.stages.relabelling import CROSSWALK, RELABEL, of_candidate
+from distcluster.storage.layout import RowArray
+from distcluster.storage.run import Run
+from distcluster.storage.urls import public_url
+
+
+def run_job(job: Job, reporter: Reporter, *, verify: bool = False) -> Run:
+    """Run a job to its end, resuming whatever its output already holds.
+
+    Parameters
+    ----------
+    job : Job
+    reporter : Reporter
+    verify : bool
+        Read everything that is already committed and compare checksums; what differs is made again.
+
+    Raises
+    ------
+    JobError
+        When job or input are wrong.
+    JobFailedError
+        When a task fails for good.
+    SchedulerLostError
+        When the cluster is gone; what was committed stays, and running again resumes.
+    """
+    if job.deploy.kind != "local":
+        scheduler_address(job.deploy)  # before anything is written
+    run = prepare_run(job)
+    if not verify and is_finished(run) and is_input_unchanged(run, job):
+        return run
+
+    async def work(runner: Runner) -> None:
+        if verify and runner.attempt == 0:
+            await runner.verify()
+        await flow(run, job, runner)
+
+    hold_session(run, job.deploy, reporter, work, makes=STAGES, read_input=True, performance=job.report.performance)
+    return run
+
+
+def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Reporter) -> Run:
+    """Label all rows of a finished run by another candidate of its grid, beside the labels that it has.
+
+    Raises
+    ------
+    JobError
+        When there is no finished run, or its grid has no such candidate.
+    JobFailedError, SchedulerLostError
+        As ``run_job``.
+    """
+    run = Run(url)
+    if not is_finished(run):
+        raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
+    fitted = fitted_candidates(run)
+    if wanted not in fitted:
+        raise JobError(
+            f"the grid of {public_url(run.url)} has no fitted candidate {wanted}; it has: "
+            f"{', '.join(map(str, fitted))}."
+        )
+    run.make_arrays((each for each in RELABEL.writes if isinstance(each, RowArray)), of=str(wanted))
+
+    async def work(runner: Runner) -> None:
+        await runner.each(RELABEL, of_candidate(run, wanted), under=str(wanted))
+        await runner.each(CROSSWALK, [wanted])
+
+    hold_session(run, deploy, reporter, work, makes=(RELABEL, CROSSWALK), read_input=False)
+    return run

@@ -1,0 +1,203 @@
+"""Runs the stages of one run on one cluster, a bounded number of tasks at a time."""
+
+import asyncio
+import logging
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from distributed import Client
+from distributed.scheduler import KilledWorker
+
+from distcluster.environment import differences, environment
+from distcluster.errors import JobError, JobFailedError
+from distcluster.execution.progress import Reporter
+from distcluster.stages.context import perform
+from distcluster.stages.flow import STAGES
+from distcluster.stages.stage import Stage
+from distcluster.storage.inputs import open_input
+from distcluster.storage.layout import ONE
+from distcluster.storage.run import Run, RunRef
+from distcluster.storage.urls import public_url
+
+log = logging.getLogger("distcluster")
+
+_WINDOW = 64  # futures a stage has under way at most; the driver's memory does not grow with the input
+
+
+class Runner:
+    """Runs stages, skipping what is committed.
+
+    Parameters
+    ----------
+    client : Client
+        Asynchronous.
+    run : Run
+    reporter : Reporter
+    """
+
+    def __init__(self, client: Client, run: Run, reporter: Reporter) -> None:
+        self._client = client
+        self._run = run
+        self._reporter = reporter
+        self.attempt = 0
+        """Part of every key: Dask would answer a failed task that is submitted again with its old error."""
+
+    async def check_workers(self, *, read_input: bool) -> None:
+        """Refuse workers that compute other bits, or do not see the output (or the input, where they are to read it).
+
+        Raises
+        ------
+        JobError
+            Naming every worker and what is wrong with it.
+        """
+        probe = self._run.put_probe()
+        array = self._run.job.input.array if read_input else None
+        try:
+            answers = await self._client.run(_look, self._run.ref, probe, array)
+        finally:
+            self._run.store.delete([probe])
+        found = [
+            f"{worker}: {line}"
+            for worker, (facts, problems) in sorted(answers.items())
+            for line in [*differences(dict(self._run.settings.environment), facts), *problems]
+        ]
+        if found:
+            raise JobError("these workers cannot take part:\n" + "\n".join(f"  {line}" for line in found))
+
+    async def each(self, stage: Stage[Any], items: Iterable[Any] | None = None, under: str = "") -> list[Any]:
+        """Run a task for every item that has not been committed, then drop what nobody needs any more.
+
+        Parameters
+        ----------
+        stage : Stage
+        items : iterable, optional
+            Absent: all items of the stage.
+        under : str
+            What the items are of, where they are only a part of the stage's: their records lie there.
+
+        Returns
+        -------
+        list
+            What the tasks gave back: facts of a stage that only checks, else nothing.
+
+        Raises
+        ------
+        JobFailedError
+            When a task killed every worker that tried it.
+        """
+        items = list(items if items is not None else stage.items(self._run) or [])
+        committed = self._run.records.committed(stage.name, under) if stage.commits else {}
+        waiting = [item for item in items if str(item) not in committed]
+        answers: list[Any] = []
+        if waiting:
+            with self._reported(stage, items, waiting) as advance:
+                queue = iter(waiting)
+
+                async def lane() -> None:
+                    for item in queue:
+                        answers.append(await self._submit(stage, item))
+                        advance(item)
+
+                async with asyncio.TaskGroup() as lanes:
+                    for _ in range(min(_WINDOW, len(waiting))):
+                        lanes.create_task(lane())
+        for path in stage.drops:
+            self._run.drop(path)
+        return answers
+
+    async def _submit(self, stage: Stage[Any], item: Any) -> Any:
+        ref = self._run.ref
+        key = (f"{stage.name}-{ref.run_id[:8]}", str(item), self.attempt)
+        try:
+            return await self._client.submit(
+                perform, ref, stage.name, stage.task, item, stage.commits, key=key, priority=stage.priority, pure=False
+            )
+        except KilledWorker as error:
+            raise JobFailedError(
+                f"{stage.name} {item} killed every worker that tried it, most likely for lack of memory. Give workers "
+                f"more (deploy.memory_limit; in pods deploy.worker_memory), or make assign.partition_rows smaller."
+            ) from error
+
+    async def driven(self, stage: Stage[Any], function: Callable[[RunRef], None]) -> None:
+        """Run a stage whose function computes Dask collections, in a thread with a client that it may block."""
+        if not stage.items(self._run) or self._run.records.read(stage.name, ONE) is not None:
+            return
+
+        def drive() -> None:
+            with Client(self._client.scheduler.address, security=self._client.security) as client, client.as_current():
+                function(self._run.ref)
+
+        with self._reported(stage, [ONE], [ONE]) as advance:
+            await asyncio.to_thread(drive)
+            advance(ONE)
+
+    # -- progress
+
+    @contextmanager
+    def steps(self, line: str, total: int) -> Iterator[Callable[[], None]]:
+        """Report stages that share a line; what is yielded is called after every step of theirs."""
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            self._reporter.advance(line, 1)
+
+        self._reporter.start(line, total, 0, "steps")
+        started = time.perf_counter()
+        yield advance
+        seconds = time.perf_counter() - started
+        self._reporter.finish(line, seconds)
+        log.info("%s: %d steps in %.1f s", line, done, seconds)
+
+    @contextmanager
+    def _reported(self, stage: Stage[Any], items: list[Any], waiting: list[Any]) -> Iterator[Callable[[Any], None]]:
+        """Report a stage, unless it shares a line; what is yielded is called after every item."""
+        if stage.line:
+            yield lambda _item: None
+            return
+        left = sum(self._weight(stage, item) for item in waiting)
+        total = sum(self._weight(stage, item) for item in items)
+        self._reporter.start(stage.name, total, total - left, stage.unit)
+        started = time.perf_counter()
+        yield lambda item: self._reporter.advance(stage.name, self._weight(stage, item))
+        seconds = time.perf_counter() - started
+        self._reporter.finish(stage.name, seconds)
+        log.info("%s: %d %s in %.1f s (%.0f %s/s)", stage.name, left, stage.unit, seconds, left / seconds, stage.unit)
+
+    def _weight(self, stage: Stage[Any], item: Any) -> int:
+        return len(self._run.partitioning[operator.index(item)]) if stage.unit == "rows" else 1
+
+    # -- verifying
+
+    async def verify(self) -> None:
+        """Read back everything committed, and forget what is damaged."""
+        for stage in STAGES:
+            items = list(self._run.records.committed(stage.name))
+            answers = await self._client.gather(
+                self._client.map(_verified, [self._run.ref] * len(items), [stage.name] * len(items), items, pure=False)
+            )
+            for item, intact in zip(items, answers, strict=True):
+                if not intact:
+                    log.warning("%s %s is damaged; it is made again", stage.name, item)
+                    self._run.records.discard(stage.name, item)
+
+
+def _look(ref: RunRef, probe: str, array: str | None) -> tuple[dict[str, str], list[str]]:
+    """On a worker: its environment, and what it cannot see."""
+    problems = []
+    if not Run(ref.url).store.has(probe):
+        problems.append(f"does not see the output {public_url(ref.url)}: it must be on storage that all machines share")
+    if array is not None:
+        try:
+            open_input(ref.input_url, array)
+        except JobError as error:
+            problems.append(str(error))
+    return environment(), problems
+
+
+def _verified(ref: RunRef, stage: str, item: str) -> bool:
+    return Run(ref.url).verify(stage, item)

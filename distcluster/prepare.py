@@ -1,0 +1,124 @@
+"""Before any work: a job held against its input and its output, and the run made or opened."""
+
+import uuid
+from typing import Any
+
+import zarr
+
+from distcluster.environment import differences, environment
+from distcluster.errors import JobError
+from distcluster.job import Job, require_extras
+from distcluster.numerics.sampling import auto_sizes, priority_bound
+from distcluster.plan import choose_partitioning, make_plan
+from distcluster.stages.flow import owns, row_arrays
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage.files import count_labels
+from distcluster.storage.inputs import input_version, open_input
+from distcluster.storage.items import require_items
+from distcluster.storage.run import InputFacts, Run, Settings
+from distcluster.storage.urls import absolute_url, public_url, refuse_nested
+
+
+def prepare_run(job: Job) -> Run:
+    """Check a job against its input and output, and make the run or open the one that it resumes.
+
+    Raises
+    ------
+    JobError
+        When the input cannot be clustered, or the output holds something else or was made for another job, input or
+        environment, naming every difference. Nothing has been written then.
+    """
+    job = resolve(job)
+    require_extras(job.report)
+    if job.report.items is not None:
+        require_items(job.report.items, job.report.item_column)
+    refuse_nested(job.input.url, job.output.url)
+    array = open_input(job.input.url, job.input.array)
+    _refuse_other_lengths(job, array.shape[0])
+    make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
+    run = Run(job.output.url, job.input.url)
+    if run.find_settings() is None:
+        run.create(_new_settings(job, array))
+    found = _differences(run, job, array)
+    if found and SUBSAMPLE.find_facts(run) is None:
+        # Nothing but a scan: a job that was refused for its input, and has been mended since.
+        run.erase(owns)
+        run.create(_new_settings(job, array))
+    elif found:
+        raise JobError(
+            f"the output {public_url(run.url)} was made for something else:\n"
+            + "\n".join(f"  {line}" for line in found)
+            + "\nUndo the change, or choose another output."
+        )
+    run.make_arrays(row_arrays(run))
+    return run
+
+
+def is_input_unchanged(run: Run, job: Job) -> bool:
+    """Whether the input's objects are those whose content was last checked."""
+    version = input_version(absolute_url(job.input.url))
+    return version is not None and version == run.settings.input_version
+
+
+def resolve(job: Job) -> Job:
+    """The job with absolute local paths, as workers elsewhere on this machine need them."""
+    return job.model_copy(
+        update={
+            "input": job.input.model_copy(update={"url": absolute_url(job.input.url)}),
+            "output": job.output.model_copy(update={"url": absolute_url(job.output.url)}),
+        }
+    )
+
+
+def _refuse_other_lengths(job: Job, n_rows: int) -> None:
+    counts = {public_url(url): count_labels(url) for url in job.report.labels}
+    found = [f"{url} has {count:,} labels" for url, count in counts.items() if count != n_rows]
+    if found:
+        raise JobError(f"report.labels: the input has {n_rows:,} rows, but {'; '.join(found)}: one a row is needed.")
+
+
+def _new_settings(job: Job, array: zarr.Array[Any]) -> Settings:
+    n_rows, n_features = array.shape
+    # Enough for both subsamples, were every row valid.
+    wanted = sum(auto_sizes(job.sample.rows, job.sample.mixture_rows, n_rows))
+    return Settings(
+        run_id=uuid.uuid4().hex,
+        environment=environment(),
+        job=_stored_job(job),
+        input=_input_facts(array),
+        input_version=input_version(job.input.url),
+        priority_bound=priority_bound(wanted, n_rows),
+        partitioning=choose_partitioning(job, n_rows, n_features),
+    )
+
+
+def _stored_job(job: Job) -> dict[str, dict[str, Any]]:
+    """What results depend on, and where input and output are; URLs without credentials."""
+    stored: dict[str, dict[str, Any]] = job.model_dump(mode="json", exclude={"deploy", "report"})
+    for table in ("input", "output"):
+        stored[table]["url"] = public_url(stored[table]["url"])
+    return stored
+
+
+def _input_facts(array: zarr.Array[Any]) -> InputFacts:
+    return InputFacts((array.shape[0], array.shape[1]), str(array.dtype))
+
+
+def _differences(run: Run, job: Job, array: zarr.Array[Any]) -> list[str]:
+    """What the run was made for and is not so now; the input's content is compared later, by checksum."""
+    was, now = run.settings.job, _stored_job(job)
+    before, seen = run.settings.input, _input_facts(array)
+    return [
+        *(
+            f"{table}.{key}: {was[table].get(key)!r} in the run, {value!r} in the job"
+            for table, keys in now.items()
+            for key, value in keys.items()
+            if key not in ("url", "partition_rows") and was[table].get(key) != value
+        ),
+        *(
+            f"the input's {key}: {getattr(before, key)} in the run, {getattr(seen, key)} now"
+            for key in ("shape", "dtype")
+            if getattr(before, key) != getattr(seen, key)
+        ),
+        *differences(dict(run.settings.environment), environment()),
+    ]

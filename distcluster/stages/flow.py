@@ -1,0 +1,89 @@
+"""The list of all stages, in the order of the flow, and what follows from it."""
+
+from typing import Any
+
+from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
+from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS
+from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
+from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
+from distcluster.stages.refining import PUBLISH_MIXTURE, REFINE_EXPECT, REFINE_MAXIMISE
+from distcluster.stages.relabelling import CROSSWALK, RELABEL
+from distcluster.stages.replicating import RECLUSTER, REPLICATE
+from distcluster.stages.searching import BUILD_INDEX, FIND_NEIGHBOURS, FIT_PCA
+from distcluster.stages.stage import Stage
+from distcluster.stages.subsampling import CHECK_INPUT, SCAN, SUBSAMPLE
+from distcluster.storage import layout
+from distcluster.storage.layout import RowArray
+from distcluster.storage.run import Run
+
+STAGES: list[Stage[Any]] = [
+    SCAN,
+    CHECK_INPUT,
+    SUBSAMPLE,
+    FIT_PCA,
+    BUILD_INDEX,
+    FIT_UMAP,
+    FIND_NEIGHBOURS,
+    FIT_VIEWS,
+    PROJECT_SUBSAMPLE,
+    START_KMEANS,
+    FIT_CANDIDATES,
+    EXTEND_GRID,
+    REPLICATE,
+    RECLUSTER,
+    PROJECT_ROWS,
+    SCORE_CANDIDATES,
+    SUM_COMPONENTS,
+    SUM_SILHOUETTES,
+    SELECT_CANDIDATE,
+    REFINE_EXPECT,
+    REFINE_MAXIMISE,
+    PUBLISH_MIXTURE,
+    MEASURE_PROJECTION,
+    MERGE_COMPONENTS,
+    LABEL_ROWS,
+    SUMMARISE_CLUSTERS,
+    RELABEL,
+    CROSSWALK,
+]
+
+
+def lines() -> dict[str, Stage[Any]]:
+    """The names that people see stages under, each with the stage whose progress it shows."""
+    return {stage.shown_as: stage for stage in STAGES if stage.commits}
+
+
+def is_finished(run: Run) -> bool:
+    """Whether every row has its results and every summary is there."""
+    # The last stages first: of a run that is not finished they are missing.
+    return all(is_complete(run, stage) for stage in reversed(STAGES) if stage.is_result)
+
+
+def is_complete(run: Run, stage: Stage[Any]) -> bool:
+    """Whether all items of a stage are committed."""
+    items = stage.items(run)
+    return items is not None and {str(item) for item in items} <= run.records.committed(stage.name).keys()
+
+
+def row_arrays(run: Run) -> list[RowArray]:
+    """The row arrays of a new run: those of every stage, without views that the job does not ask for."""
+    views = {f"view_{d}d" for d in run.job.projection.views}
+    left_out = {array for space, array in layout.SPACES.items() if space.startswith("view_") and space not in views}
+    return [
+        each
+        for stage in STAGES
+        for each in stage.writes
+        if isinstance(each, RowArray) and "{of}" not in each.path and each not in left_out
+    ]
+
+
+def owns(key: str) -> bool:
+    """Whether an object is a run's own: what may be deleted when a run is made anew, and nothing else.
+
+    Examples
+    --------
+    >>> owns("label/c/0"), owns("commit/scan/3.json"), owns("thesis.txt")
+    (True, True, False)
+    """
+    folders = tuple(f"{path}/" for stage in STAGES for path in stage.paths)
+    return key in layout.OBJECTS or key.startswith((*folders, layout.PROBE))

@@ -1,0 +1,110 @@
+"""Files beside the input, read wherever they lie: lines of text, bytes, and Zarr arrays of one entry a row."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import obstore
+import zarr
+from obstore.exceptions import BaseError
+from zarr.storage import ObjectStore
+
+from distcluster.errors import JobError
+from distcluster.storage.urls import absolute_url, file_store, local_path, object_store, public_url
+
+
+def read_lines(url: str, numbers: Iterable[int]) -> dict[int, str]:
+    """Some lines of a text file, by number from 0; the file is streamed once and never held.
+
+    Lines past its end are absent from the result.
+
+    Raises
+    ------
+    JobError
+        When there is no such file.
+    """
+    wanted = sorted(set(numbers))
+    found: dict[int, str] = {}
+    number, rest = 0, b""
+    for chunk in _stream(url):
+        *lines, rest = (rest + bytes(chunk)).split(b"\n")
+        for wanted_number in wanted[bisect_left(wanted, number) : bisect_left(wanted, number + len(lines))]:
+            found[wanted_number] = lines[wanted_number - number].decode(errors="replace").rstrip("\r")
+        number += len(lines)
+    if rest and number in wanted:
+        found[number] = rest.decode(errors="replace")
+    return found
+
+
+def stream_lines(url: str) -> Iterator[str]:
+    """The lines of a text file, without their ends; the file is streamed and never held."""
+    rest = b""
+    for chunk in _stream(url):
+        *lines, rest = (rest + bytes(chunk)).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace").rstrip("\r")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def open_entries(url: str, field: str, dimensions: tuple[int, ...] = (1,)) -> zarr.Array[Any] | None:
+    """A Zarr array of one entry a row; None where the URL is a file. ``field`` is the job's, for messages.
+
+    Raises
+    ------
+    JobError
+        When there is neither, or the array has another shape.
+    """
+    try:
+        obstore.head(*file_store(url))
+    except (FileNotFoundError, BaseError):
+        pass
+    else:
+        return None
+    shown, path = public_url(url), local_path(absolute_url(url))
+    if path is not None and not path.is_dir():
+        raise JobError(f"{field}: there is no file and no Zarr array at {shown}.")
+    try:
+        array = zarr.open_array(ObjectStore(object_store(absolute_url(url)), read_only=True), mode="r")
+    except (FileNotFoundError, ValueError, BaseError) as error:
+        raise JobError(f"{field}: there is no file and no Zarr array at {shown}.") from error
+    if array.ndim not in dimensions:
+        wanted = " or ".join({1: "(N,)", 2: "(N, m)"}[each] for each in dimensions)
+        raise JobError(f"{field}: {shown} has the shape {array.shape}; it must be {wanted}, one entry a row.")
+    return array
+
+
+def read_bytes(url: str) -> bytes:
+    """A whole file.
+
+    Raises
+    ------
+    OSError or obstore's BaseError
+        When it cannot be read.
+    """
+    store, name = file_store(url)
+    return bytes(obstore.get(store, name).bytes())
+
+
+def count_labels(url: str) -> int:
+    """How many labels there are, by reading a text file once."""
+    array = open_entries(url, "report.labels", dimensions=(1, 2))
+    return sum(1 for _ in stream_lines(url)) if array is None else int(array.shape[0])
+
+
+def require_file(url: str, field: str) -> None:
+    """Refuse a file that is not there, naming the job's field.
+
+    Raises
+    ------
+    JobError
+    """
+    try:
+        obstore.head(*file_store(url))
+    except (FileNotFoundError, BaseError) as error:
+        raise JobError(f"{field}: there is no file at {public_url(url)}.") from error
+
+
+def _stream(url: str) -> Iterable[Any]:
+    store, name = file_store(url)
+    return obstore.get(store, name).stream()

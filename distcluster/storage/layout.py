@@ -1,0 +1,295 @@
+"""What a run holds and where: every array, by the stage that writes it, and the paths of everything else.
+
+``docs/store-layout.md`` is this module for people; a test compares them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+FORMAT_VERSION = 3
+"""Raised with every change of the run layout; a run of another version is refused."""
+
+ONE = "all"
+"""The item of a stage that is one task."""
+
+ROOT = "zarr.json"
+PROBE = "commit/.probe-"
+ERROR = "commit/error.json"
+REPORT = "report/index.html"
+PERFORMANCE = "report/performance.html"
+"""Dask's own report, where a job asks for it."""
+
+GROUPS = ("commit", "model", "sample", "selection", "cluster", "report")
+"""Zarr groups that a new run has, so that other libraries can walk it."""
+
+OBJECTS = (ROOT, ERROR, REPORT, PERFORMANCE, "commit/report/all.json", *(f"{group}/zarr.json" for group in GROUPS))
+"""What a run holds beside what its stages write."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowArray:
+    """An array with one entry a row, or a block of rows, that tasks fill partition by partition.
+
+    Attributes
+    ----------
+    path : str
+        In the run. ``{of}`` stands for what an item's partition is of, such as the candidate in ``full-8/3``.
+    stage : str
+        The stage that writes it.
+    shape : str
+        In the letters of ``docs/store-layout.md``; N or blocks first.
+    dtype : str
+    fill_value : float
+        What Zarr gives for a missing chunk: never a valid value.
+    meaning : str
+    """
+
+    path: str
+    stage: str
+    shape: str
+    dtype: str
+    fill_value: float
+    meaning: str
+
+    @property
+    def counts(self) -> Literal["rows", "blocks"]:
+        """What the first axis counts."""
+        return "blocks" if self.shape.startswith("(blocks") else "rows"
+
+    def tail(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape without its first axis, once the letters' sizes are known.
+
+        Examples
+        --------
+        >>> PROJECTION.tail({"d": 5}), VIEW_2D.tail({}), LABEL.tail({})
+        ((5,), (2,), ())
+        """
+        axes = self.shape.strip("()").replace(" ", "").split(",")[1:]
+        return tuple(sizes[axis] if axis.isalpha() or "_" in axis else int(axis) for axis in axes if axis)
+
+    def at(self, item: str) -> str:
+        """The path of the array that an item writes to.
+
+        Examples
+        --------
+        >>> LABEL.at("3"), RELABELLED.at("full-8/3")
+        ('label', 'relabel/full-8/label')
+        """
+        return self.path.format(of=item.rpartition("/")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class ItemArray:
+    """An array that belongs to one item of a stage and is written whole; fields as ``RowArray``'s.
+
+    ``{item}`` in the path stands for the item.
+    """
+
+    path: str
+    stage: str
+    shape: str
+    dtype: str
+    meaning: str = "left for the stages that reduce it"
+
+    def at(self, item: str = ONE) -> str:
+        """The path of an item's array.
+
+        Examples
+        --------
+        >>> CANDIDATE["means"].at("full-8")
+        'selection/fit/full-8/means'
+        """
+        return self.path.format(item=item)
+
+
+NAN = float("nan")
+_MIXTURE_SHAPES = {"weights": "(K,)", "means": "(K, d)", "covariances": "scikit-learn's"}
+
+
+def _mixture(path: str, stage: str, meaning: str) -> dict[str, ItemArray]:
+    """The three arrays of a mixture's parameters."""
+    return {
+        name: ItemArray(f"{path}/{name}", stage, shape, "float64", f"{name} of {meaning}")
+        for name, shape in _MIXTURE_SHAPES.items()
+    }
+
+
+# --- subsampling ------------------------------------------------------------------------------------------------
+
+CHECKSUM = RowArray("input/checksum", "scan", "(blocks,)", "uint64", 0, "XXH3 of each block of the input, as stored")
+SCANNED_ROW = ItemArray("partial/scan/{item}/row", "scan", "(n,)", "int64")
+SCANNED_VECTOR = ItemArray("partial/scan/{item}/vector", "scan", "(n, D)", "float32")
+SCANNED = "partial/scan"
+
+SAMPLE_ROW = ItemArray("sample/row", "subsample", "(S,)", "int64", "rows of the UMAP subsample, in the order drawn")
+MIXTURE_ROW = ItemArray(
+    "sample/mixture_row", "subsample", "(M,)", "int64", "rows of the mixture subsample, in the order drawn"
+)
+SAMPLE = ItemArray(
+    "model/sample", "subsample", "(S', D)", "float32", "the UMAP subsample's distinct rows, unit length under cosine"
+)
+MIXTURE_SAMPLE = ItemArray(
+    "model/mixture_sample", "subsample", "(M, D)", "float32", "the mixture subsample, unit length under cosine"
+)
+
+# --- search and projection --------------------------------------------------------------------------------------
+
+PCA_MEAN = ItemArray("model/pca/mean", "fit_pca", "(D,)", "float32", "where `projection.pca` asks for it")
+PCA_COMPONENTS = ItemArray("model/pca/components", "fit_pca", "(D, P)", "float32", "orthonormal columns")
+INDEX = {
+    "graph": ItemArray(
+        "model/index/graph", "build_index", "(bytes,)", "uint8",
+        "the faiss graph over the sample; empty for an exact search",
+    ),
+    "mean": ItemArray("model/index/mean", "build_index", "(features,)", "float32", "of the basis of the 8-bit codes"),
+    "components": ItemArray(
+        "model/index/components", "build_index", "(features, components)", "float32",
+        "that basis; no columns where codes are of the features",
+    ),
+}  # fmt: skip
+SAMPLE_NEIGHBOURS = ItemArray(
+    "model/sample_neighbours/index", "build_index", "(S', n_neighbors)", "int32", "the sample's neighbours in itself"
+)
+SAMPLE_DISTANCES = ItemArray(
+    "model/sample_neighbours/distance", "build_index", "(S', n_neighbors)", "float32", "their distances"
+)
+SAMPLE_SCALE = ItemArray(
+    "model/sample_scale", "build_index", "(S',)", "float32", "each sample row's distance to the last of them"
+)
+ANCHORS = ItemArray("model/anchors", "fit_umap", "(S', d)", "float32", "UMAP's coordinates of the sample")
+FIELD = ItemArray("model/field", "fit_umap", "(d + 2, groups)", "float32", "groups of anchors: mean, softening, share")
+VIEW_ANCHORS = ItemArray("model/{item}/anchors", "fit_views", "(S', 2 or 3)", "float32", "the same for a view")
+VIEW_FIELD = ItemArray("model/{item}/field", "fit_views", "(4 or 5, groups)", "float32", "the same for a view")
+NEIGHBOURS = "neighbours"
+NEIGHBOUR_INDEX = RowArray(
+    "neighbours/index", "find_neighbours", "(N, n_neighbors)", "int32", -1,
+    "nearest sample rows; emptied when `project_rows` is complete",
+)  # fmt: skip
+NEIGHBOUR_DISTANCE = RowArray(
+    "neighbours/distance", "find_neighbours", "(N, n_neighbors)", "float32", NAN, "their distances; emptied too"
+)
+MIXTURE_POINTS = ItemArray("partial/project_subsample/{item}", "project_subsample", "(n, d)", "float32")
+PROJECTION = RowArray("projection", "project_rows", "(N, d)", "float32", NAN, "the space that is clustered")
+VIEW_2D = RowArray("view_2d", "project_rows", "(N, 2)", "float32", NAN, "for looking")
+VIEW_3D = RowArray("view_3d", "project_rows", "(N, 3)", "float32", NAN, "for looking")
+SUPPORT = RowArray(
+    "support", "project_rows", "(N,)", "float32", NAN,
+    "distance to the nearest sample row over the sample's own scale there; one in a thousand sample rows lies above "
+    "`support_limit` in `commit/build_index/all.json`",
+)  # fmt: skip
+SPACES = {"projection": PROJECTION, "view_2d": VIEW_2D, "view_3d": VIEW_3D}
+"""The arrays of a job's projections, by name."""
+
+# --- the grid ---------------------------------------------------------------------------------------------------
+
+KMEANS_LABEL = ItemArray("partial/start_kmeans/{item}", "start_kmeans", "(M,)", "int32")
+CANDIDATE = _mixture("selection/fit/{item}", "fit_candidates", "every candidate, as TYPE-K")
+REPLICATE_FITTED = ItemArray("partial/replicate/{item}/fitted", "replicate", "(n, d)", "float32")
+REPLICATE_COMMON = ItemArray("partial/replicate/{item}/common", "replicate", "(n, d)", "float32")
+REPLICATE_LABEL = ItemArray("partial/recluster/{item}", "recluster", "(candidates, n)", "int16")
+SCORED_CRITERIA = ItemArray("partial/score/{item}/criteria", "score_candidates", "(candidates, 4)", "float64")
+SCORED_COMPONENTS = ItemArray("partial/score/{item}/components", "score_candidates", "(sum of K, d + 2)", "float64")
+SCORED_SCATTER = ItemArray("partial/score/{item}/scatter", "score_candidates", "(d + 1, d + 1)", "float64")
+COMPONENT_SUMS = ItemArray("partial/component_sums", "sum_components", "(sum of K, d + 2)", "float64")
+SCATTER = ItemArray("partial/scatter", "sum_components", "(d + 1, d + 1)", "float64")
+COMPONENT_ROWS = ItemArray(
+    "selection/component/rows", "sum_components", "(sum of K,)", "int64",
+    "rows that each component labels, of the fitted candidates (no `error`) in the table's order",
+)  # fmt: skip
+COMPONENT_MEAN = ItemArray(
+    "selection/component/mean", "sum_components", "(sum of K, d)", "float64", "their mean; NaN where there is no row"
+)
+SILHOUETTE_SUMS = ItemArray("partial/silhouette/{item}", "sum_silhouettes", "(candidates,)", "float64")
+_COLUMNS = {
+    "n_components": ("int64", "k"),
+    "covariance_type": ("string", "spherical, diag, tied or full"),
+    "log_likelihood": ("float64", "sum over the held-out rows, nats"),
+    "bic": ("float64", "of the held-out rows; lower is better"),
+    "icl": ("float64", "of the held-out rows; lower is better"),
+    "silhouette": ("float64", "mean over all rows, squared Euclidean distance; NaN for k = 1"),
+    "n_iter": ("int64", "iterations of EM"),
+    "converged": ("bool", "whether EM converged"),
+    "error": ("string", "why the candidate could not be fitted; empty where it was"),
+    "aic": ("float64", "of the held-out rows; lower is better"),
+    "log_likelihood_all": ("float64", "sum over all rows, nats: descriptive"),
+    "bic_all": ("float64", "of all rows: descriptive"),
+    "silhouette_euclidean": ("float64", "estimated from the mixture subsample"),
+    "silhouette_euclidean_error": ("float64", "its standard error"),
+    "note": ("string", "what happened to single components"),
+    "reproducibility": ("float64", "mean adjusted Rand index over pairs of replicates; NaN without replicates"),
+    "reproducibility_null": ("float64", "the same on one Gaussian of the same extent"),
+}
+SELECTION = {
+    name: ItemArray(f"selection/{name}", "select_candidate", "(candidates,)", dtype, meaning)
+    for name, (dtype, meaning) in _COLUMNS.items()
+}
+"""The selection table, by column: the fields of ``numerics.mixture.criteria.Criteria``."""
+
+# --- the chosen mixture -----------------------------------------------------------------------------------------
+
+EXPECTATION = ItemArray("partial/refine_expect/{item}", "refine_expect", "(K + 1, features)", "float64")
+STEP = _mixture("partial/refine_maximise/{item}", "refine_maximise", "an iteration over all rows")
+MIXTURE = _mixture("model/mixture", "publish_mixture", "the chosen mixture, refined")
+MERGE = ItemArray(
+    "hierarchy/merge", "merge_components", "(K - 1, 4)", "float64",
+    "the tree over components: the two that are merged, the number of the merge, components below it (SciPy's linkage)",
+)  # fmt: skip
+MERGE_RULE = ItemArray("hierarchy/rule", "merge_components", "(K - 1,)", "string", '"entropy" or "ward"')
+MERGE_VALUE = ItemArray(
+    "hierarchy/value", "merge_components", "(K - 1,)", "float64", "nats per row of the pair, or Ward's distance"
+)
+
+# --- results ----------------------------------------------------------------------------------------------------
+
+LABEL = RowArray(
+    "label", "label_rows", "(N,)", "int32", -1, "component with the largest responsibility; -1 for a skipped row"
+)
+PROBABILITY = RowArray(
+    "probability", "label_rows", "(N,)", "float32", NAN,
+    "its responsibility; NaN for a skipped row, as in all that follow",
+)  # fmt: skip
+TOP_LABEL = RowArray(
+    "top_label", "label_rows", "(N, top)", "int32", -1,
+    "the `assign.top` components with the largest responsibilities, descending; -1 where K is smaller",
+)  # fmt: skip
+TOP_PROBABILITY = RowArray("top_probability", "label_rows", "(N, top)", "float32", NAN, "their responsibilities")
+LOG_DENSITY = RowArray(
+    "log_density", "label_rows", "(N,)", "float32", NAN, "log p(row) under the mixture, nats: low is unusual"
+)
+ASSIGNMENT = {each.path: each for each in (LABEL, PROBABILITY, TOP_LABEL, TOP_PROBABILITY, LOG_DENSITY)}
+"""The arrays of ``numerics.mixture.assignment.Assignment``, by field."""
+PARTIAL_SIZE = ItemArray("partial/label_rows/{item}/size", "label_rows", "(K,)", "int64")
+PARTIAL_PROBABILITY = ItemArray("partial/label_rows/{item}/probability", "label_rows", "(K,)", "float64")
+PARTIAL_EXEMPLAR = ItemArray("partial/label_rows/{item}/exemplar", "label_rows", "(K, 10)", "int64")
+PARTIAL_EXEMPLAR_DISTANCE = ItemArray("partial/label_rows/{item}/exemplar_distance", "label_rows", "(K, 10)", "float32")
+CLUSTER_SIZE = ItemArray("cluster/size", "summarise_clusters", "(K,)", "int64", "rows with that label")
+CLUSTER_PROBABILITY = ItemArray(
+    "cluster/mean_probability", "summarise_clusters", "(K,)", "float64", "the mean of their probability"
+)
+CLUSTER_STABILITY = ItemArray(
+    "cluster/stability", "summarise_clusters", "(K,)", "float64",
+    "the cluster's best Jaccard index in a replicate, averaged; NaN without replicates",
+)  # fmt: skip
+EXEMPLAR = ItemArray(
+    "cluster/exemplar", "summarise_clusters", "(K, 10)", "int64",
+    "rows nearest to the mean; -1 where there are fewer",
+)  # fmt: skip
+EXEMPLAR_DISTANCE = ItemArray(
+    "cluster/exemplar_distance", "summarise_clusters", "(K, 10)", "float32",
+    "their Mahalanobis distance; infinity where there are fewer",
+)  # fmt: skip
+RELABELLED = RowArray(
+    "relabel/{of}/label", "relabel", "(N,)", "int32", -1, "another candidate's labels, after `distcluster relabel`"
+)
+RELABELLED_PROBABILITY = RowArray("relabel/{of}/probability", "relabel", "(N,)", "float32", NAN, "their probability")
+RELABEL_COUNTS = ItemArray("partial/relabel/{item}", "relabel", "(chosen K, K)", "int64")
+CROSSWALK = ItemArray(
+    "relabel/{item}/crosswalk", "crosswalk", "(chosen K, K)", "int64", "rows by the chosen label and by that one"
+)
+
+
+def arrays() -> list[RowArray | ItemArray]:
+    """Every array of a run, in the order of this module."""
+    found = [each for value in globals().values() for each in (value.values() if isinstance(value, dict) else [value])]
+    return list(dict.fromkeys(each for each in found if isinstance(each, RowArray | ItemArray)))

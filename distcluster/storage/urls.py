@@ -1,0 +1,70 @@
+"""Where data lies: URLs and local paths, and the object stores behind them."""
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from obstore.store import LocalStore, from_url
+
+from distcluster.errors import JobError
+
+OBJECT_SCHEMES = frozenset({"file", "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"})
+"""URL schemes that obstore knows; fsspec may know others."""
+
+
+def absolute_url(url: str) -> str:
+    """The URL as workers with another working directory can use it: local paths become absolute."""
+    if "://" in url:
+        return url
+    return str(Path(url).expanduser().resolve())
+
+
+def public_url(url: str) -> str:
+    """The URL without user, password and query, which may hold credentials or signatures."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def local_path(url: str) -> Path | None:
+    """The path behind a local URL, else None."""
+    if "://" not in url:
+        return Path(url)
+    parts = urlsplit(url)
+    return Path(parts.path) if parts.scheme == "file" else None
+
+
+def object_store(url: str, create: bool = False) -> Any:
+    """Obstore's store for a URL; credentials and endpoints come from the environment (AWS_*, GOOGLE_*, AZURE_*)."""
+    path = local_path(url)
+    if path is not None:
+        return LocalStore(path, mkdir=create)
+    if url.startswith("http://") or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        return from_url(url, client_options={"allow_http": True})
+    return from_url(url)
+
+
+def file_store(url: str) -> tuple[Any, str]:
+    """The store of a file's directory, and the file's name in it."""
+    directory, _, name = absolute_url(url).rpartition("/")
+    path = local_path(directory or "/")
+    if path is not None and not path.is_dir():
+        raise FileNotFoundError(path)
+    return object_store(directory or "/"), name
+
+
+def refuse_nested(input_url: str, output_url: str) -> None:
+    """Refuse an output inside the input, the input itself, and an output around the input.
+
+    Raises
+    ------
+    JobError
+        When one URL is a prefix of the other.
+    """
+    source, target = (f"{public_url(url).removeprefix('file://').rstrip('/')}/" for url in (input_url, output_url))
+    if target.startswith(source):
+        raise JobError(f"the output {target} lies inside the input {source}: writing would damage it.")
+    if source.startswith(target):
+        raise JobError(f"the input {source} lies inside the output {target}: choose an output of its own.")

@@ -1,0 +1,261 @@
+"""A stage is declared once: what everything else says of it follows, and what it says of itself is true."""
+
+import asyncio
+import json
+import re
+import shutil
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Command, planted_rows, write_input
+from distributed import Client, LocalCluster
+from test_resume import flip_bit
+
+from distcluster.errors import CorruptError
+from distcluster.execution import runner as runner_module
+from distcluster.execution.runner import Runner
+from distcluster.execution.status import read_status
+from distcluster.job_file import parse_job
+from distcluster.numerics.mixture.criteria import Criteria
+from distcluster.pipeline import flow
+from distcluster.plan import make_plan
+from distcluster.prepare import prepare_run
+from distcluster.report.timings import stage_times
+from distcluster.stages import context, fitting, searching
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.cost import Cost
+from distcluster.stages.flow import STAGES, is_finished, owns
+from distcluster.stages.stage import Output, Stage, one
+from distcluster.storage import layout
+from distcluster.storage.records import Records
+from distcluster.storage.run import Run
+
+ROOT = Path(__file__).parent.parent
+
+
+class Silent:
+    """A reporter that keeps the names of the lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def dashboard(self, link: str) -> None:
+        """As a reporter."""
+
+    def start(self, stage: str, total: int, done: int, unit: str) -> None:
+        """As a reporter."""
+        self.lines.append(f"{stage} {done} of {total} {unit}")
+
+    def advance(self, stage: str, amount: int) -> None:
+        """As a reporter."""
+
+    def finish(self, stage: str, seconds: float) -> None:
+        """As a reporter."""
+
+
+def on_cluster(run: Run, reporter: Silent, work: Callable[[Runner], Any]) -> None:
+    """Work on a cluster inside this process, where a test can watch the tasks."""
+
+    async def hold() -> None:
+        async with (
+            LocalCluster(
+                n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, asynchronous=True
+            ) as cluster,
+            Client(cluster, asynchronous=True) as client,
+        ):
+            await work(Runner(client, run, reporter))
+
+    asyncio.run(hold())
+
+
+# --- a toy stage ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToyFacts:
+    """What the toy found."""
+
+    answer: int
+
+
+def play(run: Run) -> Output[ToyFacts]:
+    """Count the rows."""
+    return Output(ToyFacts(run.partitioning.n_rows))
+
+
+TOY = Stage("toy", play, facts=ToyFacts, items=one, reads=(), cost=lambda _: Cost(1, seconds=8.0), is_result=True)
+
+
+@pytest.fixture
+def with_toy(reference: Run, tmp_path: Path) -> Iterator[Run]:
+    """A finished run, and one more stage in the list."""
+    copied = Run(shutil.copytree(reference.url, tmp_path / "run"))
+    STAGES.append(TOY)
+    yield copied
+    STAGES.remove(TOY)
+
+
+def test_a_stage_that_is_added_to_the_list_is_seen_everywhere(with_toy: Run, reference: Run) -> None:
+    run, reporter = with_toy, Silent()
+    (status,) = [each for each in read_status(run.url).stages if each.name == "toy"]
+    assert (status.done, status.total, is_finished(run)) == (0, 1, False)
+    on_cluster(run, reporter, lambda runner: runner.each(TOY))
+    assert reporter.lines == ["toy 0 of 1 tasks"]
+    assert TOY.facts_of(run) == ToyFacts(reference.partitioning.n_rows)
+    assert is_finished(run)
+    assert "toy" in [each.name for each in stage_times(run)]
+    shape = run.settings.input.shape
+    with_it = make_plan(run.job, shape, 4)
+    STAGES.remove(TOY)
+    try:
+        without = make_plan(run.job, shape, 4)
+        assert not owns("commit/toy/all.json")
+    finally:
+        STAGES.append(TOY)
+    assert with_it.tasks - without.tasks == 1
+    assert (with_it.seconds - without.seconds) * with_it.workers == pytest.approx(8.0)
+    assert owns("commit/toy/all.json")
+
+
+def test_verify_reads_what_an_added_stage_has_written(with_toy: Run) -> None:
+    run = with_toy
+    array = layout.ItemArray("partial/toy", "toy", "(n,)", "int64")
+    run.commit(TOY.name, "all", {"answer": 3}, arrays={array: np.arange(9)})
+    flip_bit(Path(run.url) / "partial/toy/c/0")
+    on_cluster(run, Silent(), lambda runner: runner.verify())
+    assert TOY.find_facts(run) is None
+
+
+# --- what stages say of themselves ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """By stage, the stages whose records or arrays its tasks read, filled while tasks run in this process."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    here = threading.local()
+    perform, read, of_stage, read_rows = context.perform, Records.read, Records.of_stage, Run.read_rows
+
+    def note(stage: str) -> None:
+        if (of := getattr(here, "stage", None)) is not None:
+            seen[of].add(stage)
+
+    def traced_perform(ref: Any, stage: str, *arguments: Any) -> Any:
+        for cached in (context._read_once, searching._opened_index, fitting._parameters_of):
+            cached.cache_clear()
+        here.stage = stage
+        seen[stage] |= set()
+        try:
+            return perform(ref, stage, *arguments)
+        finally:
+            here.stage = None
+
+    def traced_rows(self: Run, array: layout.RowArray, *arguments: Any) -> Any:
+        note(array.stage)
+        return read_rows(self, array, *arguments)
+
+    monkeypatch.setattr(runner_module, "perform", traced_perform)
+    monkeypatch.setattr(Records, "read", lambda self, stage, item: (note(stage), read(self, stage, item))[1])
+    monkeypatch.setattr(
+        Records, "of_stage", lambda self, stage, under="": (note(stage), of_stage(self, stage, under))[1]
+    )
+    monkeypatch.setattr(Run, "read_rows", traced_rows)
+    return seen
+
+
+def test_a_stage_reads_what_it_says_and_nothing_else(
+    traced: dict[str, set[str]], new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    command = new_command(
+        write_input(tmp_path / "input", planted_rows(4096, 4)[0]), sample__rows=400, sample__mixture_rows=400,
+        mixture__n_components="auto", selection__replicates=2,
+    )  # fmt: skip
+    command.argv()
+    tables: dict[str, dict[str, Any]] = {"input": {"url": str(command.source)}, "output": {"url": str(command.output)}}
+    for key, value in command.settings.items():
+        table, _, name = key.partition(".")
+        tables.setdefault(table, {})[name] = value
+    job = parse_job(tables)
+    run = prepare_run(job)
+    on_cluster(run, Silent(), lambda runner: flow(run, job, runner))
+    assert is_finished(run)
+    declared = {stage.name: set(stage.reads) for stage in STAGES}
+    idle = {"check_input", "fit_pca", "relabel", "crosswalk"}
+    assert traced.keys() == declared.keys() - idle
+    for stage, read in traced.items():
+        assert read == declared[stage] - {"fit_pca"}, stage  # which this job does not ask for
+
+
+def test_stages_stand_in_the_order_of_what_they_read() -> None:
+    place = {stage.name: i for i, stage in enumerate(STAGES)}
+    # The grid and the refinement go round: these read what later stages of their loop have left.
+    loops = {("start_kmeans", "extend_grid"), ("fit_candidates", "extend_grid"), ("extend_grid", "extend_grid"),
+             ("refine_expect", "refine_maximise"), ("refine_maximise", "refine_maximise")}  # fmt: skip
+    wrong = {(stage.name, read) for stage in STAGES for read in stage.reads if place[read] >= place[stage.name]}
+    assert wrong == loops
+
+
+def test_every_array_has_a_stage_and_every_name_means_one_thing() -> None:
+    names = [stage.name for stage in STAGES]
+    assert {each.stage for each in layout.arrays()} <= set(names)
+    assert len({each.path for each in layout.arrays()}) == len(layout.arrays())
+    modules = {path.stem for path in (ROOT / "distcluster").rglob("*.py")} | {
+        path.name for path in (ROOT / "distcluster").rglob("*") if path.is_dir()
+    }
+    assert len(set(names)) == len(names)
+    assert set(names) & modules == set()
+
+
+def test_the_layout_has_the_selection_table_s_columns() -> None:
+    assert list(layout.SELECTION) == list(Criteria.__dataclass_fields__)
+
+
+def test_arrays_of_a_run_are_as_the_layout_says(reference: Run) -> None:
+    """Every array that is there is in the layout, with its number of axes and dtype."""
+    patterns = {
+        re.compile(re.sub(r"\\{(item|of)\\}", r"[^/]+(/\\d+)?", re.escape(each.path)) + "$"): each
+        for each in layout.arrays()
+    }
+    for path in Path(reference.url).rglob("zarr.json"):
+        if json.loads(path.read_text())["node_type"] != "array":
+            continue
+        name = str(path.parent.relative_to(reference.url))
+        found = [each for pattern, each in patterns.items() if pattern.match(name)]
+        assert len(found) == 1, name
+        array = reference.array(name)
+        dtype = "string" if "String" in str(array.dtype) else str(array.dtype)
+        assert dtype == found[0].dtype, name
+        if found[0].shape.startswith("("):
+            assert array.ndim == found[0].shape.strip("(),").count(",") + 1, name
+
+
+def test_the_store_layout_s_page_has_every_array_as_the_layout_does() -> None:
+    page, flow_page = ((ROOT / "docs" / name).read_text() for name in ("store-layout.md", "architecture.md"))
+    assert [stage.name for stage in STAGES if f"`{stage.name}`" not in flow_page] == []
+    missing = [
+        row
+        for each in layout.arrays()
+        if not each.path.startswith("partial/")
+        if (row := f"| `{each.path}` | {each.shape} | {each.dtype} | {each.meaning} |") not in page
+    ]
+    assert missing == []
+    assert f"format version {layout.FORMAT_VERSION}" in page
+
+
+def test_a_record_that_does_not_fit_names_its_file_and_keys(reference: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(reference.url, tmp_path / "run"))
+    facts = asdict(SELECT_CANDIDATE.facts_of(run))
+    run.commit("select_candidate", "all", {**facts, "n_components": "many", "covariance_type": "round"})
+    with pytest.raises(CorruptError, match=r"commit/select_candidate/all\.json: facts does not fit") as error:
+        SELECT_CANDIDATE.facts_of(run)
+    assert "n_components: " in str(error.value)
+    assert "covariance_type: " in str(error.value)
+    (Path(run.url) / "commit/select_candidate/all.json").write_text('{"facts": {}, "parts": 3}')
+    with pytest.raises(CorruptError, match=r"commit/select_candidate/all\.json does not fit: parts: "):
+        SELECT_CANDIDATE.facts_of(run)
