@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from distcluster.numerics.mixture.assignment import responsibilities
 from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
-from distcluster.numerics.mixture.parameters import Mixture, responsibilities
+from distcluster.numerics.mixture.parameters import Mixture
 
 _JUDGES = 20_000  # rows that a Bayes error is measured on
 

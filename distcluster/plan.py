@@ -9,7 +9,7 @@ import numpy as np
 from distcluster.errors import JobError
 from distcluster.job import Job, subsample_sizes
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.numerics.mixture.selection import grid
+from distcluster.numerics.mixture.candidate_grid import grid
 from distcluster.numerics.partition import Partitioning, groups
 
 _PARTITION_BYTES = 2**27  # of float32 rows: some seconds of work, a small part of a worker's memory

@@ -10,10 +10,12 @@ from sklearn.metrics import adjusted_rand_score
 
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
+from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_grid import grid
 from distcluster.numerics.mixture.criteria import Criteria, information_criteria
-from distcluster.numerics.mixture.em import fit_candidate, initial_labels
-from distcluster.numerics.mixture.parameters import natural_parameters, score_rows, to_sklearn
-from distcluster.numerics.mixture.selection import grid, select
+from distcluster.numerics.mixture.parameters import natural_parameters, to_sklearn
+from distcluster.numerics.mixture.scores import score_rows
+from distcluster.numerics.mixture.selection import select
 from distcluster.stages.refining import chosen_mixture
 from distcluster.storage.run import Run
 

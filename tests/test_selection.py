@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from distcluster.numerics.mixture.candidate_grid import largest_k, missing_ks
 from distcluster.numerics.mixture.criteria import Criteria
-from distcluster.numerics.mixture.selection import largest_k, missing_ks, select
+from distcluster.numerics.mixture.selection import select
 
 GRID = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)
 

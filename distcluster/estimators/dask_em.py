@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from distcluster.numerics.mixture.em import Maximum, expect_rows, m_step, moments, packed, scatter_rows, unpacked
+from distcluster.numerics.mixture.em import Maximum, expect_rows, m_step, packed, unpacked
 from distcluster.numerics.mixture.parameters import Mixture
+from distcluster.numerics.mixture.row_moments import moments, scatter_rows
 from distcluster.numerics.partition import tree_sum
 
 Float64 = npt.NDArray[np.float64]

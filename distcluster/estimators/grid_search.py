@@ -23,16 +23,13 @@ from distcluster.estimators.dask_em import (
 from distcluster.estimators.gaussian_mixture import FittedMixture
 from distcluster.job import MixtureTable
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate
+from distcluster.numerics.mixture.candidate_fit import CandidateFit, fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_grid import grid, largest_k, missing_ks
 from distcluster.numerics.mixture.criteria import Criteria, judged, of_fitted_rows
-from distcluster.numerics.mixture.em import CandidateFit, fit_candidate, initial_labels
-from distcluster.numerics.mixture.parameters import (
-    Mixture,
-    NaturalParameters,
-    natural_parameters,
-    score_rows,
-    silhouette_rows,
-)
-from distcluster.numerics.mixture.selection import grid, largest_k, missing_ks, select
+from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters, natural_parameters
+from distcluster.numerics.mixture.scores import score_rows
+from distcluster.numerics.mixture.selection import select
+from distcluster.numerics.mixture.silhouettes import silhouette_rows
 from distcluster.numerics.partition import tree_sum
 
 Float64 = npt.NDArray[np.float64]

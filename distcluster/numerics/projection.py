@@ -1,8 +1,4 @@
-"""Fit UMAP on the sample; project any row, as a function of the row and the model alone."""
-
-import contextlib
-import functools
-import warnings
+"""The projection of any row among the anchors, as a function of the row and the model alone."""
 
 import numba
 import numpy as np
@@ -28,83 +24,6 @@ _LOG2 = (1.4426832519511752, -0.7204423704694057, 0.46930168732746513, -0.303389
          -0.03459521115571998)  # fmt: skip
 _EXP2 = (1.0000035971445642, 0.6929695509318968, 0.24162132266300193, 0.05171773546009008, 0.013683982893886717)
 _LANES = 16
-
-
-def fit_anchors(
-    sample: Float32,
-    index: Int32,
-    distance: Float32,
-    *,
-    n_components: int,
-    metric: str,
-    min_dist: float,
-    n_epochs: int | None,
-    seed: int,
-) -> Float32:
-    """Coordinates of the sample rows: UMAP's own fit, from the neighbours that are already known.
-
-    Parameters
-    ----------
-    sample : (S, D) float32, prepared, distinct rows
-    index, distance : (S, k) int32, float32
-        Nearest sample rows of each sample row, itself left out.
-    n_components : int
-        d.
-    metric, min_dist, n_epochs, seed
-        UMAP's ``metric``, ``min_dist``, ``n_epochs`` and ``random_state``.
-
-    Returns
-    -------
-    (S, d) float32
-    """
-    from umap import UMAP  # a second to import; only the tasks that fit need it
-
-    _keep_umap_kernels()
-    itself = np.arange(len(sample), dtype=np.int32)[:, None]
-    model = UMAP(
-        n_neighbors=index.shape[1],
-        n_components=n_components,
-        metric=metric,
-        min_dist=min_dist,
-        n_epochs=n_epochs,
-        random_state=seed,
-        n_jobs=1,
-        precomputed_knn=(
-            np.hstack([itself, index[:, :-1]]),
-            np.hstack([np.zeros_like(distance[:, :1]), distance[:, :-1]]),
-        ),
-        force_approximation_algorithm=True,
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="precomputed_knn\\[2\\]")  # its transform is not used
-        warnings.filterwarnings("ignore", message=".*[Ss]pectral initiali[sz]ation.*")  # it falls back by itself
-        warnings.filterwarnings("ignore", message="Graph is not fully connected")  # nothing to mend
-        anchors = model.fit_transform(sample)
-    return np.ascontiguousarray(anchors, np.float32)
-
-
-@functools.cache
-def _keep_umap_kernels() -> None:
-    """Have numba keep what umap-learn would compile again for five seconds in every process."""
-    from umap import layouts, umap_
-
-    with contextlib.suppress(RuntimeError):  # no directory for numba's cache can be written: compile again
-        for kernel in (
-            umap_.smooth_knn_dist,
-            umap_.compute_membership_strengths,
-            layouts.rdist,
-            layouts.clip,
-            layouts._nb_optimize_layout_euclidean_single_epoch,
-        ):
-            kernel.enable_caching()
-
-
-def curve_parameters(min_dist: float) -> tuple[float, float]:
-    """UMAP's a and b: the low-dimensional similarity is 1 / (1 + a x^2b) (McInnes, Healy, Melville 2018, 3.2)."""
-    from umap.umap_ import find_ab_params
-
-    a, b = find_ab_params(1.0, min_dist)
-    return float(a), float(b)
 
 
 def repulsion_field(anchors: Float32) -> Float32:

@@ -8,9 +8,11 @@ import numpy.typing as npt
 
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.numerics.mixture.em import fit_candidate, initial_labels
-from distcluster.numerics.neighbors import build_index, distinct_rows, nearest, open_index, prepare
-from distcluster.numerics.projection import curve_parameters, fit_anchors, project, repulsion_field
+from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
+from distcluster.numerics.neighbors import build_index, nearest, open_index
+from distcluster.numerics.prepared_rows import distinct_rows, prepare
+from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

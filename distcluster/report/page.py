@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from distcluster.errors import JobError
 from distcluster.job import ReportTable, require_extras
-from distcluster.numerics.mixture.selection import find_elbow
+from distcluster.numerics.mixture.elbow import find_elbow
 from distcluster.report.clusters import ClusterRow, cluster_rows, shown_item
 from distcluster.report.compare import Comparison, compare
 from distcluster.report.covariances import ellipses, tied_matrix

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distcluster.job import ReportTable
-from distcluster.numerics.neighbors import BEYOND_LIMIT
+from distcluster.numerics.support import BEYOND_LIMIT
 from distcluster.stages.context import ONE
 from distcluster.storage.inputs import public_url
 from distcluster.storage.items import read_items

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.mixture.criteria import Criteria, judged, table_columns
-from distcluster.numerics.mixture.em import scatter_rows
-from distcluster.numerics.mixture.parameters import score_rows, silhouette_rows
+from distcluster.numerics.mixture.row_moments import scatter_rows
+from distcluster.numerics.mixture.scores import score_rows
 from distcluster.numerics.mixture.selection import select
+from distcluster.numerics.mixture.silhouettes import silhouette_rows
 from distcluster.numerics.partition import RowRange, tree_sum
 from distcluster.numerics.stability import agreement
 from distcluster.stages.context import ONE, job_of, model_of, record_of, task

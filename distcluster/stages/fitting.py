@@ -8,10 +8,11 @@ import numpy.typing as npt
 
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.numerics.mixture.criteria import Criteria, of_fitted_rows, stratified_silhouette
-from distcluster.numerics.mixture.em import fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_grid import grid, largest_k, missing_ks
+from distcluster.numerics.mixture.criteria import Criteria, of_fitted_rows
 from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters, natural_parameters
-from distcluster.numerics.mixture.selection import grid, largest_k, missing_ks
+from distcluster.numerics.mixture.silhouettes import stratified_silhouette
 from distcluster.stages.context import PARAMETERS, RunRef, job_of, model_of, open_run, record_of, task
 from distcluster.stages.projecting import points_of
 from distcluster.storage.run import Run

@@ -7,20 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.job import Job
-from distcluster.numerics.neighbors import (
-    INDEX_ARRAYS,
-    IndexFacts,
-    NeighbourIndex,
-    build_index,
-    local_scale,
-    nearest,
-    open_index,
-    prepare,
-    principal,
-    support,
-    support_limit,
-)
-from distcluster.numerics.projection import curve_parameters, fit_anchors, project, repulsion_field
+from distcluster.numerics.neighbors import INDEX_ARRAYS, IndexFacts, NeighbourIndex, build_index, nearest, open_index
+from distcluster.numerics.prepared_rows import prepare, principal
+from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.support import local_scale, support, support_limit
+from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
 from distcluster.stages.context import ONE, RunRef, job_of, model_of, open_run, read_cached, record_of, task
 from distcluster.stages.subsampling import read_blocks
 from distcluster.storage.run import Run

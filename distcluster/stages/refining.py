@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.numerics.mixture.em import expect_rows, m_step, moments, packed, remarks, unpacked
+from distcluster.numerics.mixture.em import expect_rows, m_step, packed, remarks, unpacked
 from distcluster.numerics.mixture.parameters import Mixture
+from distcluster.numerics.mixture.row_moments import moments
 from distcluster.numerics.partition import groups, tree_sum
 from distcluster.stages.context import ONE, PARAMETERS, job_of, model_of, record_of, task
 from distcluster.stages.fitting import fitted_mixture, grid_parameters

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from distcluster.environment import pin_to_one_thread
 from distcluster.errors import InputChangedError
 from distcluster.job import Job, subsample_sizes
-from distcluster.numerics.neighbors import distinct_rows, prepare
 from distcluster.numerics.partition import RowRange
+from distcluster.numerics.prepared_rows import distinct_rows, prepare
 from distcluster.numerics.sampling import invalid_rows, priority_bound, sampling_priority, select_subsamples
 from distcluster.stages.context import ONE, RunRef, job_of, model_of, open_run, record_of, task
 from distcluster.storage.inputs import checksum, open_input

@@ -1,11 +1,10 @@
-"""The selection table: criteria of every candidate, from sums over rows; silhouettes."""
+"""The selection table: criteria of every candidate, from sums over rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
 
 from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
 
@@ -114,61 +113,6 @@ def of_fitted_rows(row: Criteria, n_parameters: int, mean_log_likelihood: float,
     log_likelihood = mean_log_likelihood * n_rows
     bic, _ = information_criteria(log_likelihood, 0.0, n_parameters, n_rows)
     return replace(row, log_likelihood=log_likelihood, bic=bic)
-
-
-_SILHOUETTE_ROWS = 2048  # pairwise distances cost the square
-_DISTANCE_ROWS = 256  # of which distances to all others are held at a time
-
-
-def stratified_silhouette(points: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> tuple[float | None, ...]:
-    """The mean silhouette in Euclidean distance, estimated from the same number of rows of every cluster.
-
-    Distances to a cluster are means over the cluster's chosen rows; the clusters' mean silhouettes are weighted by
-    their sizes, as in any stratified sample (Cochran 1977, ch. 5).
-
-    Parameters
-    ----------
-    points, labels : (M, d) float32, (M,) int32
-        In random order: the first rows of a cluster are chosen.
-
-    Returns
-    -------
-    float or None, float or None
-        The estimate and its standard error; None where fewer than two clusters have rows.
-    """
-    order = np.argsort(labels, kind="stable")
-    present, first, size = np.unique(labels[order], return_index=True, return_counts=True)
-    if len(present) < 2:
-        return None, None
-    quota = max(_SILHOUETTE_ROWS // len(present), 2)
-    place = np.arange(len(labels)) - np.repeat(first, size)
-    chosen = place < quota
-    x = points[order][chosen].astype(np.float64)
-    cluster = np.repeat(np.arange(len(present)), size)[chosen]
-    values = _silhouettes(x, cluster, np.minimum(size, quota))
-    share = size / size.sum()
-    n = np.bincount(cluster)
-    mean = np.bincount(cluster, values) / n
-    variance = np.bincount(cluster, (values - mean[cluster]) ** 2) / np.maximum(n - 1, 1)
-    error = np.sqrt((share**2 * variance / n * (1.0 - n / size)).sum())
-    return float(share @ mean), float(error)
-
-
-def _silhouettes(x: Float64, cluster: npt.NDArray[np.int64], n: npt.NDArray[np.int64]) -> Float64:
-    """Silhouette of every row, 0 in a cluster of one (Rousseeuw 1987)."""
-    starts = np.concatenate([[0], np.cumsum(n)[:-1]])
-    result = np.zeros(len(x))
-    for begin in range(0, len(x), _DISTANCE_ROWS):
-        rows = slice(begin, begin + _DISTANCE_ROWS)
-        to_cluster = np.add.reduceat(cdist(x[rows], x), starts, axis=1)
-        each, own = np.arange(len(to_cluster)), cluster[rows]
-        near = to_cluster[each, own] / np.maximum(n[own] - 1, 1)
-        to_cluster /= n
-        to_cluster[each, own] = np.inf
-        far = to_cluster.min(axis=1)
-        larger = np.maximum(near, far)
-        result[rows] = np.where((n[own] > 1) & (larger > 0.0), (far - near) / np.where(larger > 0.0, larger, 1.0), 0.0)
-    return result
 
 
 def table_columns(table: Sequence[Criteria]) -> dict[str, npt.NDArray[np.generic]]:
