@@ -39,7 +39,7 @@ ITERATIONS = 20  # of each candidate on 1,000,000 rows
 
 @dataclass(frozen=True)
 class Comparison:
-    """One candidate by both sides; times in CPU seconds, likelihoods in nats a row."""
+    """One candidate by both sides; times in CPU seconds, likelihoods in nats per row."""
 
     n_components: int
     covariance_type: CovarianceType

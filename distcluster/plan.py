@@ -11,6 +11,7 @@ from distcluster.job import Job, subsample_sizes
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.candidate_grid import grid
 from distcluster.numerics.partition import Partitioning, groups
+from distcluster.numerics.sampling import REPLICATE_ROWS
 
 _PARTITION_BYTES = 2**27  # of float32 rows: some seconds of work, a small part of a worker's memory
 _LEAST_PARTITIONS = 16  # so that a handful of workers finish together
@@ -117,7 +118,7 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
         + N * n_spaces * _LAYOUT_PER_ROW
         + N * components * _SCORE_PER_ROW_COMPONENT,
         "fit": S * n_spaces * _FIT_PER_ROW,
-        "replicates": job.selection.replicates * 2 * min(10_000, M / 5) * _REPLICATE_PER_ROW,
+        "replicates": job.selection.replicates * 2 * min(REPLICATE_ROWS, M / 5) * _REPLICATE_PER_ROW,
         "grid": M * components * _GRID_PER_ROW_COMPONENT,
     }
     return Plan(

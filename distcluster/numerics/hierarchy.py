@@ -13,7 +13,7 @@ MergeRule = Literal["entropy", "ward"]
 HIERARCHY_ROWS = 20_000
 """Rows that a tree is made from at most: every merge reads all their responsibilities."""
 
-_OVERLAP = 0.1  # nats a row of the pair: below, the rows of two clusters are hardly undecided between them
+_OVERLAP = 0.1  # nats per row of the pair: below, the rows of two clusters are hardly undecided between them
 _NEGLIGIBLE = 1e-6  # responsibilities below add nothing to an overlap of 0.1
 
 
@@ -29,7 +29,7 @@ class Hierarchy:
     rules : tuple of str
         Which rule made each merge.
     values : (K - 1,) float64
-        entropy: the fall of the entropy of the responsibilities, nats a row of the pair, at most ln 2. ward: the
+        entropy: the fall of the entropy of the responsibilities, nats per row of the pair, at most ln 2. ward: the
         distance of the two mean embeddings in Ward's sense, sqrt(2 n m / (n + m)) |a - b|.
     """
 
@@ -42,7 +42,7 @@ def build_hierarchy(responsibility: Float64, embedding: npt.NDArray[np.float32])
     """Merge components into a tree.
 
     Two clusters whose merging lowers the entropy of the responsibilities most are merged first (Baudry, Raftery,
-    Celeux, Lo & Gottardo 2010, section 3), as long as that is at least 0.1 nats a row of the two. What is left is
+    Celeux, Lo & Gottardo 2010, section 3), as long as that is at least 0.1 nats per row of the two. What is left is
     merged by Ward's rule (1963) on the clusters' mean embeddings.
 
     Parameters

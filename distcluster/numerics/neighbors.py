@@ -72,7 +72,7 @@ def build_index(
     Small samples are compared row by row. Larger ones get a navigable-small-world graph (HNSW) over 8-bit codes of
     their leading principal components; where those are too coarse (outliers stretch their range), over the vectors
     themselves; where that falls short too, rows are compared with all. Built in one thread: insertions depend on
-    their order. faiss draws the levels from a fixed seed.
+    their order. faiss takes the levels from a fixed seed.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def nearest(index: NeighbourIndex, rows: Float32, k: int, metric: str) -> tuple[
     """The k nearest sample rows of each row that are not equal to it.
 
     The graph proposes, exact distances decide: a row's answer depends on the row and the index alone. Sample rows
-    of equal content are left out, so that a row of the sample is treated as any other row, and not drawn to its own
+    of equal content are left out, so that a row of the sample is treated as any other row, and not pulled to its own
     place. The sample's rows are distinct, so at most one is equal.
 
     Parameters

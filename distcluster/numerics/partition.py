@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+BLOCK_ROWS = 16_384
+"""Rows of a block, where nothing else is asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowRange:

@@ -27,7 +27,7 @@ _LANES = 16
 
 
 def repulsion_field(anchors: Float32) -> Float32:
-    """The anchors as at most 512 groups of about equal size, whose repulsion stands for that of all.
+    """The anchors as at most 512 groups of about equal size, whose repulsion approximates that of all.
 
     A balanced k-d tree: halves at the median of the widest coordinate.
 
@@ -67,8 +67,8 @@ def project(
 ) -> Float32:
     """Coordinates of rows among the anchors: where the forces of ``UMAP.transform`` balance, one row at a time.
 
-    The anchors do not move, so rows do not act on each other. umap-learn draws one edge and five anchors at a time
-    (McInnes, Healy, Melville 2018, algorithm 5); a row here follows the mean of those draws, from the same start and
+    The anchors do not move, so rows do not act on each other. umap-learn samples one edge and five anchors at a time
+    (McInnes, Healy, Melville 2018, algorithm 5); a row here follows the mean of those samples, from the same start and
     with the same falling step: no random numbers, so no noise, and equal rows get equal coordinates in any batch.
 
     Parameters

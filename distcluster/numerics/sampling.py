@@ -10,6 +10,9 @@ Rows = npt.NDArray[np.int64]
 
 _AUTO_ROWS, _AUTO_MIXTURE_ROWS = 50_000, 100_000
 
+REPLICATE_ROWS = 10_000
+"""Rows of each part of a replicate, at most: its UMAP subsample, its mixture subsample, the common rows."""
+
 
 def invalid_rows(rows: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.bool_]:
     """Which rows cannot be clustered.
@@ -35,7 +38,7 @@ def sampling_priority(seed: int, n_rows: int, rows: Rows) -> npt.NDArray[np.uint
     """Place of rows in a random permutation of all N: sorting by (priority, row) is the permutation.
 
     A counter-based hash (SplitMix64's finaliser: Steele, Lea, Flood, OOPSLA 2014) of the row number, keyed by seed
-    and N. Any part of the permutation can be had without the rest, so every task finds its own drawn rows.
+    and N. Any part of the permutation can be had without the rest, so every task finds its own rows of the subsamples.
 
     Parameters
     ----------
@@ -72,16 +75,16 @@ def priority_bound(wanted: int, n_rows: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SubsampleSizes:
-    """How many rows each draw asks for.
+    """How many rows each subsample has.
 
     Attributes
     ----------
     sample : int
-        S, for the index and UMAP.
+        S, rows of the UMAP subsample: for the index and UMAP.
     mixture : int
-        M, for the mixtures.
+        M, rows of the mixture subsample: for the mixtures.
     overlap : int
-        Rows of the mixture draw that are also in the sample, because there are not enough others.
+        Rows of the mixture subsample that are also in the UMAP subsample, because there are not enough others.
     """
 
     sample: int
@@ -90,7 +93,7 @@ class SubsampleSizes:
 
     @property
     def total(self) -> int:
-        """Distinct rows in either draw."""
+        """Distinct rows in either subsample."""
         return self.sample + self.mixture - self.overlap
 
 
@@ -102,7 +105,7 @@ def resolve_sizes(
     Raises
     ------
     ValueError
-        When the sample cannot hold ``n_neighbors`` neighbours for each of its rows.
+        When the UMAP subsample cannot hold ``n_neighbors`` neighbours for each of its rows.
     """
     sample = min(_AUTO_ROWS, n_valid // 2) if rows == "auto" else min(rows, n_valid)
     mixture = min(_AUTO_MIXTURE_ROWS, n_valid // 4) if mixture_rows == "auto" else min(mixture_rows, n_valid)
@@ -110,15 +113,15 @@ def resolve_sizes(
         least = n_neighbors + 1
         remedy = f"at least {max(2 * least, 8):,} valid rows are needed" if rows == "auto" else "raise sample.rows"
         raise ValueError(
-            f"{n_valid:,} valid rows give a sample of {sample:,} and a mixture draw of {mixture:,}, but "
-            f"n_neighbors = {n_neighbors} needs a sample of {least:,} or more and a mixture needs 2: {remedy}, "
-            f"or lower projection.n_neighbors."
+            f"{n_valid:,} valid rows give a UMAP subsample of {sample:,} and a mixture subsample of {mixture:,}, "
+            f"but n_neighbors = {n_neighbors} needs a UMAP subsample of {least:,} or more and a mixture needs 2: "
+            f"{remedy}, or lower projection.n_neighbors."
         )
     return SubsampleSizes(sample, mixture, max(0, sample + mixture - n_valid))
 
 
 def select_subsamples(rows: Rows, priority: npt.NDArray[np.uint64], sizes: SubsampleSizes) -> tuple[Rows, Rows]:
-    """Take the draws from gathered valid rows: the first S of the permutation, and the next M.
+    """Take both subsamples from gathered valid rows: the first S of the permutation, and the next M.
 
     Parameters
     ----------
@@ -128,8 +131,8 @@ def select_subsamples(rows: Rows, priority: npt.NDArray[np.uint64], sizes: Subsa
     Returns
     -------
     sample, mixture : (S,), (M,) int64
-        Positions in ``rows``, in the permutation's order. Where the rows are too few for both, the mixture draw is
-        the last M: it takes from the sample only what it must.
+        Positions in ``rows``, in the permutation's order. Where the rows are too few for both, the mixture
+        subsample is the last M: it takes from the UMAP subsample only what it must.
     """
     order = np.lexsort((rows, priority))[: sizes.total]
     return order[: sizes.sample], order[sizes.sample - sizes.overlap :]

@@ -1,4 +1,4 @@
-"""The whole pipeline again on small draws: which clusters come back, and which would come from nothing."""
+"""Stability across replicates: the whole pipeline again on small subsamples, and on a null without clusters."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -12,27 +12,26 @@ from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_la
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.prepared_rows import distinct_rows, prepare
 from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.sampling import REPLICATE_ROWS
 from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int16]
 
-_ROWS = 10_000  # of each part of a replicate: its UMAP sample, its mixture rows, the common rows
-
 
 def replicate_rows(mixture_rows: int, replicates: int) -> int:
-    """Rows of each part: R replicates of two parts and the common rows fit into the mixture draw, disjoint."""
-    return min(_ROWS, mixture_rows // (2 * replicates + 1))
+    """Rows of each part: R replicates of two parts and the common rows fit into the mixture subsample, disjoint."""
+    return min(REPLICATE_ROWS, mixture_rows // (2 * replicates + 1))
 
 
 def parts_of(rows: Float32, number: int, replicates: int) -> tuple[Float32, Float32, Float32]:
-    """A replicate's UMAP sample and mixture rows, and the rows common to all; (n, D) each.
+    """A replicate's UMAP subsample and mixture subsample, and the rows common to all; (n, D) each.
 
     Parameters
     ----------
     rows : (M, D) float32
-        In random order: the mixture draw, or the null.
+        In random order: the mixture subsample, or the null.
     number : int
         Of the replicate.
     replicates : int
@@ -63,8 +62,8 @@ def null_rows(like: Float32, n: int, metric: str, seed: int, skip: int = 0) -> F
     x = like.astype(np.float64)
     values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
     random = np.random.default_rng(seed)
-    for start in range(0, skip, _ROWS):
-        random.normal(size=(min(_ROWS, skip - start), x.shape[1]))
+    for start in range(0, skip, REPLICATE_ROWS):
+        random.normal(size=(min(REPLICATE_ROWS, skip - start), x.shape[1]))
     noise = random.normal(size=(n, x.shape[1])) * np.sqrt(np.maximum(values, 0.0))
     return prepare(np.ascontiguousarray(x.mean(axis=0) + noise @ vectors.T, np.float32), metric)
 
@@ -135,7 +134,7 @@ def agreement(labels: Sequence[Labels]) -> Float64:
 
 
 def cluster_agreement(chosen: npt.NDArray[np.int32], labels: Sequence[Labels], n_components: int) -> Float64:
-    """How well each chosen cluster comes back: its best Jaccard index in a replicate, averaged (Hennig 2007).
+    """The stability of each chosen cluster: its best Jaccard index in a replicate, averaged (Hennig 2007).
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
 from distcluster.numerics.mixture.candidate_grid import grid, largest_k, missing_ks
-from distcluster.numerics.mixture.criteria import Criteria, of_fitted_rows
+from distcluster.numerics.mixture.criteria import Criteria, add_fitted_criteria
 from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters, natural_parameters
 from distcluster.numerics.mixture.silhouettes import stratified_silhouette
 from distcluster.stages.context import PARAMETERS, RunRef, job_of, model_of, open_run, record_of, task
@@ -52,7 +52,7 @@ def extend_grid(run: Run, round_number: int) -> None:
         row = unjudged(run, each)
         if not row.error:
             mean = record_of(run, "candidate", str(each))["facts"]["mean_log_likelihood"]
-            row = of_fitted_rows(row, fitted_mixture(run, each).n_parameters, mean, n_rows)
+            row = add_fitted_criteria(row, fitted_mixture(run, each).n_parameters, mean, n_rows)
         table.append(row)
     has_between = any(record_of(run, "grid", str(i))["facts"]["why"] == "between" for i in range(round_number))
     added = missing_ks(table, n_rows, largest_k(facts["sample"], n_rows), has_between=has_between)

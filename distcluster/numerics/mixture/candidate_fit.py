@@ -15,7 +15,7 @@ from distcluster.numerics.mixture.parameters import Mixture
 class CandidateFit:
     """The result of fitting one candidate; ``mixture`` is None where ``error`` says why there is none.
 
-    ``mean_log_likelihood`` is of the rows that it was fitted on, before the last M-step, nats a row.
+    ``mean_log_likelihood`` is of the rows that it was fitted on, before the last M-step, nats per row.
     """
 
     candidate: Candidate
@@ -34,7 +34,7 @@ def initial_labels(points: npt.NDArray[np.float32], n_components: int, n_init: i
     Parameters
     ----------
     points : (M, d) float32
-        The projected mixture draw.
+        The projected mixture subsample.
 
     Returns
     -------

@@ -46,7 +46,7 @@ class Addition:
 
 
 def largest_k(sample_rows: int, mixture_rows: int) -> int:
-    """Where the automatic grid ends: min(512, S / 50), and 20 rows of the mixture draw for each component."""
+    """Where the automatic grid ends: min(512, S / 50), and 20 rows of the mixture subsample for each component."""
     return min(_MOST_KS, sample_rows // _SAMPLE_ROWS_PER_COMPONENT, mixture_rows // _ROWS_PER_COMPONENT)
 
 
@@ -54,7 +54,7 @@ def missing_ks(table: Sequence[Criteria], n_rows: int, limit: int, *, has_betwee
     """The ks that the automatic grid should still try.
 
     While the elbow lies in the last doubling of the grid, the grid is extended by a doubling in two steps. Once it
-    stands, up to eight ks between its neighbours in the grid are added, once.
+    is accepted, up to eight ks between its neighbours in the grid are added, once.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def missing_ks(table: Sequence[Criteria], n_rows: int, limit: int, *, has_betwee
     if 2 * elbow.n_components > ks[-1] and ks[-1] < limit and not has_between:
         doubled = (round(ks[-1] * 2**0.5), 2 * ks[-1])
         return Addition(tuple(sorted({min(k, limit) for k in doubled})), "extended")
-    if has_between or not elbow.stands:
+    if has_between or not elbow.accepted:
         return nothing
     place = ks.index(elbow.n_components)
     low, high = ks[max(place - 1, 0)], ks[min(place + 1, len(ks) - 1)]

@@ -12,33 +12,33 @@ from distcluster.numerics.mixture.criteria import Criteria
 Float64 = npt.NDArray[np.float64]
 
 GAIN_BEFORE = 0.25
-"""Nats a row that the doubling before a standing elbow gained at least."""
+"""Nats per row that the doubling of k before an accepted elbow gained at least."""
 SHARE_AFTER = 0.5
 """Of that, what the doubling after it may still gain."""
-_SHALLOW = 0.9  # ks this close to the deepest are the range of an elbow that does not stand
+_SHALLOW = 0.9  # ks this close to the deepest are the range of an elbow that is not accepted
 _STEP = 0.6  # of log2 k: the largest step of the automatic grid, from 2 to 3
 
 
 @dataclass(frozen=True, slots=True)
 class Elbow:
-    """The elbow of one covariance type's curve, and the figures that say whether it stands.
+    """The elbow of one covariance type's curve, and the figures that say whether it is accepted.
 
     Attributes
     ----------
     n_components : int
-        The k farthest below the chord, or, where that one does not stand and one a step beside it does, that one.
+        The k farthest below the chord, or, where that one is not accepted and one a step beside it is, that one.
     cost : float
-        BIC / 2J there, nats a row.
+        BIC / 2J there, nats per row.
     lowest : float
         The same at the best k within half a doubling: what the covariance type can do, were the elbow a step off.
     gain_before, gain_after : float
-        Fall of the cost over the doubling of k before and after, nats a row; after the grid's last half doubling the
+        Fall of the cost over the doubling of k before and after, nats per row; after the grid's last half doubling the
         slope of what is left is scaled to a doubling, and NaN at its very end.
     shorter : int
         The elbow without the grid's last doubling; 0 where too little is left.
     near : tuple of int
         The ks that lie at least 0.9 times as far below the chord.
-    stands : bool
+    accepted : bool
     """
 
     n_components: int
@@ -48,7 +48,7 @@ class Elbow:
     gain_after: float
     shorter: int
     near: tuple[int, ...]
-    stands: bool
+    accepted: bool
 
 
 def elbows_by_type(table: Sequence[Criteria], n_rows: int) -> dict[CovarianceType, Elbow]:
@@ -72,16 +72,16 @@ def find_elbow(ks: Sequence[int], cost: Sequence[float]) -> Elbow:
     ----------
     ks : sequence of int, ascending, at least 2
     cost : sequence of float
-        BIC / 2J, nats a row.
+        BIC / 2J, nats per row.
     """
     x, y = np.log2(np.asarray(ks, np.float64)), np.asarray(cost, np.float64)
     depth = _below_chord(x, y)
     by_depth = np.argsort(-depth, kind="stable")
     deepest = by_depth[0]
-    # An elbow is read off to one step of the grid: two ks that are equally deep must not hide one that stands.
+    # An elbow is read off to one step of the grid: two ks that are equally deep must not hide one that is accepted.
     places = [i for i in by_depth if depth[i] >= _SHALLOW * depth[deepest] and abs(x[i] - x[deepest]) <= _STEP]
     elbows = [_elbow_at(int(i), ks, x, y, depth) for i in places]
-    return next((elbow for elbow in elbows if elbow.stands), elbows[0])
+    return next((elbow for elbow in elbows if elbow.accepted), elbows[0])
 
 
 def _elbow_at(place: int, ks: Sequence[int], x: Float64, y: Float64, depth: Float64) -> Elbow:
@@ -89,7 +89,7 @@ def _elbow_at(place: int, ks: Sequence[int], x: Float64, y: Float64, depth: Floa
     after = _fall_after(x, y, place)
     kept = x <= x[-1] - 1.0
     shorter = int(np.argmax(_below_chord(x[kept], y[kept]))) if kept.sum() >= 3 else -1
-    stands = bool(
+    accepted = bool(
         depth[place] > 0.0
         and before >= GAIN_BEFORE
         and after <= SHARE_AFTER * before  # false for NaN
@@ -105,7 +105,7 @@ def _elbow_at(place: int, ks: Sequence[int], x: Float64, y: Float64, depth: Floa
         float(after),
         int(ks[shorter]) if shorter >= 0 else 0,
         near,
-        stands,
+        accepted,
     )
 
 

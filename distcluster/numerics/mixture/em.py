@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
 from distcluster.numerics.mixture.kernels import label_sums, tile_expectation
-from distcluster.numerics.mixture.parameters import DEAD_WEIGHT, Mixture, natural_parameters
+from distcluster.numerics.mixture.parameters import DEGENERATE_WEIGHT, Mixture, natural_parameters
 from distcluster.numerics.mixture.row_moments import RowMoments, moments, scatter_rows
 from distcluster.numerics.mixture.tiles import KIND, make_tiles, n_features
 
@@ -72,7 +72,7 @@ def unpacked(values: Float64) -> Expectation:
 
 # --- the M-step -------------------------------------------------------------------------------------------------
 
-_DEAD_MASS = 1e-3  # rows: a component that has less of them than this can estimate nothing
+_DEGENERATE_ROWS = 1e-3  # a component whose responsibilities sum to less can estimate nothing
 _FLOOR = 1e-10  # variance of a component over that of the data: below, double precision cannot hold a log density
 
 
@@ -84,8 +84,8 @@ def m_step(expected: Expectation, of_rows: RowMoments, previous: Mixture, reg_co
     expected : Expectation
     of_rows : RowMoments
     previous : Mixture
-        A component that has died (less than a thousandth of a row) keeps its mean and covariance and gets a weight of
-        1e-300: no row will ever be its, and all shapes stay.
+        A degenerate component (less than a thousandth of a row) keeps its mean and covariance and gets a weight of
+        1e-300: it will never label a row, and all shapes stay.
     reg_covar : float
         Added to the diagonal of every covariance, squared units of the data.
 
@@ -96,17 +96,19 @@ def m_step(expected: Expectation, of_rows: RowMoments, previous: Mixture, reg_co
     """
     candidate, sums = previous.candidate, expected.sums
     d = of_rows.scatter.shape[0]
-    dead = sums[:, 0] < _DEAD_MASS
-    mass = np.where(dead, 1.0, sums[:, 0]) + 10.0 * np.finfo(np.float64).eps
+    degenerate = sums[:, 0] < _DEGENERATE_ROWS
+    mass = np.where(degenerate, 1.0, sums[:, 0]) + 10.0 * np.finfo(np.float64).eps
     means = sums[:, 1 : d + 1] / mass[:, None]
-    total = np.where(dead, 0.0, mass).sum()
-    weights = np.where(dead, DEAD_WEIGHT, mass / total)
-    covariances = _COVARIANCES[candidate.covariance_type](sums[:, d + 1 :], np.where(dead, 0.0, mass), means, of_rows)
+    total = np.where(degenerate, 0.0, mass).sum()
+    weights = np.where(degenerate, DEGENERATE_WEIGHT, mass / total)
+    covariances = _COVARIANCES[candidate.covariance_type](
+        sums[:, d + 1 :], np.where(degenerate, 0.0, mass), means, of_rows
+    )
     covariances = _raised(candidate.covariance_type, covariances, reg_covar, _floor(of_rows, reg_covar))
-    if dead.any():
-        means = np.where(dead[:, None], previous.means, means)
+    if degenerate.any():
+        means = np.where(degenerate[:, None], previous.means, means)
         if candidate.covariance_type != "tied":
-            covariances[dead] = previous.covariances[dead]
+            covariances[degenerate] = previous.covariances[degenerate]
     return Mixture(candidate, weights, means, covariances)
 
 
@@ -114,7 +116,7 @@ def _full(quadratic: Float64, mass: Float64, means: Float64, of_rows: RowMoments
     d = of_rows.scatter.shape[0]
     upper = np.triu_indices(d)
     covariances = np.empty((len(mass), d, d))
-    covariances[:, *upper] = quadratic / np.maximum(mass, _DEAD_MASS)[:, None]
+    covariances[:, *upper] = quadratic / np.maximum(mass, _DEGENERATE_ROWS)[:, None]
     covariances[:, *upper[::-1]] = covariances[:, *upper]
     return covariances - means[:, :, None] * means[:, None, :]
 
@@ -124,11 +126,11 @@ def _tied(_quadratic: Float64, mass: Float64, means: Float64, of_rows: RowMoment
 
 
 def _diag(quadratic: Float64, mass: Float64, means: Float64, _of_rows: RowMoments) -> Float64:
-    return np.asarray(quadratic / np.maximum(mass, _DEAD_MASS)[:, None] - means**2)
+    return np.asarray(quadratic / np.maximum(mass, _DEGENERATE_ROWS)[:, None] - means**2)
 
 
 def _spherical(quadratic: Float64, mass: Float64, means: Float64, _of_rows: RowMoments) -> Float64:
-    squares = quadratic[:, 0] / np.maximum(mass, _DEAD_MASS)
+    squares = quadratic[:, 0] / np.maximum(mass, _DEGENERATE_ROWS)
     return np.asarray((squares - (means**2).sum(axis=1)) / means.shape[1])
 
 
@@ -253,11 +255,11 @@ def maximise(rows: CentredRows, start: Mixture, *, tol: float, reg_covar: float,
 
 
 def remarks(mixture: Mixture, of_rows: RowMoments, reg_covar: float) -> str:
-    """What a reader must know of a mixture's components: dead ones, and those at the floor; empty when nothing."""
+    """What a reader must know of a mixture's components: degenerate, or at the floor; empty when nothing."""
     found = []
-    dead = int((mixture.weights <= DEAD_WEIGHT).sum())
-    if dead:
-        found.append(f"{dead} of {len(mixture.weights)} components died: no row is theirs")
+    degenerate = int((mixture.weights <= DEGENERATE_WEIGHT).sum())
+    if degenerate:
+        found.append(f"{degenerate} of {len(mixture.weights)} components are degenerate: no row is theirs")
     extent = np.sqrt(_floor(of_rows, reg_covar))
     least = np.linalg.eigvalsh(mixture.full_covariances() / (extent[:, None] * extent))[:, 0]
     flat = int((least < 1.0 + 1e-3).sum())

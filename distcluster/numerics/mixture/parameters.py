@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 Float64 = npt.NDArray[np.float64]
 
-DEAD_WEIGHT = 1e-300
-"""The weight of a component that has died: its logarithm is finite."""
+DEGENERATE_WEIGHT = 1e-300
+"""The weight of a degenerate component, one that no row belongs to: its logarithm is finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,8 @@ def natural_parameters(mixture: Mixture, centre: Float64) -> NaturalParameters:
         if kind == "tied":
             shared = -0.5 * precisions[0]
             quadratic = np.empty((len(offset), 0))
-    # A component that died keeps its place: a logarithm of zero would make NaN of rows that are far from all others.
-    weights = np.maximum(mixture.weights, DEAD_WEIGHT)
+    # A degenerate component keeps its place: a logarithm of zero would make NaN of rows that are far from all others.
+    weights = np.maximum(mixture.weights, DEGENERATE_WEIGHT)
     constant = np.log(weights) - 0.5 * (
         d * np.log(2.0 * np.pi) + log_determinant + np.einsum("ki,ki->k", offset, linear)
     )

@@ -16,7 +16,7 @@ Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 def score_rows(
     rows: Rows,
-    judging: npt.NDArray[np.bool_],
+    held_out: npt.NDArray[np.bool_],
     centre: Float64,
     candidates: Sequence[NaturalParameters],
 ) -> tuple[Float64, Float64]:
@@ -26,8 +26,8 @@ def score_rows(
     ----------
     rows : (n, d) float32 or float64
         NaN in invalid rows.
-    judging : (n,) bool
-        The rows that judge, all of them valid.
+    held_out : (n,) bool
+        The held-out rows, all of them valid.
     centre : (d,) float64
         Of all candidates.
     candidates : sequence of NaturalParameters
@@ -35,21 +35,21 @@ def score_rows(
     Returns
     -------
     criteria : (C, 4) float64
-        For each candidate the sums over judging rows of log p(x) and of the entropy of the responsibilities, and the
+        For each candidate the sums over held-out rows of log p(x) and of the entropy of the responsibilities, and the
         same over all rows; nats.
     clusters : (sum of K, d + 2) float64
         For each component, candidate by candidate, the sums of 1, y, |y|^2 over the rows that it labels.
     """
     tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), centre)
-    judges = np.zeros(weight.shape)
-    judges.reshape(-1)[: len(rows)] = judging
-    sums = [_tile_score(tiles, weight, judges, each.kind, each.theta, each.shared) for each in candidates]
+    held_out_tiles = np.zeros(weight.shape)
+    held_out_tiles.reshape(-1)[: len(rows)] = held_out
+    sums = [_tile_score(tiles, weight, held_out_tiles, each.kind, each.theta, each.shared) for each in candidates]
     return np.stack([criteria for criteria, _ in sums]), np.concatenate([clusters for _, clusters in sums])
 
 
 @compiled
 def _tile_score(
-    tiles: Float64, weight: Float64, judging: Float64, kind: int, theta: Float64, shared: Float64
+    tiles: Float64, weight: Float64, held_out: Float64, kind: int, theta: Float64, shared: Float64
 ) -> tuple[Float64, Float64]:
     """Sums over rows that the criteria of a candidate are made of.
 
@@ -57,13 +57,13 @@ def _tile_score(
     ----------
     tiles, weight, kind, theta, shared
         As ``kernels.tile_expectation``.
-    judging : (T, 1024) float64
-        1 for the rows that judge the candidates, 0 for others.
+    held_out : (T, 1024) float64
+        1 for the held-out rows, 0 for others.
 
     Returns
     -------
     criteria : (4,) float64
-        Log-likelihood and entropy of the responsibilities of the judging rows, then of all rows; nats.
+        Log-likelihood and entropy of the responsibilities of the held-out rows, then of all rows; nats.
     clusters : (K, d + 2) float64
         Over the rows with label k: sums of 1, y, |y|^2.
     """
@@ -88,7 +88,7 @@ def _tile_score(
         for r in range(TILE_ROWS):
             weighted[r] /= total[r]
         for i in range(2):
-            rows = weight[t] if i else judging[t]
+            rows = weight[t] if i else held_out[t]
             logs = sum_of_logs(total, rows)
             criteria[2 * i] += logs + (weighted_sum(highest, rows) + weighted_sum(common, rows))
             criteria[2 * i + 1] += logs - weighted_sum(weighted, rows)

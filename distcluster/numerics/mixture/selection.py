@@ -10,10 +10,10 @@ from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.numerics.mixture.elbow import GAIN_BEFORE, SHARE_AFTER, Elbow, elbows_by_type
 
-Rule = Literal["elbow", "bic", "icl", "silhouette", "reproducibility"]
+Rule = Literal["elbow", "bic", "icl", "silhouette", "stability"]
 
-_STRUCTURE = 0.5  # nats a row over one Gaussian, below which there is no cluster structure
-_AS_GOOD = 0.1  # reproducibility above the null this close to the best is as good
+_STRUCTURE = 0.5  # nats per row over one Gaussian, below which there is no cluster structure
+_AS_GOOD = 0.1  # an excess over the null this close to the largest is as good
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Verdict:
     ----------
     candidate : Candidate
     finding : str
-        "elbow" (it stands), "no elbow", "no cluster structure", or the name of another rule.
+        "elbow" (it is accepted), "no elbow", "no cluster structure", or the name of another rule.
     reason : str
         A sentence or two, with the figures.
     """
@@ -42,7 +42,7 @@ def select(table: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
     table : sequence of Criteria
     rule : Rule
     n_rows : int
-        J, the number of judging rows.
+        J, the number of held-out rows.
 
     Raises
     ------
@@ -53,8 +53,8 @@ def select(table: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
     if not usable:
         errors = sorted({row.error for row in table})
         raise ValueError(f"no candidate of the grid could be fitted: {'; '.join(errors)}")
-    if rule == "reproducibility":
-        return _most_reproducible(usable)
+    if rule == "stability":
+        return _most_stable(usable)
     if rule != "elbow":
         return _best(usable, rule)
     verdict = _select_elbow(usable, n_rows)
@@ -66,49 +66,49 @@ def select(table: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
 def _agreement(usable: Sequence[Criteria], chosen: Candidate) -> str:
     """What replicates say of the chosen candidate."""
     row = next(row for row in usable if row.candidate == chosen)
-    if np.isnan(row.above_null):
+    if np.isnan(row.excess_over_null):
         return ""
     return (
-        f" Replicates of the whole pipeline agree on it by an adjusted Rand index of {row.reproducibility:.2f}; on one "
-        f"Gaussian of the same extent by {row.reproducibility_null:.2f}."
+        f" Replicates of the whole pipeline agree on it by an adjusted Rand index of {row.stability:.2f}; on one "
+        f"Gaussian of the same extent by {row.stability_null:.2f}."
     )
 
 
-def _most_reproducible(usable: Sequence[Criteria]) -> Verdict:
-    ranked = [row for row in usable if np.isfinite(row.above_null)]
+def _most_stable(usable: Sequence[Criteria]) -> Verdict:
+    ranked = [row for row in usable if np.isfinite(row.excess_over_null)]
     if not ranked:
         raise ValueError("no candidate has been replicated: set selection.replicates to 2 or more")
-    best = max(ranked, key=lambda row: row.above_null)
+    best = max(ranked, key=lambda row: row.excess_over_null)
     return Verdict(
         best.candidate,
-        "reproducibility",
+        "stability",
         f"{best.n_components} components with {best.covariance_type} covariance: of {len(ranked)} candidates the one "
-        f"that comes back best beyond a null.{_agreement(usable, best.candidate)}",
+        f"with the largest excess of its stability over the null.{_agreement(usable, best.candidate)}",
     )
 
 
 def _middle_of_range(usable: Sequence[Criteria], verdict: Verdict) -> Verdict:
-    """Without an elbow: the ks around the best that come back nearly as well, and the middle one of them."""
+    """Without an elbow: the ks around the most stable that are nearly as stable, and the middle one of them."""
     kind = verdict.candidate.covariance_type
-    curve = [row for row in usable if row.covariance_type == kind and np.isfinite(row.above_null)]
+    curve = [row for row in usable if row.covariance_type == kind and np.isfinite(row.excess_over_null)]
     if not curve:
         return verdict
     curve.sort(key=lambda row: row.n_components)
-    place = max(range(len(curve)), key=lambda i: curve[i].above_null)
-    best = curve[place].above_null
+    place = max(range(len(curve)), key=lambda i: curve[i].excess_over_null)
+    best = curve[place].excess_over_null
     first = last = place
-    while first > 0 and curve[first - 1].above_null >= best - _AS_GOOD:
+    while first > 0 and curve[first - 1].excess_over_null >= best - _AS_GOOD:
         first -= 1
-    while last < len(curve) - 1 and curve[last + 1].above_null >= best - _AS_GOOD:
+    while last < len(curve) - 1 and curve[last + 1].excess_over_null >= best - _AS_GOOD:
         last += 1
     ks = [row.n_components for row in curve[first : last + 1]]
     middle = min(ks, key=lambda k: abs(np.log2(k) - (np.log2(ks[0]) + np.log2(ks[-1])) / 2.0))
     return Verdict(
         Candidate(middle, kind),
         "no elbow",
-        f"{verdict.reason.split('. ')[0]}. With {kind} covariance, {ks[0]} to {ks[-1]} components come back from "
-        f"replicates within {_AS_GOOD} of the best ({best:.2f} above a null, adjusted Rand index); {middle}, in the "
-        f"middle, were taken.",
+        f"{verdict.reason.split('. ')[0]}. With {kind} covariance, {ks[0]} to {ks[-1]} components are stable "
+        f"across replicates: their excess over the null lies within {_AS_GOOD} of the largest ({best:.2f}, adjusted "
+        f"Rand index); {middle}, in the middle, were taken.",
     )
 
 
@@ -151,19 +151,19 @@ def _select_elbow(usable: Sequence[Criteria], n_rows: int) -> Verdict:
     types = (
         f" Of {len(elbows)} covariance types, {kind} has the lowest BIC around its elbow." if len(elbows) > 1 else ""
     )
-    if elbow.stands:
+    if elbow.accepted:
         return Verdict(
             Candidate(elbow.n_components, kind),
             "elbow",
             f"{what}: the elbow of the BIC curve over log2 k. The doubling of k before it gained "
-            f"{elbow.gain_before:.2f} nats a row, the doubling after it {elbow.gain_after:.2f}; it describes a row "
+            f"{elbow.gain_before:.2f} nats per row, the doubling after it {elbow.gain_after:.2f}; it describes a row "
             f"{gain:.2f} nats better than one Gaussian.{types}",
         )
     return Verdict(
         Candidate(elbow.n_components, kind),
         "no elbow",
         f"No elbow: {_why_not(elbow)}. {_range(elbow)}{what} was taken because it lies farthest below the chord of "
-        f"the BIC curve, {gain:.2f} nats a row better than one Gaussian.{types}",
+        f"the BIC curve, {gain:.2f} nats per row better than one Gaussian.{types}",
     )
 
 
@@ -177,18 +177,18 @@ def _why_not(elbow: Elbow) -> str:
     reasons = []
     if elbow.gain_before < GAIN_BEFORE:
         reasons.append(
-            f"the doubling of k before {elbow.n_components} gained only {elbow.gain_before:.2f} nats a row "
-            f"(a standing elbow needs {GAIN_BEFORE})"
+            f"the doubling of k before {elbow.n_components} gained only {elbow.gain_before:.2f} nats per row "
+            f"(an accepted elbow needs {GAIN_BEFORE})"
         )
     if np.isnan(elbow.gain_after):
         reasons.append(f"the grid ends at {elbow.n_components}")
     elif elbow.gain_after > SHARE_AFTER * elbow.gain_before:
         reasons.append(
-            f"the doubling after {elbow.n_components} still gained {elbow.gain_after:.2f} nats a row, after "
+            f"the doubling after {elbow.n_components} still gained {elbow.gain_after:.2f} nats per row, after "
             f"{elbow.gain_before:.2f} before it"
         )
     if elbow.shorter == 0:
         reasons.append("the grid is too short to tell whether it would stay where it is")
-    elif not elbow.stands and not reasons:
+    elif not elbow.accepted and not reasons:
         reasons.append(f"without the grid's last doubling it would be {elbow.shorter} instead of {elbow.n_components}")
     return ", and ".join(reasons)
