@@ -128,6 +128,13 @@ class GaussianMixture(FittedMixture):
     n_iter_ : int
     lower_bound_, lower_bounds_ : float, list of float
         Mean log-likelihood of a row before the last, and every, M-step; nats.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal([[-5.0]] * 500 + [[5.0]] * 500)
+    >>> model = GaussianMixture(2, random_state=0).fit(X)
+    >>> sorted(model.means_.round(1).ravel().tolist()), model.converged_
+    ([-5.0, 4.9], True)
     """
 
     def __init__(

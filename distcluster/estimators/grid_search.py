@@ -63,6 +63,13 @@ class GaussianMixtureSearch(FittedMixture):
         Of the chosen candidate.
     weights_, means_, covariances_, precisions_, precisions_cholesky_
         As ``GaussianMixture``'s.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal([[-9.0, 0.0]] * 300 + [[0.0, 9.0]] * 300 + [[9.0, 0.0]] * 300)
+    >>> search = GaussianMixtureSearch((2, 3, 4, 6, 8, 11), covariance_type="spherical", random_state=0).fit(X)
+    >>> print(search.verdict_.candidate, search.verdict_.finding, sep=", ")
+    spherical-3, elbow
     """
 
     def __init__(

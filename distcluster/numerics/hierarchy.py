@@ -50,6 +50,16 @@ def build_hierarchy(responsibility: Float64, embedding: npt.NDArray[np.float32])
     responsibility : (n, K) float64
     embedding : (n, D) float32
         Of the same rows. A cluster's mean embedding weighs rows by their responsibilities.
+
+    Examples
+    --------
+    Two components share their rows and are merged first; the third has its own:
+
+    >>> responsibility = np.array([[0.5, 0.5, 0.0]] * 4 + [[0.0, 0.0, 1.0]] * 4)
+    >>> embedding = np.array([[0.0]] * 4 + [[5.0]] * 4, np.float32)
+    >>> tree = build_hierarchy(responsibility, embedding)
+    >>> tree.rules, tree.merges[:, :2].astype(int).tolist()
+    (('entropy', 'ward'), [[0, 1], [2, 3]])
     """
     shares = responsibility.copy()
     K = shares.shape[1]
@@ -155,6 +165,12 @@ def cut(merges: Float64, n_clusters: int) -> npt.NDArray[np.int32]:
     ------
     ValueError
         When the tree cannot be cut so.
+
+    Examples
+    --------
+    >>> merges = np.array([[0, 1, 1, 2], [2, 3, 2, 3]], np.float64)
+    >>> cut(merges, 2).tolist(), cut(merges, 1).tolist()
+    ([0, 0, 1], [0, 0, 0])
     """
     K = len(merges) + 1
     if not 1 <= n_clusters <= K:

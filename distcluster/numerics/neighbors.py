@@ -176,6 +176,14 @@ def nearest(index: NeighbourIndex, rows: Float32, k: int, metric: str) -> tuple[
     index : (n, k) int32
         Rows of the sample, by ascending distance, then row.
     distance : (n, k) float32
+
+    Examples
+    --------
+    >>> sample = np.array([[0.0], [1.0], [3.0], [7.0]], np.float32)
+    >>> index = open_index(*build_index(sample, sample, 2, "euclidean"), sample)
+    >>> found, distance = nearest(index, np.array([[2.9], [0.0]], np.float32), 2, "euclidean")
+    >>> found.tolist()  # the second row is a row of the sample, which is left out
+    [[2, 1], [1, 2]]
     """
     sample, cosine = index.sample, metric == "cosine"
     every = np.arange(len(sample))[None]

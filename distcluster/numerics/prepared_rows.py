@@ -35,6 +35,11 @@ def prepare(rows: Float32, metric: str) -> Float32:
 
     On unit vectors the Euclidean distance orders rows as the cosine distance does, and is accurate for close rows,
     where 1 - cos is not.
+
+    Examples
+    --------
+    >>> prepare(np.array([[3.0, 4.0]], np.float32), "cosine").astype(str).tolist()
+    [['0.6', '0.8']]
     """
     return normalise(rows) if metric == "cosine" else rows
 
@@ -74,6 +79,11 @@ def distinct_rows(sample: Float32) -> npt.NDArray[np.int64]:
     Returns
     -------
     (S,) int64
+
+    Examples
+    --------
+    >>> distinct_rows(np.array([[1.0, 2.0], [0.0, 5.0], [1.0, 2.0]], np.float32)).tolist()
+    [0, 1]
     """
     keys = np.ascontiguousarray(sample).view(np.dtype((np.void, sample.shape[1] * sample.itemsize)))[:, 0]
     _, first = np.unique(keys, return_index=True)

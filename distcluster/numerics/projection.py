@@ -39,6 +39,13 @@ def repulsion_field(anchors: Float32) -> Float32:
     -------
     (d + 2, m) float32
         Each group's mean, the softening of its squared distances, and its share of the anchors.
+
+    Examples
+    --------
+    >>> anchors = np.random.default_rng(0).normal(size=(3000, 2)).astype(np.float32)
+    >>> field = repulsion_field(anchors)
+    >>> field.shape, round(float(field[-1].sum()), 3)  # a mean of two numbers, a softening and a share for each group
+    ((4, 512), 1.0)
     """
     groups = [np.arange(len(anchors))]
     while len(groups) < 2**_FIELD_DEPTH and 2 * len(groups) <= len(anchors):
@@ -86,6 +93,17 @@ def project(
     Returns
     -------
     (n, d) float32
+
+    Examples
+    --------
+    Equal rows get equal coordinates, an invalid one none:
+
+    >>> anchors = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    >>> index = np.array([[3, 5, 8], [3, 5, 8], [-1, -1, -1]], np.int32)
+    >>> distance = np.array([[0.1, 0.2, 0.4], [0.1, 0.2, 0.4], [np.nan] * 3], np.float32)
+    >>> found = project(index, distance, anchors, repulsion_field(anchors), a=1.58, b=0.9, mean_distance=0.3)
+    >>> bool((found[0] == found[1]).all()), np.isnan(found).any(axis=1).tolist()
+    (True, [False, False, True])
     """
     result = np.empty((len(index), anchors.shape[1]), np.float32)
     _project(

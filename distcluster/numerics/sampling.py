@@ -27,6 +27,12 @@ def invalid_rows(rows: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.b
     (n,) bool
         True where a value is NaN or infinite in float32, or, under cosine, where all are zero: a row of zeros has
         no direction.
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0, 0.0], [np.nan, 1.0], [0.0, 0.0]], np.float32)
+    >>> invalid_rows(rows, "cosine").tolist(), invalid_rows(rows, "euclidean").tolist()
+    ([False, True, True], [False, True, False])
     """
     invalid = ~np.isfinite(rows).all(axis=1)
     if metric == "cosine":
@@ -51,6 +57,14 @@ def sampling_priority(seed: int, n_rows: int, rows: Rows) -> npt.NDArray[np.uint
     Returns
     -------
     (n,) uint64
+
+    Examples
+    --------
+    The place of a row does not depend on which others are asked for:
+
+    >>> every = sampling_priority(0, 1000, np.arange(1000))
+    >>> bool((sampling_priority(0, 1000, np.array([7, 500])) == every[[7, 500]]).all())
+    True
     """
     key = _mix(_mix(np.array([seed], np.uint64)) + np.uint64(n_rows))
     return _mix(rows.astype(np.uint64) ^ key)
@@ -68,6 +82,11 @@ def priority_bound(wanted: int, n_rows: int) -> int:
 
     Six standard deviations of the binomial above the mean. Where rows are invalid, or luck is bad, too few are gathered
     and the next band of priorities is read.
+
+    Examples
+    --------
+    >>> round(priority_bound(1000, 10_000) / 2**64, 4)
+    0.1196
     """
     share = min(1.0, (wanted + 6.0 * (wanted**0.5 + 1.0)) / n_rows)
     return min(int(share * 2.0**64), 2**64 - 1)
@@ -106,6 +125,13 @@ def resolve_sizes(
     ------
     ValueError
         When the UMAP subsample cannot hold ``n_neighbors`` neighbours for each of its rows.
+
+    Examples
+    --------
+    >>> resolve_sizes("auto", "auto", n_valid=20_000, n_neighbors=15)
+    SubsampleSizes(sample=10000, mixture=5000, overlap=0)
+    >>> resolve_sizes(15_000, 8_000, n_valid=20_000, n_neighbors=15).overlap
+    3000
     """
     sample = min(_AUTO_ROWS, n_valid // 2) if rows == "auto" else min(rows, n_valid)
     mixture = min(_AUTO_MIXTURE_ROWS, n_valid // 4) if mixture_rows == "auto" else min(mixture_rows, n_valid)
@@ -133,6 +159,14 @@ def select_subsamples(rows: Rows, priority: npt.NDArray[np.uint64], sizes: Subsa
     sample, mixture : (S,), (M,) int64
         Positions in ``rows``, in the permutation's order. Where the rows are too few for both, the mixture
         subsample is the last M: it takes from the UMAP subsample only what it must.
+
+    Examples
+    --------
+    >>> rows = np.arange(8)
+    >>> sizes = resolve_sizes(4, 2, n_valid=8, n_neighbors=2)
+    >>> sample, mixture = select_subsamples(rows, sampling_priority(0, 8, rows), sizes)
+    >>> len(sample), len(mixture), len({*sample, *mixture})
+    (4, 2, 6)
     """
     order = np.lexsort((rows, priority))[: sizes.total]
     return order[: sizes.sample], order[sizes.sample - sizes.overlap :]

@@ -21,7 +21,13 @@ Labels = npt.NDArray[np.int16]
 
 
 def replicate_rows(mixture_rows: int, replicates: int) -> int:
-    """Rows of each part: R replicates of two parts and the common rows fit into the mixture subsample, disjoint."""
+    """Rows of each part: R replicates of two parts and the common rows fit into the mixture subsample, disjoint.
+
+    Examples
+    --------
+    >>> replicate_rows(100_000, replicates=2), replicate_rows(1_000, replicates=2)
+    (10000, 200)
+    """
     return min(REPLICATE_ROWS, mixture_rows // (2 * replicates + 1))
 
 
@@ -35,6 +41,12 @@ def parts_of(rows: Float32, number: int, replicates: int) -> tuple[Float32, Floa
     number : int
         Of the replicate.
     replicates : int
+
+    Examples
+    --------
+    >>> rows = np.arange(10, dtype=np.float32)[:, None]
+    >>> [part[:, 0].astype(int).tolist() for part in parts_of(rows, number=1, replicates=2)]
+    [[4, 5], [6, 7], [8, 9]]
     """
     n = replicate_rows(len(rows), replicates)
     first = 2 * n * number
@@ -123,6 +135,14 @@ def agreement(labels: Sequence[Labels]) -> Float64:
     """Mean adjusted Rand index (Hubert & Arabie 1985) over pairs of replicates, for every candidate; (C,) float64.
 
     NaN where a candidate could not be fitted in every replicate, and for a single cluster, which always agrees.
+
+    Examples
+    --------
+    One candidate in three replicates. The first two agree, for the numbers of the clusters do not matter:
+
+    >>> labels = [np.array([row], np.int16) for row in ([0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 0, 1])]
+    >>> agreement(labels).round(2).tolist()
+    [0.33]
     """
     from sklearn.metrics import adjusted_rand_score  # as in em.py
 
@@ -148,6 +168,13 @@ def cluster_agreement(chosen: npt.NDArray[np.int32], labels: Sequence[Labels], n
     -------
     (n_components,) float64
         NaN for a cluster without common rows.
+
+    Examples
+    --------
+    >>> chosen = np.array([0, 0, 1, 1], np.int32)
+    >>> labels = [np.array([1, 1, 0, 0], np.int16), np.array([0, 0, 0, 1], np.int16)]
+    >>> cluster_agreement(chosen, labels, n_components=2).round(2).tolist()
+    [0.83, 0.75]
     """
     found = []
     for each in labels:

@@ -39,6 +39,14 @@ def support(index: Int32, distance: Float32, scale: Float32) -> Float32:
     Returns
     -------
     (n,) float32
+
+    Examples
+    --------
+    A row three units from the nearest sample row, where the sample's rows lie 1.5 units from their k-th neighbour:
+
+    >>> scale = np.array([2.0, 1.5], np.float32)
+    >>> support(np.array([[1, 0]], np.int32), np.array([[3.0, 4.0]], np.float32), scale).tolist()
+    [2.0]
     """
     return np.asarray(distance[:, 0] / scale[index[:, 0]], np.float32)
 

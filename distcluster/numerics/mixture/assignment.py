@@ -32,6 +32,14 @@ def responsibilities(rows: Rows, mixture: Mixture) -> tuple[Float64, Float64]:
         Sums to 1 in a row; NaN in a row of NaN.
     log_density : (n,) float64
         log p(x), nats.
+
+    Examples
+    --------
+    >>> from distcluster.numerics.mixture.candidate import Candidate
+    >>> mixture = Mixture(Candidate(2, "diag"), np.array([0.5, 0.5]), np.array([[-1.0], [1.0]]), np.ones((2, 1)))
+    >>> share, log_density = responsibilities(np.array([[0.0], [0.5], [np.nan]]), mixture)
+    >>> share.round(3).tolist()
+    [[0.5, 0.5], [0.269, 0.731], [nan, nan]]
     """
     natural = natural_parameters(mixture, mixture.weights @ mixture.means)
     tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), natural.centre)
@@ -72,6 +80,14 @@ def assign_rows(projection: Float32, mixture: Mixture, top: int) -> Assignment:
     mixture : Mixture
     top : int
         How many components to keep for each row.
+
+    Examples
+    --------
+    >>> from distcluster.numerics.mixture.candidate import Candidate
+    >>> mixture = Mixture(Candidate(2, "diag"), np.array([0.5, 0.5]), np.array([[-1.0], [1.0]]), np.ones((2, 1)))
+    >>> found = assign_rows(np.array([[0.0], [0.5], [np.nan]], np.float32), mixture, top=2)
+    >>> found.label.tolist(), found.top_label.tolist()  # a tie goes to the lower component; an invalid row has none
+    ([0, 1, -1], [[0, 1], [1, 0], [-1, -1]])
     """
     parts = [_assign(projection[i : i + _ROWS], mixture, top) for i in range(0, max(len(projection), 1), _ROWS)]
     return Assignment(

@@ -71,6 +71,14 @@ def fit_candidate(
     -------
     CandidateFit
         With an error instead of a mixture where the rows are too few.
+
+    Examples
+    --------
+    >>> points = np.random.default_rng(0).normal([[-5.0]] * 500 + [[5.0]] * 500).astype(np.float32)
+    >>> labels = initial_labels(points, n_components=2, n_init=1, seed=0)
+    >>> fit = fit_candidate(points, labels, Candidate(2, "diag"), tol=1e-3, reg_covar=1e-6, max_iter=100)
+    >>> fit.converged, sorted(fit.mixture.means.round(1).ravel().tolist())
+    (True, [-5.0, 4.9])
     """
     started = time.perf_counter()
     rows = centre_rows(points)

@@ -29,6 +29,13 @@ def grid(
     covariance_types : sequence of str
     mixture_rows : int
         M; the automatic grid stops where a component would have fewer than 20 of them.
+
+    Examples
+    --------
+    >>> [str(each) for each in grid([4, 2], ["tied", "full"], mixture_rows=1000)]
+    ['tied-1', 'full-1', 'tied-2', 'full-2', 'tied-4', 'full-4']
+    >>> [each.n_components for each in grid("auto", ["full"], mixture_rows=200)]
+    [1, 2, 3, 4, 6, 8]
     """
     if n_components == "auto":
         ks = [k for k in AUTO_N_COMPONENTS if k * _ROWS_PER_COMPONENT <= mixture_rows] or [2]
@@ -46,7 +53,13 @@ class Addition:
 
 
 def largest_k(sample_rows: int, mixture_rows: int) -> int:
-    """Where the automatic grid ends: min(512, S / 50), and 20 rows of the mixture subsample for each component."""
+    """Where the automatic grid ends: min(512, S / 50), and 20 rows of the mixture subsample for each component.
+
+    Examples
+    --------
+    >>> largest_k(50_000, 100_000), largest_k(5_000, 2_500)
+    (512, 100)
+    """
     return min(_MOST_KS, sample_rows // _SAMPLE_ROWS_PER_COMPONENT, mixture_rows // _ROWS_PER_COMPONENT)
 
 

@@ -78,7 +78,14 @@ class Criteria:
 
 
 def information_criteria(log_likelihood: float, entropy: float, n_parameters: int, n_rows: int) -> tuple[float, float]:
-    """BIC and ICL from sums over the held-out rows; see ``Criteria``."""
+    """BIC and ICL from sums over the held-out rows; see ``Criteria``.
+
+    Examples
+    --------
+    >>> bic, icl = information_criteria(log_likelihood=-1500.0, entropy=20.0, n_parameters=5, n_rows=1000)
+    >>> round(bic, 1), round(icl, 1)
+    (3034.5, 3074.5)
+    """
     bic = -2.0 * log_likelihood + n_parameters * np.log(n_rows)
     return float(bic), float(bic + 2.0 * entropy)
 

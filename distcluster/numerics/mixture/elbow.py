@@ -73,6 +73,12 @@ def find_elbow(ks: Sequence[int], cost: Sequence[float]) -> Elbow:
     ks : sequence of int, ascending, at least 2
     cost : sequence of float
         BIC / 2J, nats per row.
+
+    Examples
+    --------
+    >>> elbow = find_elbow([1, 2, 4, 8, 16, 32], [8.0, 7.0, 6.0, 5.0, 4.9, 4.8])
+    >>> elbow.n_components, round(elbow.gain_before, 2), round(elbow.gain_after, 2), elbow.accepted
+    (8, 1.0, 0.1, True)
     """
     x, y = np.log2(np.asarray(ks, np.float64)), np.asarray(cost, np.float64)
     depth = _below_chord(x, y)

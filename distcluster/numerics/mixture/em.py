@@ -243,6 +243,15 @@ def maximise(rows: CentredRows, start: Mixture, *, tol: float, reg_covar: float,
     reg_covar : float
         See ``m_step``.
     max_iter : int
+
+    Examples
+    --------
+    >>> points = np.random.default_rng(0).normal([[-5.0]] * 500 + [[5.0]] * 500)
+    >>> rows = centre_rows(points)
+    >>> start = from_labels(rows, np.repeat(np.arange(2, dtype=np.int32), 500), Candidate(2, "full"), reg_covar=1e-6)
+    >>> found = maximise(rows, start, tol=1e-3, reg_covar=1e-6, max_iter=100)
+    >>> found.converged, found.mixture.moved(rows.centre).means.round(1).tolist()
+    (True, [[-5.0], [4.9]])
     """
     mixture, history = start, [-np.inf]
     for _ in range(max_iter):

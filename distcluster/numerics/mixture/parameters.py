@@ -29,6 +29,12 @@ class Mixture:
     means : (K, d) float64
     covariances : float64
         spherical (K,), diag (K, d), tied (d, d), full (K, d, d).
+
+    Examples
+    --------
+    >>> mixture = Mixture(Candidate(2, "spherical"), np.array([0.5, 0.5]), np.zeros((2, 3)), np.array([1.0, 4.0]))
+    >>> mixture.n_parameters, mixture.full_covariances().shape
+    (9, (2, 3, 3))
     """
 
     candidate: Candidate
@@ -94,6 +100,14 @@ def natural_parameters(mixture: Mixture, centre: Float64) -> NaturalParameters:
     ------
     ValueError
         When a covariance is not positive definite.
+
+    Examples
+    --------
+    Of the standard normal distribution on the line, with features 1, y and y^2:
+
+    >>> mixture = Mixture(Candidate(1, "full"), np.ones(1), np.zeros((1, 1)), np.ones((1, 1, 1)))
+    >>> natural_parameters(mixture, np.zeros(1)).theta.round(4).tolist()  # the first is -ln(2 pi) / 2
+    [[-0.9189, 0.0, -0.5]]
     """
     kind = mixture.candidate.covariance_type
     offset = mixture.means - centre
@@ -140,7 +154,14 @@ def _inverse_factors(covariances: Float64) -> tuple[Float64, Float64]:
 
 
 def to_sklearn(mixture: Mixture) -> "GaussianMixture":
-    """A scikit-learn model with the same parameters, ready to predict; by its public attributes alone."""
+    """A scikit-learn model with the same parameters, ready to predict; by its public attributes alone.
+
+    Examples
+    --------
+    >>> mixture = Mixture(Candidate(2, "diag"), np.array([0.5, 0.5]), np.array([[-1.0], [1.0]]), np.ones((2, 1)))
+    >>> to_sklearn(mixture).predict([[-3.0], [2.0]]).tolist()
+    [0, 1]
+    """
     from sklearn.mixture import GaussianMixture  # seconds to import; the client can do without
 
     K, d = mixture.means.shape

@@ -30,7 +30,14 @@ class RowMoments:
 
 
 def moments(scatter: Float64) -> RowMoments:
-    """Moments of rows from their sums of (1, y) (1, y)', (d + 1, d + 1)."""
+    """Moments of rows from their sums of (1, y) (1, y)', (d + 1, d + 1).
+
+    Examples
+    --------
+    >>> found = moments(scatter_rows(np.array([[1.0], [3.0], [np.nan]]), np.zeros(1)))
+    >>> found.n_rows, found.scatter.tolist(), found.variance.tolist()
+    (2, [[10.0]], [1.0])
+    """
     n, total, squares = float(scatter[0, 0]), scatter[0, 1:], scatter[1:, 1:]
     return RowMoments(int(n), squares, np.diagonal(squares) / n - (total / n) ** 2)
 

@@ -48,6 +48,17 @@ def select(table: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
     ------
     ValueError
         When no candidate could be fitted; the errors are named.
+
+    Examples
+    --------
+    >>> nan, n_rows = float("nan"), 1000
+    >>> cost = {1: 8.0, 2: 7.0, 4: 6.0, 8: 5.0, 16: 4.9, 32: 4.8}  # BIC / 2J
+    >>> table = [Criteria(k, "full", nan, 2 * n_rows * y, nan, nan, n_iter=9, converged=True) for k, y in cost.items()]
+    >>> verdict = select(table, "elbow", n_rows)
+    >>> print(verdict.candidate, verdict.finding, sep=", ")
+    full-8, elbow
+    >>> print(select(table, "bic", n_rows).candidate)
+    full-32
     """
     usable = [row for row in table if not row.error]
     if not usable:

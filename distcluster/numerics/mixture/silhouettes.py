@@ -110,6 +110,13 @@ def stratified_silhouette(points: npt.NDArray[np.float32], labels: npt.NDArray[n
     -------
     float or None, float or None
         The estimate and its standard error; None where fewer than two clusters have rows.
+
+    Examples
+    --------
+    >>> points = np.array([[0.0], [1.0], [10.0], [11.0]], np.float32)
+    >>> value, error = stratified_silhouette(points, np.array([0, 0, 1, 1], np.int32))
+    >>> round(value, 3), error  # all rows were used: nothing is estimated
+    (0.9, 0.0)
     """
     order = np.argsort(labels, kind="stable")
     present, first, size = np.unique(labels[order], return_index=True, return_counts=True)

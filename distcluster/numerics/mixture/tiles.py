@@ -57,6 +57,12 @@ def make_tiles(
     tiles : (T, d, 1024) float64
     weight : (T, 1024) float64
         1 for rows that count, 0 for the others and for what fills the last tile.
+
+    Examples
+    --------
+    >>> tiles, weight = make_tiles(np.ones((1500, 3)), np.ones(1500, bool), np.zeros(3))
+    >>> tiles.shape, weight.sum(axis=1).tolist()
+    ((2, 3, 1024), [1024.0, 476.0])
     """
     n, d = rows.shape
     n_tiles = (n + TILE_ROWS - 1) // TILE_ROWS
