@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory [--rows 50000 200000] [--features 384] [--json FILE]
 
-The rows are Gaussian balls; the draws have the same size for every number of rows, so a peak that grows is a leak. The
-peak is the largest resident size that Linux recorded for the worker's process.
+The rows are Gaussian balls; the subsamples have the same size for every number of rows, so a peak that grows is a leak.
+The peak is the largest resident size that Linux recorded for the worker's process.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def write_balls(path: Path, n_rows: int, n_features: int) -> None:
 
 
 def job_on(source: Path, output: Path) -> Job:
-    """Default settings but a small grid and draws of a fixed size."""
+    """Default settings but a small grid and subsamples of a fixed size."""
     return parse_job(
         {
             "input": {"url": str(source)},

@@ -25,9 +25,11 @@ from sklearn.mixture import GaussianMixture
 from distcluster.environment import environment, pin_to_one_thread
 from distcluster.job import MixtureTable
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, CovarianceType
-from distcluster.numerics.mixture.em import from_labels, initial_labels, maximise, prepare_rows
-from distcluster.numerics.mixture.kernels import TILE_ROWS, exponentials, n_features
+from distcluster.numerics.mixture.candidate_fit import initial_labels
+from distcluster.numerics.mixture.em import centre_rows, from_labels, maximise
+from distcluster.numerics.mixture.kernels import exponentials
 from distcluster.numerics.mixture.parameters import Mixture, to_sklearn
+from distcluster.numerics.mixture.tiles import TILE_ROWS, n_features
 from distcluster.storage.run import Run
 
 KS = (5, 10, 20, 30, 40, 50, 60, 80)
@@ -37,7 +39,7 @@ ITERATIONS = 20  # of each candidate on 1,000,000 rows
 
 @dataclass(frozen=True)
 class Comparison:
-    """One candidate by both sides; times in CPU seconds, likelihoods in nats a row."""
+    """One candidate by both sides; times in CPU seconds, likelihoods in nats per row."""
 
     n_components: int
     covariance_type: CovarianceType
@@ -69,7 +71,7 @@ def fit_ours(points: np.ndarray, labels: np.ndarray, candidate: Candidate) -> tu
     """Seconds, iterations and the mixture; preparing the rows and the start from labels are in the time."""
 
     def fit() -> tuple[int, Mixture]:
-        rows = prepare_rows(points)
+        rows = centre_rows(points)
         start = from_labels(rows, labels, candidate, TABLE.reg_covar)
         found = maximise(rows, start, tol=TABLE.tol, reg_covar=TABLE.reg_covar, max_iter=TABLE.max_iter)
         return len(found.log_likelihoods), found.mixture.moved(rows.centre)
@@ -128,7 +130,7 @@ def exponential_costs() -> dict[str, float]:
 def compare(points: np.ndarray, labels: np.ndarray, candidate: Candidate) -> Comparison:
     """Fit one candidate by both sides from one start."""
     x = points.astype(np.float64)
-    rows = prepare_rows(points)
+    rows = centre_rows(points)
     start = from_labels(rows, labels, candidate, TABLE.reg_covar).moved(rows.centre)
     seconds, n_iter, ours = fit_ours(points, labels, candidate)
     with warnings.catch_warnings():
@@ -169,7 +171,7 @@ def fixed_iterations(points: np.ndarray, labels: np.ndarray, candidate: Candidat
     """On a worker: wall seconds of some iterations of one candidate."""
     pin_to_one_thread()
     started = time.perf_counter()
-    rows = prepare_rows(points)
+    rows = centre_rows(points)
     start = from_labels(rows, labels, candidate, TABLE.reg_covar)
     maximise(rows, start, tol=0.0, reg_covar=TABLE.reg_covar, max_iter=ITERATIONS)
     return time.perf_counter() - started

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from distcluster.numerics.mixture.assignment import responsibilities
 from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
-from distcluster.numerics.mixture.parameters import Mixture, responsibilities
+from distcluster.numerics.mixture.parameters import Mixture
 
-_JUDGES = 20_000  # rows that a Bayes error is measured on
+_HELD_OUT = 20_000  # rows that a Bayes error is measured on
 
 
 def planted_mixture(k: int, kind: CovarianceType, bayes_error: float, d: int, seed: int) -> Mixture:
@@ -22,7 +23,7 @@ def planted_mixture(k: int, kind: CovarianceType, bayes_error: float, d: int, se
     for _ in range(30):
         apart = (low + high) / 2
         mixture = Mixture(Candidate(k, kind), weights / weights.sum(), means * apart, covariances)
-        rows, _ = draw(mixture, _JUDGES, seed)
+        rows, _ = sample_rows(mixture, _HELD_OUT, seed)
         error = 1.0 - responsibilities(rows, mixture)[0].max(axis=1).mean()
         low, high = (apart, high) if error > bayes_error else (low, apart)
     return mixture
@@ -39,7 +40,7 @@ def _covariances(k: int, kind: CovarianceType, d: int, random: np.random.Generat
     return matrices[0] if kind == "tied" else matrices
 
 
-def draw(mixture: Mixture, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sample_rows(mixture: Mixture, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows (n, d) float64 of a mixture, and their components."""
     random = np.random.default_rng((seed, n))
     K, d = mixture.means.shape

@@ -28,8 +28,10 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from distcluster.environment import environment, pin_to_one_thread
-from distcluster.numerics.neighbors import build_index, nearest, open_index, prepare
-from distcluster.numerics.projection import curve_parameters, project, repulsion_field
+from distcluster.numerics.neighbors import build_index, nearest, open_index
+from distcluster.numerics.prepared_rows import prepare
+from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.umap_fit import curve_parameters
 from distcluster.storage.inputs import open_input
 
 DEMO = Path(__file__).parents[1] / "jobs" / "demo"

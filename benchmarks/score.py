@@ -23,13 +23,9 @@ from distributed import Client, LocalCluster
 from benchmarks.mixture import show, stored_projection
 from distcluster.environment import pin_to_one_thread
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.numerics.mixture.parameters import (
-    Mixture,
-    NaturalParameters,
-    natural_parameters,
-    score_rows,
-    silhouette_rows,
-)
+from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters, natural_parameters
+from distcluster.numerics.mixture.scores import score_rows
+from distcluster.numerics.mixture.silhouettes import silhouette_rows
 from distcluster.numerics.partition import tree_sum
 from distcluster.storage.run import Run
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.verdict [--seeds 20] [--rows 20000] [--json FILE]
 
-The rows are drawn in the space that is clustered: what UMAP does to them is another question. The elbow's verdict is
+The rows are sampled in the space that is clustered: what UMAP does to them is another question. The elbow's verdict is
 beside the least BIC, the least ICL and the highest silhouette of the same grid. A verdict is right in k within 10 %.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.planted import draw, planted_mixture, structureless
+from benchmarks.planted import planted_mixture, sample_rows, structureless
 from distcluster import GaussianMixtureSearch
 from distcluster.environment import pin_to_one_thread
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
@@ -66,7 +66,7 @@ def cases(seeds: range, n: int, ks: tuple[int, ...]) -> Iterator[Case]:
     """All data sets under all rules."""
     for seed in seeds:
         for k, kind, error in itertools.product(ks, COVARIANCE_TYPES, ERRORS):
-            rows, _ = draw(planted_mixture(k, kind, error, D, seed), n, seed)
+            rows, _ = sample_rows(planted_mixture(k, kind, error, D, seed), n, seed)
             for said in verdicts(rows, seed):
                 yield Case(k, kind, error, seed, *said)
         for what in STRUCTURELESS:
@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rows", type=int, default=20_000, help="half are fitted, half judge")
+    parser.add_argument("--rows", type=int, default=20_000, help="half are fitted, half held out")
     parser.add_argument("--ks", type=int, nargs="*", default=KS, help="none: structureless data alone")
     parser.add_argument("--json", type=Path, help="where to write every case")
     arguments = parser.parse_args()

@@ -17,7 +17,8 @@ from pydantic import (
 
 from distcluster.errors import JobError
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, CovarianceType
-from distcluster.numerics.partition import Partitioning
+from distcluster.numerics.mixture.selection import Rule
+from distcluster.numerics.partition import BLOCK_ROWS, Partitioning
 from distcluster.numerics.sampling import SubsampleSizes, resolve_sizes
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -51,11 +52,11 @@ class SampleTable(Table):
     """``[sample]``: the rows that models are fitted on."""
 
     rows: Literal["auto"] | PositiveInt = "auto"
-    """S, rows that UMAP is fitted on; auto: min(50,000, N/2). More rows see rarer groups and cost fit time."""
+    """S, rows of the UMAP subsample; auto: min(50,000, N/2). More rows see rarer groups and cost fit time."""
     mixture_rows: Literal["auto"] | PositiveInt = "auto"
-    """M, rows that the mixtures are fitted on, disjoint from the sample where N allows; auto: min(100,000, N/4)."""
+    """M, rows of the mixture subsample, disjoint from the other where N allows; auto: min(100,000, N/4)."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the draws, of UMAP, of k-means and of the row kernel."""
+    """Seed of the subsamples, of UMAP, of k-means and of the row kernel."""
 
 
 class ProjectionTable(Table):
@@ -108,16 +109,17 @@ class MixtureTable(Table):
 class SelectionTable(Table):
     """``[selection]``: how one candidate is chosen."""
 
-    rule: Literal["elbow", "bic", "icl", "silhouette", "reproducibility"] = "elbow"
-    """elbow: farthest below the chord of the BIC curve over log2 k. The others take the best value of the grid."""
+    rule: Rule = "elbow"
+    """elbow: farthest below the chord of the BIC curve over log2 k. The others take the best value of the grid;
+    stability: the largest excess over the null."""
     replicates: Annotated[int, Field(ge=0, le=8)] = 2
-    """Times that the whole pipeline is run again on small draws, and on a null, to see what comes back; 0: never."""
+    """Times that the whole pipeline is run again on small subsamples, and on a null, for the stability; 0: never."""
     refine: bool = True
     """Continue the chosen mixture by EM over all rows, until it converges or for ``mixture.max_iter`` iterations."""
 
     @model_validator(mode="after")
     def _comparable(self) -> "SelectionTable":
-        if self.replicates == 1 or (self.rule == "reproducibility" and self.replicates == 0):
+        if self.replicates == 1 or (self.rule == "stability" and self.replicates == 0):
             raise ValueError(
                 f"replicates = {self.replicates}: at least 2 can be compared with each other, 0 makes none"
             )
@@ -129,7 +131,7 @@ class AssignTable(Table):
 
     top: Annotated[int, Field(ge=1, le=64)] = 3
     """Number of most probable components stored for each row."""
-    block_rows: Annotated[int, Field(ge=16)] = 16_384
+    block_rows: Annotated[int, Field(ge=16)] = BLOCK_ROWS
     """Rows of a storage chunk and of a partial sum; smaller only for small inputs and tests."""
     partition_rows: PositiveInt | None = None
     """Rows of a task: block_rows times a power of two; absent: chosen from N and D. Results do not depend on it."""

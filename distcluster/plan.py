@@ -7,7 +7,7 @@ import numpy as np
 
 from distcluster.errors import JobError
 from distcluster.job import Job, subsample_sizes
-from distcluster.numerics.mixture.selection import grid
+from distcluster.numerics.mixture.candidate_grid import grid
 from distcluster.numerics.partition import Partitioning, groups
 from distcluster.stages.cost import Sizes
 from distcluster.stages.flow import STAGES

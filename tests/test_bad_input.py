@@ -41,7 +41,7 @@ INPUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "text": (lambda path: write_array(path, np.array([["a"]], np.dtypes.StringDType())), "has dtype StringDType"),
     "no rows": (lambda path: write_array(path, np.zeros((0, 4), np.float32)), "is empty: shape (0, 4)"),
     "no features": (lambda path: write_array(path, np.zeros((4, 0), np.float32)), "is empty: shape (4, 0)"),
-    "few rows": (lambda path: write_input(path, GOOD[:20]), "20 valid rows give a sample of 10"),
+    "few rows": (lambda path: write_input(path, GOOD[:20]), "20 valid rows give a UMAP subsample of 10"),
     "a .npy": (lambda path: (np.save(f"{path}.npy", GOOD), path.with_suffix(".npy"))[1], "distcluster ingest"),
     "not Zarr": (lambda path: (path.mkdir(), (path / "x").write_text("x"), path)[2], "cannot open"),
 }  # fmt: skip

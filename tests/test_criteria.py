@@ -5,15 +5,11 @@ import pytest
 from sklearn.metrics import silhouette_samples, silhouette_score
 from test_mixture import blobs, both_ours
 
+from distcluster.numerics.mixture.assignment import responsibilities
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, CovarianceType
-from distcluster.numerics.mixture.criteria import stratified_silhouette
-from distcluster.numerics.mixture.parameters import (
-    natural_parameters,
-    responsibilities,
-    score_rows,
-    silhouette_rows,
-    to_sklearn,
-)
+from distcluster.numerics.mixture.parameters import natural_parameters, to_sklearn
+from distcluster.numerics.mixture.scores import score_rows
+from distcluster.numerics.mixture.silhouettes import silhouette_rows, stratified_silhouette
 from distcluster.stages.fitting import fitted_mixture
 from distcluster.storage.run import Run
 

@@ -10,7 +10,8 @@ import pytest
 from conftest import BLOCK_ROWS, OTHER_KERNELS, Command, dask_cluster, unequal
 
 from distcluster.numerics.mixture.assignment import assign_rows
-from distcluster.numerics.neighbors import INDEX_ARRAYS, nearest, open_index, prepare
+from distcluster.numerics.neighbors import INDEX_ARRAYS, nearest, open_index
+from distcluster.numerics.prepared_rows import prepare
 from distcluster.numerics.projection import project
 from distcluster.stages.projecting import FIT_UMAP
 from distcluster.stages.refining import chosen_mixture

@@ -6,21 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
-from distcluster.numerics.mixture.assignment import assign_rows
+from distcluster.numerics.mixture.assignment import assign_rows, responsibilities
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, CovarianceType
+from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
 from distcluster.numerics.mixture.criteria import information_criteria
-from distcluster.numerics.mixture.em import (
-    Maximum,
-    e_step,
-    fit_candidate,
-    from_labels,
-    initial_labels,
-    m_step,
-    maximise,
-    prepare_rows,
-)
-from distcluster.numerics.mixture.kernels import TILE_ROWS, expectation, exponentials, make_tiles
-from distcluster.numerics.mixture.parameters import Mixture, natural_parameters, responsibilities, score_rows
+from distcluster.numerics.mixture.em import Maximum, centre_rows, e_step, from_labels, m_step, maximise
+from distcluster.numerics.mixture.kernels import exponentials, tile_expectation
+from distcluster.numerics.mixture.parameters import Mixture, natural_parameters
+from distcluster.numerics.mixture.scores import score_rows
+from distcluster.numerics.mixture.tiles import TILE_ROWS, make_tiles
 
 kinds = pytest.mark.parametrize("kind", COVARIANCE_TYPES)
 
@@ -39,7 +33,7 @@ def both(
     rows: np.ndarray, labels: np.ndarray, kind: CovarianceType, k: int, n_iter: int
 ) -> tuple[Maximum, Mixture, GaussianMixture]:
     """EM from the same start for the same number of iterations, by us and by scikit-learn."""
-    prepared = prepare_rows(rows)
+    prepared = centre_rows(rows)
     start = from_labels(prepared, labels, Candidate(k, kind), 1e-6)
     ours = maximise(prepared, start, tol=0.0, reg_covar=1e-6, max_iter=n_iter)
     precisions = np.linalg.inv(start.covariances) if kind in ("full", "tied") else 1.0 / start.covariances
@@ -91,7 +85,7 @@ def test_moving_the_data_moves_the_means_alone(kind: CovarianceType) -> None:
 
 
 def both_ours(rows: np.ndarray, labels: np.ndarray, kind: CovarianceType, max_iter: int = 10) -> Mixture:
-    prepared = prepare_rows(rows)
+    prepared = centre_rows(rows)
     start = from_labels(prepared, labels, Candidate(int(labels.max()) + 1, kind), 1e-6)
     found = maximise(prepared, start, tol=0.0, reg_covar=1e-6, max_iter=max_iter)
     return found.mixture.moved(prepared.centre)
@@ -102,7 +96,7 @@ def both_ours(rows: np.ndarray, labels: np.ndarray, kind: CovarianceType, max_it
 @given(seed=st.integers(0, 2**32 - 1), d=st.integers(1, 6), k=st.integers(1, 9))
 def test_the_likelihood_never_falls(kind: CovarianceType, seed: int, d: int, k: int) -> None:
     rows, labels = blobs(1500, d, k, seed)
-    prepared = prepare_rows(rows)
+    prepared = centre_rows(rows)
     start = from_labels(prepared, labels, Candidate(k, kind), 0.0)
     history = maximise(prepared, start, tol=0.0, reg_covar=0.0, max_iter=20).log_likelihoods
     assert np.diff(history).min() > -1e-12 * max(1.0, abs(history[-1]))
@@ -159,7 +153,7 @@ def test_rows_that_do_not_count_change_no_bit_of_the_sums() -> None:
     taken = np.arange(2000) % 3 > 0
     others = np.where(taken[:, None], rows, np.nan)
     sums = [
-        expectation(*make_tiles(each, taken, natural.centre), natural.kind, natural.theta, natural.shared)
+        tile_expectation(*make_tiles(each, taken, natural.centre), natural.kind, natural.theta, natural.shared)
         for each in (rows, others)
     ]
     assert sums[0][0].tobytes() == sums[1][0].tobytes()
@@ -180,7 +174,7 @@ def test_the_exponential_is_accurate_to_two_units_in_the_last_place() -> None:
 @kinds
 def test_a_component_that_dies_is_told_and_takes_no_row(kind: CovarianceType) -> None:
     rows, labels = blobs(3000, 3, 2, seed=6)
-    prepared = prepare_rows(rows)
+    prepared = centre_rows(rows)
     start = from_labels(prepared, labels, Candidate(2, kind), 1e-6)
     means = np.vstack([start.means[0], np.full(3, 1e6)])
     lost = Mixture(start.candidate, start.weights, means, start.covariances)
@@ -214,7 +208,7 @@ def test_singular_components_are_fitted_and_noted(kind: CovarianceType, reg_cova
 def test_the_stopping_rule_is_scikit_learns(kind: CovarianceType) -> None:
     rows, _ = blobs(3000, 4, 6, seed=8)
     labels = initial_labels(rows.astype(np.float32), 6, 1, 0)
-    prepared = prepare_rows(rows)
+    prepared = centre_rows(rows)
     start = from_labels(prepared, labels, Candidate(6, kind), 1e-6)
     ours = maximise(prepared, start, tol=1e-3, reg_covar=1e-6, max_iter=200)
     precisions = np.linalg.inv(start.covariances) if kind in ("full", "tied") else 1.0 / start.covariances
@@ -229,7 +223,7 @@ def test_the_stopping_rule_is_scikit_learns(kind: CovarianceType) -> None:
 @kinds
 def test_sums_of_parts_are_the_sums_of_the_whole(kind: CovarianceType) -> None:
     rows, labels = blobs(4 * TILE_ROWS, 3, 5, seed=9)
-    prepared = prepare_rows(rows)
+    prepared = centre_rows(rows)
     mixture = from_labels(prepared, labels, Candidate(5, kind), 1e-6)
     whole = e_step(prepared.tiles, prepared.weight, mixture)
     parts = [e_step(prepared.tiles[t : t + 1], prepared.weight[t : t + 1], mixture) for t in range(4)]

@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 from conftest import planted_rows
 
-from distcluster.numerics.neighbors import (
-    NeighbourIndex,
-    build_index,
-    local_scale,
-    nearest,
-    open_index,
-    prepare,
-    support_limit,
-)
+from distcluster.numerics.neighbors import NeighbourIndex, build_index, nearest, open_index
+from distcluster.numerics.prepared_rows import prepare
+from distcluster.numerics.support import local_scale, support_limit
 
 
 def heavy_tails(rows: np.ndarray) -> np.ndarray:

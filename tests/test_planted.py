@@ -10,10 +10,12 @@ from sklearn.metrics import adjusted_rand_score
 
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
+from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_grid import grid
 from distcluster.numerics.mixture.criteria import Criteria, information_criteria
-from distcluster.numerics.mixture.em import fit_candidate, initial_labels
-from distcluster.numerics.mixture.parameters import natural_parameters, score_rows, to_sklearn
-from distcluster.numerics.mixture.selection import grid, select
+from distcluster.numerics.mixture.parameters import natural_parameters, to_sklearn
+from distcluster.numerics.mixture.scores import score_rows
+from distcluster.numerics.mixture.selection import select
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.fitting import fitted_mixture
 from distcluster.stages.labelling import MEASURE_PROJECTION
@@ -39,11 +41,11 @@ def test_labels_equal_scikit_learns_on_the_stored_projection(reference: Run) -> 
     np.testing.assert_allclose(model.score_samples(projection), reference.array("log_density")[:], rtol=1e-4, atol=1e-4)
 
 
-def test_the_selection_table_is_what_scikit_learn_says_of_the_judging_rows(reference: Run) -> None:
-    judging = np.ones(reference.partitioning.n_rows, bool)
-    judging[reference.array("sample/row")[:]] = False
-    judging[reference.array("sample/mixture_row")[:]] = False
-    rows = reference.array("projection")[:][judging].astype(np.float64)
+def test_the_selection_table_is_what_scikit_learn_says_of_the_held_out_rows(reference: Run) -> None:
+    held_out = np.ones(reference.partitioning.n_rows, bool)
+    held_out[reference.array("sample/row")[:]] = False
+    held_out[reference.array("sample/mixture_row")[:]] = False
+    rows = reference.array("projection")[:][held_out].astype(np.float64)
     facts = SELECT_CANDIDATE.facts_of(reference)
     model = to_sklearn(fitted_mixture(reference, facts.candidate))
     ks = reference.array("selection/n_components")[:]
@@ -60,8 +62,8 @@ def test_sample_rows_are_about_as_dense_as_others(reference: Run) -> None:
     """Unlike UMAP's own coordinates of them, which are half a nat denser."""
     density = reference.array("log_density")[:]
     sampled = density[reference.array("sample/row")[:]].mean()
-    drawn = np.concatenate([reference.array(f"sample/{name}")[:] for name in ("row", "mixture_row")])
-    others = np.delete(density, drawn).mean()
+    subsampled = np.concatenate([reference.array(f"sample/{name}")[:] for name in ("row", "mixture_row")])
+    others = np.delete(density, subsampled).mean()
     anchors = reference.read(layout.ANCHORS)
     fitted = assign_rows(anchors, chosen_mixture(reference), top=1).log_density.mean()
     assert abs(sampled - others) < 0.3 * abs(fitted - others)
@@ -83,8 +85,8 @@ def test_a_rare_cluster_that_the_sample_misses_is_warned_of(
     new_command: Callable[..., Command], tmp_path: Path
 ) -> None:
     rows, _ = planted_rows(8000, 4)
-    drawn = new_command(write_input(tmp_path / "plain", rows)).run_to_the_end().array("sample/row")[:]
-    rare = np.setdiff1d(np.arange(len(rows)), drawn)[:60]  # the draw depends on the seed and N alone
+    sampled = new_command(write_input(tmp_path / "plain", rows)).run_to_the_end().array("sample/row")[:]
+    rare = np.setdiff1d(np.arange(len(rows)), sampled)[:60]  # the subsample depends on the seed and N alone
     rows[rare] = planted_rows(60, 1, seed=1)[0] + 40.0
     command = new_command(write_input(tmp_path / "rare", rows))
     done = command.run()
@@ -131,7 +133,7 @@ def draw_mixture(kind: str, k: int, n_rows: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["spherical", "diag", "tied", "full"])
 def test_k_and_covariance_type_of_a_planted_mixture_are_chosen(kind: str) -> None:
     rows = draw_mixture(kind, 11, 8000, seed=1)
-    fitted, judging = rows[:4000], rows[4000:]
+    fitted, held_out = rows[:4000], rows[4000:]
     ks = (2, 3, 4, 6, 8, 11, 16, 23, 32)
     starts = {k: initial_labels(fitted, k, 3, 0) for k in (1, *ks)}
     criteria = []
@@ -139,16 +141,16 @@ def test_k_and_covariance_type_of_a_planted_mixture_are_chosen(kind: str) -> Non
         fit = fit_candidate(fitted, starts[candidate.n_components], candidate, tol=1e-3, reg_covar=1e-6, max_iter=100)
         assert fit.mixture is not None, fit.error
         centre = fitted.mean(axis=0, dtype=np.float64)
-        everything = np.ones(len(judging), bool)
+        everything = np.ones(len(held_out), bool)
         natural = natural_parameters(fit.mixture, centre)
-        ((likelihood, entropy, *_),), _ = score_rows(judging, everything, centre, [natural])
-        bic, icl = information_criteria(likelihood, entropy, fit.mixture.n_parameters, len(judging))
+        ((likelihood, entropy, *_),), _ = score_rows(held_out, everything, centre, [natural])
+        bic, icl = information_criteria(likelihood, entropy, fit.mixture.n_parameters, len(held_out))
         criteria.append(
             Criteria(candidate.n_components, candidate.covariance_type, likelihood, bic, icl, 0.0, fit.n_iter, True)
         )
-        assert bic == pytest.approx(to_sklearn(fit.mixture).bic(judging.astype(np.float64)), rel=1e-9)
+        assert bic == pytest.approx(to_sklearn(fit.mixture).bic(held_out.astype(np.float64)), rel=1e-9)
         assert icl >= bic
-    verdict = select(criteria, "elbow", len(judging))
+    verdict = select(criteria, "elbow", len(held_out))
     assert (verdict.finding, str(verdict.candidate)) == ("elbow", f"{kind}-11"), verdict.reason
 
 

@@ -12,7 +12,8 @@ from scipy.optimize import brentq
 from umap import UMAP
 
 from distcluster.numerics.neighbors import build_index, nearest, open_index
-from distcluster.numerics.projection import curve_parameters, fit_anchors, project, repulsion_field
+from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
 
 A, B = 1.929, 0.7915
 

@@ -1,4 +1,4 @@
-"""Replicates of the pipeline: what comes back, and what would come from nothing."""
+"""Replicates of the pipeline: the stability of clusters, and of what a null gives."""
 
 from collections.abc import Callable
 
@@ -56,18 +56,18 @@ def test_null_rows_have_the_extent_of_the_data(metric: str) -> None:
 
 def row(k: int, bic: float, real: float, null: float) -> Criteria:
     nan = float("nan")
-    return Criteria(k, "full", nan, bic, nan, nan, 1, True, reproducibility=real, reproducibility_null=null)
+    return Criteria(k, "full", nan, bic, nan, nan, 1, True, stability=real, stability_null=null)
 
 
-def test_without_an_elbow_the_middle_of_the_reproducible_range_is_taken() -> None:
+def test_without_an_elbow_the_middle_of_the_stable_range_is_taken() -> None:
     ks = (1, 2, 3, 4, 8, 16, 32, 64)
     above = (np.nan, 0.6, 0.2, 0.55, 0.6, 0.62, 0.4, 0.1)  # 2 is as good, but 3 is not
     table = [row(k, -2000.0 * np.log2(k) ** 0.8, 0.1 + up, 0.1) for k, up in zip(ks, above, strict=True)]
     verdict = select(table, "elbow", 1000)
     assert (verdict.finding, verdict.candidate.n_components) == ("no elbow", 8)
-    assert "4 to 16 components come back" in verdict.reason
+    assert "4 to 16 components are stable across replicates" in verdict.reason
     assert "0.70; on one Gaussian of the same extent by 0.10" in verdict.reason
-    assert select(table, "reproducibility", 1000).candidate.n_components == 16
+    assert select(table, "stability", 1000).candidate.n_components == 16
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def replicated(new_command: Callable[..., Command]) -> Run:
 
 def test_planted_clusters_come_back_and_those_of_a_null_do_not(replicated: Run) -> None:
     ks = replicated.array("selection/n_components")[:]
-    real = replicated.array("selection/reproducibility")[:]
-    null = replicated.array("selection/reproducibility_null")[:]
+    real = replicated.array("selection/stability")[:]
+    null = replicated.array("selection/stability_null")[:]
     assert (real[ks == 8] > 0.9).all()
     assert (null[ks == 8] < 0.5).all()
     assert np.isnan(real[ks == 1]).all()
@@ -95,5 +95,5 @@ def test_bytes_of_replicates_do_not_depend_on_workers_or_partitions(
     )  # fmt: skip
     run = command.run_to_the_end()
     assert unequal(replicated, run) == []
-    for name in ("selection/reproducibility", "selection/reproducibility_null", "cluster/reproducibility"):
+    for name in ("selection/stability", "selection/stability_null", "cluster/reproducibility"):
         assert run.array(name)[:].tobytes() == replicated.array(name)[:].tobytes()

@@ -1,4 +1,4 @@
-"""The draws: exact sizes, and a function of (seed, N) and the valid rows only."""
+"""The subsamples: exact sizes, and a function of (seed, N) and the valid rows only."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_the_bound_gathers_enough_rows() -> None:
         assert (priority <= np.uint64(priority_bound(300, 20_000))).sum() >= 300
 
 
-def test_every_row_is_as_likely_to_be_drawn() -> None:
+def test_every_row_is_as_likely_to_be_sampled() -> None:
     counts = np.zeros(100)
     for seed in range(4000):
         counts[permutation(seed, 100)[:25]] += 1
@@ -83,7 +83,7 @@ def test_a_mostly_invalid_input_still_gives_draws_of_exact_size(
     assert run.array("sample/mixture_row")[:].tolist() == expected[1000:1700]
 
 
-def test_draws_that_leave_no_row_are_judged_by_the_mixture_draw_and_the_summary_says_so(
+def test_without_held_out_rows_the_mixture_subsample_compares_the_candidates_and_the_summary_says_so(
     new_command: Callable[..., Command], tmp_path: Path
 ) -> None:
     rows, _ = planted_rows(2000, 4)

@@ -5,14 +5,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from distcluster.numerics.mixture.candidate_grid import largest_k, missing_ks
 from distcluster.numerics.mixture.criteria import Criteria
-from distcluster.numerics.mixture.selection import largest_k, missing_ks, select
+from distcluster.numerics.mixture.selection import select
 
 GRID = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)
 
 
 def table(cost: Callable[[float], float], ks: tuple[int, ...] = GRID) -> list[Criteria]:
-    """A table of one covariance type with a cost in nats a row, for 1,000 rows."""
+    """A table of one covariance type with a cost in nats per row, for 1,000 rows."""
     nan = float("nan")
     return [Criteria(k, "full", nan, 2000.0 * cost(k), nan, nan, 10, True) for k in ks]
 
@@ -38,7 +39,7 @@ def test_a_grid_never_ends_beyond_its_limit() -> None:
 
 
 @pytest.mark.parametrize(("at", "between"), [(11, (9, 10, 12, 13, 14, 15)), (3, ())])
-def test_ks_between_the_neighbours_of_a_standing_elbow_are_added_once(at: int, between: tuple[int, ...]) -> None:
+def test_ks_between_the_neighbours_of_an_accepted_elbow_are_added_once(at: int, between: tuple[int, ...]) -> None:
     added = missing_ks(table(knee(at)), 1000, 512, has_between=False)
     assert added.ks == between
     again = table(knee(at), tuple(sorted({*GRID, *added.ks})))

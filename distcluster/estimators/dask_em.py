@@ -9,14 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from distcluster.numerics.mixture.em import Maximum, expect_rows, m_step, moments, packed, scatter_rows, unpacked
+from distcluster.numerics.mixture.em import Maximum, expect_rows, m_step, packed, unpacked
 from distcluster.numerics.mixture.parameters import Mixture
-from distcluster.numerics.partition import tree_sum
+from distcluster.numerics.mixture.row_moments import moments, scatter_rows
+from distcluster.numerics.partition import BLOCK_ROWS, tree_sum
 
 Float64 = npt.NDArray[np.float64]
-
-BLOCK_ROWS = 16_384
-"""Rows of a partial sum."""
 
 PARTITION_ROWS = 4 * BLOCK_ROWS
 """Rows of a task: a Dask array's own chunks do not matter to the result."""
@@ -26,7 +24,7 @@ class _OneBlasThread:
     """While any thread is inside, BLAS has one thread: products of a tile are too small for more.
 
     Counted, because Dask runs several tasks in one process, and the first that leaves must not lift the limit under
-    the others; the user's own setting comes back when the last has left.
+    the others; the last that leaves restores the user's own setting.
     """
 
     def __init__(self) -> None:

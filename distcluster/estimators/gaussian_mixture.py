@@ -15,15 +15,10 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from distcluster.estimators.dask_em import maximise_partitions, one_blas_thread, partitions, whole_rows
+from distcluster.numerics.mixture.assignment import responsibilities
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate
-from distcluster.numerics.mixture.em import (
-    Maximum,
-    PreparedRows,
-    from_labels,
-    maximise,
-    prepare_rows,
-)
-from distcluster.numerics.mixture.parameters import Mixture, responsibilities, to_sklearn
+from distcluster.numerics.mixture.em import CentredRows, Maximum, centre_rows, from_labels, maximise
+from distcluster.numerics.mixture.parameters import Mixture, to_sklearn
 
 Float64 = npt.NDArray[np.float64]
 
@@ -133,6 +128,13 @@ class GaussianMixture(FittedMixture):
     n_iter_ : int
     lower_bound_, lower_bounds_ : float, list of float
         Mean log-likelihood of a row before the last, and every, M-step; nats.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal([[-5.0]] * 500 + [[5.0]] * 500)
+    >>> model = GaussianMixture(2, random_state=0).fit(X)
+    >>> sorted(model.means_.round(1).ravel().tolist()), model.converged_
+    ([-5.0, 4.9], True)
     """
 
     def __init__(
@@ -227,7 +229,7 @@ class GaussianMixture(FittedMixture):
             return self._fit_prepared(X, random)
 
     def _fit_prepared(self, X: Any, random: np.random.RandomState) -> Maximum:
-        rows = prepare_rows(X)
+        rows = centre_rows(X)
         stop: dict[str, Any] = {"tol": self.tol, "reg_covar": self.reg_covar, "max_iter": self.max_iter}
         if self._goes_on():
             found = [maximise(rows, self._fitted().moved(-rows.centre), **stop)]
@@ -236,7 +238,7 @@ class GaussianMixture(FittedMixture):
         best = max(found, key=lambda each: each.log_likelihoods[-1])
         return Maximum(best.mixture.moved(rows.centre), best.log_likelihoods, best.converged)
 
-    def _start(self, X: Any, rows: PreparedRows, random: np.random.RandomState) -> Mixture:
+    def _start(self, X: Any, rows: CentredRows, random: np.random.RandomState) -> Mixture:
         """A mixture relative to the rows' centre."""
         labels = _STARTS[self.init_params](np.asarray(X, np.float64), self.n_components, random)
         start = from_labels(
@@ -258,7 +260,7 @@ class GaussianMixture(FittedMixture):
         if X.shape[0] > _START_ROWS:
             some = X[np.sort(random.choice(X.shape[0], _START_ROWS, replace=False))]
         points = check_array(some.compute(), dtype=[np.float64, np.float32])
-        rows = prepare_rows(points)
+        rows = centre_rows(points)
         starts = [self._start(points, rows, random).moved(rows.centre) for _ in range(self.n_init)]
         found = [
             maximise_partitions(parts, start, tol=self.tol, reg_covar=self.reg_covar, max_iter=self.max_iter)

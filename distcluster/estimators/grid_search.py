@@ -11,7 +11,6 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import validate_data
 
 from distcluster.estimators.dask_em import (
-    BLOCK_ROWS,
     PARTITION_ROWS,
     as_dask,
     blocks,
@@ -23,17 +22,14 @@ from distcluster.estimators.dask_em import (
 from distcluster.estimators.gaussian_mixture import FittedMixture
 from distcluster.job import MixtureTable
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate
-from distcluster.numerics.mixture.criteria import Criteria, judged, of_fitted_rows
-from distcluster.numerics.mixture.em import CandidateFit, fit_candidate, initial_labels
-from distcluster.numerics.mixture.parameters import (
-    Mixture,
-    NaturalParameters,
-    natural_parameters,
-    score_rows,
-    silhouette_rows,
-)
-from distcluster.numerics.mixture.selection import grid, largest_k, missing_ks, select
-from distcluster.numerics.partition import tree_sum
+from distcluster.numerics.mixture.candidate_fit import CandidateFit, fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_grid import grid, largest_k, missing_ks
+from distcluster.numerics.mixture.criteria import Criteria, add_criteria, add_fitted_criteria
+from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters, natural_parameters
+from distcluster.numerics.mixture.scores import score_rows
+from distcluster.numerics.mixture.selection import select
+from distcluster.numerics.mixture.silhouettes import silhouette_rows
+from distcluster.numerics.partition import BLOCK_ROWS, tree_sum
 
 Float64 = npt.NDArray[np.float64]
 
@@ -53,8 +49,8 @@ class GaussianMixtureSearch(FittedMixture):
     tol, reg_covar, max_iter
         As ``GaussianMixture``'s.
     max_fit_rows : int
-        Candidates are fitted on so many random rows. Where at least as many others remain, those judge; else all rows
-        are fitted and judge.
+        Candidates are fitted on so many random rows. Where at least as many others remain, those are held out and
+        compare the candidates; else all rows are fitted and compare them.
     refine : bool
         Go on with the chosen mixture by EM over all rows.
     random_state : int, RandomState or None
@@ -67,6 +63,13 @@ class GaussianMixtureSearch(FittedMixture):
         Of the chosen candidate.
     weights_, means_, covariances_, precisions_, precisions_cholesky_
         As ``GaussianMixture``'s.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal([[-9.0, 0.0]] * 300 + [[0.0, 9.0]] * 300 + [[9.0, 0.0]] * 300)
+    >>> search = GaussianMixtureSearch((2, 3, 4, 6, 8, 11), covariance_type="spherical", random_state=0).fit(X)
+    >>> print(search.verdict_.candidate, search.verdict_.finding, sep=", ")
+    spherical-3, elbow
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class GaussianMixtureSearch(FittedMixture):
         """
         if self.rule not in ("elbow", "bic", "icl", "silhouette"):
             raise ValueError(
-                f"rule = {self.rule!r}: must be one of elbow, bic, icl, silhouette; reproducibility takes the whole "
+                f"rule = {self.rule!r}: must be one of elbow, bic, icl, silhouette; stability takes the whole "
                 f"pipeline from the embeddings on, which `distcluster run` has"
             )
         ks: Any = self.n_components if isinstance(self.n_components, str) else np.atleast_1d(self.n_components).tolist()
@@ -121,17 +124,17 @@ class GaussianMixtureSearch(FittedMixture):
         else:
             X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         random = check_random_state(self.random_state)
-        judges = np.ones(X.shape[0], np.bool_)
+        held_out = np.ones(X.shape[0], np.bool_)
         points = X
         if X.shape[0] >= 2 * self.max_fit_rows:
-            drawn = np.sort(random.choice(X.shape[0], self.max_fit_rows, replace=False))
-            judges[drawn] = False
-            points = X[drawn]
+            fitted_rows = np.sort(random.choice(X.shape[0], self.max_fit_rows, replace=False))
+            held_out[fitted_rows] = False
+            points = X[fitted_rows]
         points = check_array(dask.compute(points)[0], dtype=[np.float64, np.float32])
         seed = int(random.randint(2**31 - 1))
         mixtures, rows = _fit_grid(points, table, seed)
-        self.table_ = _judge(X, judges, mixtures, rows)
-        self.verdict_ = select(self.table_, self.rule, int(judges.sum()))  # type: ignore[arg-type]
+        self.table_ = _score_grid(X, held_out, mixtures, rows)
+        self.verdict_ = select(self.table_, self.rule, int(held_out.sum()))  # type: ignore[arg-type]
         chosen = mixtures[self.verdict_.candidate]
         self.n_components_, self.covariance_type_ = chosen.candidate.n_components, chosen.candidate.covariance_type
         if self.refine:
@@ -181,17 +184,17 @@ def _row(fit: CandidateFit, n_rows: int) -> Criteria:
                    fit.converged, fit.error, note=fit.note)  # fmt: skip
     if fit.mixture is None:
         return row
-    return of_fitted_rows(row, fit.mixture.n_parameters, fit.mean_log_likelihood, n_rows)
+    return add_fitted_criteria(row, fit.mixture.n_parameters, fit.mean_log_likelihood, n_rows)
 
 
 def _score(
-    rows: npt.NDArray[Any], judges: npt.NDArray[np.bool_], centre: Float64, fitted: list[NaturalParameters]
+    rows: npt.NDArray[Any], held_out: npt.NDArray[np.bool_], centre: Float64, fitted: list[NaturalParameters]
 ) -> tuple[Float64, Float64]:
     """``score_rows`` of a partition."""
     starts = range(0, len(rows), BLOCK_ROWS)
     with one_blas_thread:
         sums = [
-            score_rows(block, judges[start : start + BLOCK_ROWS], centre, fitted)
+            score_rows(block, held_out[start : start + BLOCK_ROWS], centre, fitted)
             for start, block in zip(starts, blocks(rows), strict=True)
         ]
     return tree_sum(criteria for criteria, _ in sums), tree_sum(clusters for _, clusters in sums)
@@ -212,8 +215,8 @@ def _fit(
         return fit_candidate(points, labels, wanted, tol=table.tol, reg_covar=table.reg_covar, max_iter=table.max_iter)
 
 
-def _judge(
-    X: Any, judges: npt.NDArray[np.bool_], mixtures: dict[Candidate, Mixture], rows: list[Criteria]
+def _score_grid(
+    X: Any, held_out: npt.NDArray[np.bool_], mixtures: dict[Candidate, Mixture], rows: list[Criteria]
 ) -> list[Criteria]:
     """The table with its criteria, from two passes over all rows."""
     parts = partitions(as_dask(X))
@@ -221,10 +224,10 @@ def _judge(
         return rows
     centre = mean(parts)
     fitted = [natural_parameters(each, centre) for each in mixtures.values()]
-    n_rows, n_judging = len(judges), int(judges.sum())
+    n_rows, n_held_out = len(held_out), int(held_out.sum())
     sums = dask.compute(
         *(
-            dask.delayed(_score)(part, judges[i * PARTITION_ROWS : (i + 1) * PARTITION_ROWS], centre, fitted)
+            dask.delayed(_score)(part, held_out[i * PARTITION_ROWS : (i + 1) * PARTITION_ROWS], centre, fitted)
             for i, part in enumerate(parts)
         )
     )
@@ -239,7 +242,7 @@ def _judge(
     for row in rows:
         if not row.error:
             criteria, silhouette = of_candidate[row.candidate]
-            row = judged(row, mixtures[row.candidate].n_parameters, criteria, n_judging, n_rows)
+            row = add_criteria(row, mixtures[row.candidate].n_parameters, criteria, n_held_out, n_rows)
             row = replace(row, silhouette=float("nan") if row.n_components == 1 else float(silhouette))
         table.append(row)
     return table

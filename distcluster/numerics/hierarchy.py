@@ -13,7 +13,7 @@ MergeRule = Literal["entropy", "ward"]
 HIERARCHY_ROWS = 20_000
 """Rows that a tree is made from at most: every merge reads all their responsibilities."""
 
-_OVERLAP = 0.1  # nats a row of the pair: below, the rows of two clusters are hardly undecided between them
+_OVERLAP = 0.1  # nats per row of the pair: below, the rows of two clusters are hardly undecided between them
 _NEGLIGIBLE = 1e-6  # responsibilities below add nothing to an overlap of 0.1
 
 
@@ -29,7 +29,7 @@ class Hierarchy:
     rules : tuple of str
         Which rule made each merge.
     values : (K - 1,) float64
-        entropy: the fall of the entropy of the responsibilities, nats a row of the pair, at most ln 2. ward: the
+        entropy: the fall of the entropy of the responsibilities, nats per row of the pair, at most ln 2. ward: the
         distance of the two mean embeddings in Ward's sense, sqrt(2 n m / (n + m)) |a - b|.
     """
 
@@ -42,7 +42,7 @@ def build_hierarchy(responsibility: Float64, embedding: npt.NDArray[np.float32])
     """Merge components into a tree.
 
     Two clusters whose merging lowers the entropy of the responsibilities most are merged first (Baudry, Raftery,
-    Celeux, Lo & Gottardo 2010, section 3), as long as that is at least 0.1 nats a row of the two. What is left is
+    Celeux, Lo & Gottardo 2010, section 3), as long as that is at least 0.1 nats per row of the two. What is left is
     merged by Ward's rule (1963) on the clusters' mean embeddings.
 
     Parameters
@@ -50,6 +50,16 @@ def build_hierarchy(responsibility: Float64, embedding: npt.NDArray[np.float32])
     responsibility : (n, K) float64
     embedding : (n, D) float32
         Of the same rows. A cluster's mean embedding weighs rows by their responsibilities.
+
+    Examples
+    --------
+    Two components share their rows and are merged first; the third has its own:
+
+    >>> responsibility = np.array([[0.5, 0.5, 0.0]] * 4 + [[0.0, 0.0, 1.0]] * 4)
+    >>> embedding = np.array([[0.0]] * 4 + [[5.0]] * 4, np.float32)
+    >>> tree = build_hierarchy(responsibility, embedding)
+    >>> tree.rules, tree.merges[:, :2].astype(int).tolist()
+    (('entropy', 'ward'), [[0, 1], [2, 3]])
     """
     shares = responsibility.copy()
     K = shares.shape[1]
@@ -155,6 +165,12 @@ def cut(merges: Float64, n_clusters: int) -> npt.NDArray[np.int32]:
     ------
     ValueError
         When the tree cannot be cut so.
+
+    Examples
+    --------
+    >>> merges = np.array([[0, 1, 1, 2], [2, 3, 2, 3]], np.float64)
+    >>> cut(merges, 2).tolist(), cut(merges, 1).tolist()
+    ([0, 0, 1], [0, 0, 0])
     """
     K = len(merges) + 1
     if not 1 <= n_clusters <= K:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
 
+from distcluster.numerics.prepared_rows import principal
+
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
@@ -20,8 +22,6 @@ _BUILD_CANDIDATES = 40  # efConstruction; 100 takes twice the time for the same 
 _SEARCH_CANDIDATES = (*range(16, 32, 2), *range(32, 64, 4), 64, 80, 96, 128, 192, 256, 384, 512)
 _SPARE = 5  # candidates beyond k, at least, that the exact distances may promote
 _RECALL = 0.955  # to be reached on the probes, so that other rows have 0.95: two standard errors above
-BEYOND_LIMIT = 0.001
-"""Share of rows that lie beyond ``support_limit`` when the sample represents them."""
 _PROBES = 1_000  # rows that the recall is measured on: a standard error of 0.0025 or less
 
 _BASIS_ROWS = 8_192  # of the sample, that the basis of the codes is computed from
@@ -64,63 +64,6 @@ class NeighbourIndex:
     graph: Any
 
 
-@numba.njit(cache=True, nogil=True)
-def normalise(rows: Float32) -> Float32:
-    """Rows scaled to unit length, each by itself.
-
-    Parameters
-    ----------
-    rows : (n, D) float32, no row all zero
-
-    Returns
-    -------
-    (n, D) float32
-    """
-    result = np.empty_like(rows)
-    for i in range(rows.shape[0]):
-        square = 0.0
-        for j in range(rows.shape[1]):
-            square += np.float64(rows[i, j]) * np.float64(rows[i, j])
-        scale = 1.0 / np.sqrt(square)
-        for j in range(rows.shape[1]):
-            result[i, j] = rows[i, j] * scale
-    return result
-
-
-def prepare(rows: Float32, metric: str) -> Float32:
-    """Rows as the index sees them: unit length under cosine, unchanged under euclidean.
-
-    On unit vectors the Euclidean distance orders rows as the cosine distance does, and is accurate for close rows,
-    where 1 - cos is not.
-    """
-    return normalise(rows) if metric == "cosine" else rows
-
-
-@numba.njit(cache=True, nogil=True)
-def principal(rows: Float32, mean: Float32, components: Float32) -> Float32:
-    """Rows in the basis of principal components, each by itself; without components, the rows less their mean.
-
-    Parameters
-    ----------
-    rows : (n, D) float32, prepared
-    mean : (D,) float32
-    components : (D, P) float32
-
-    Returns
-    -------
-    (n, P) float32
-    """
-    if components.shape[1] == 0:
-        return rows - mean
-    result = np.zeros((rows.shape[0], components.shape[1]), np.float32)
-    for i in range(rows.shape[0]):
-        for j in range(rows.shape[1]):
-            value = rows[i, j] - mean[j]
-            for p in range(components.shape[1]):
-                result[i, p] += value * components[j, p]
-    return result
-
-
 def build_index(
     sample: Float32, probes: Float32, k: int, metric: str
 ) -> tuple[dict[str, npt.NDArray[Any]], IndexFacts]:
@@ -129,7 +72,7 @@ def build_index(
     Small samples are compared row by row. Larger ones get a navigable-small-world graph (HNSW) over 8-bit codes of
     their leading principal components; where those are too coarse (outliers stretch their range), over the vectors
     themselves; where that falls short too, rows are compared with all. Built in one thread: insertions depend on
-    their order. faiss draws the levels from a fixed seed.
+    their order. faiss takes the levels from a fixed seed.
 
     Parameters
     ----------
@@ -218,7 +161,7 @@ def nearest(index: NeighbourIndex, rows: Float32, k: int, metric: str) -> tuple[
     """The k nearest sample rows of each row that are not equal to it.
 
     The graph proposes, exact distances decide: a row's answer depends on the row and the index alone. Sample rows
-    of equal content are left out, so that a row of the sample is treated as any other row, and not drawn to its own
+    of equal content are left out, so that a row of the sample is treated as any other row, and not pulled to its own
     place. The sample's rows are distinct, so at most one is equal.
 
     Parameters
@@ -233,6 +176,14 @@ def nearest(index: NeighbourIndex, rows: Float32, k: int, metric: str) -> tuple[
     index : (n, k) int32
         Rows of the sample, by ascending distance, then row.
     distance : (n, k) float32
+
+    Examples
+    --------
+    >>> sample = np.array([[0.0], [1.0], [3.0], [7.0]], np.float32)
+    >>> index = open_index(*build_index(sample, sample, 2, "euclidean"), sample)
+    >>> found, distance = nearest(index, np.array([[2.9], [0.0]], np.float32), 2, "euclidean")
+    >>> found.tolist()  # the second row is a row of the sample, which is left out
+    [[2, 1], [1, 2]]
     """
     sample, cosine = index.sample, metric == "cosine"
     every = np.arange(len(sample))[None]
@@ -299,65 +250,3 @@ def _rank(
                 index[i, place] = row
                 distance[i, place] = value
     return index, distance
-
-
-def local_scale(distance: Float32) -> Float32:
-    """How far apart the sample lies around each of its rows: the distance to the k-th nearest other row.
-
-    Parameters
-    ----------
-    distance : (S, k) float32
-        ``nearest`` of the sample in itself.
-
-    Returns
-    -------
-    (S,) float32, positive
-    """
-    return np.maximum(distance[:, -1], np.finfo(np.float32).tiny)
-
-
-def support(index: Int32, distance: Float32, scale: Float32) -> Float32:
-    """Distance to the nearest sample row over that row's own local scale.
-
-    Above 1 a row lies farther from the sample than the sample's rows lie from their k-th neighbour there: the sample
-    hardly represents it.
-
-    Parameters
-    ----------
-    index, distance : (n, k) int32, float32
-    scale : (S,) float32
-
-    Returns
-    -------
-    (n,) float32
-    """
-    return np.asarray(distance[:, 0] / scale[index[:, 0]], np.float32)
-
-
-def support_limit(index: Int32, distance: Float32, scale: Float32) -> float:
-    """The support that one in a thousand of the sample's own rows exceeds: other rows should not do so more often.
-
-    Parameters
-    ----------
-    index, distance : (S, k) int32, float32
-        ``nearest`` of the sample in itself.
-    scale : (S,) float32
-        ``local_scale`` of the same.
-    """
-    return float(np.quantile(support(index, distance, scale), 1.0 - BEYOND_LIMIT, method="higher"))
-
-
-def distinct_rows(sample: Float32) -> npt.NDArray[np.int64]:
-    """Positions of the first of each group of equal rows, ascending.
-
-    Parameters
-    ----------
-    sample : (n, D) float32
-
-    Returns
-    -------
-    (S,) int64
-    """
-    keys = np.ascontiguousarray(sample).view(np.dtype((np.void, sample.shape[1] * sample.itemsize)))[:, 0]
-    _, first = np.unique(keys, return_index=True)
-    return np.sort(first)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+BLOCK_ROWS = 16_384
+"""Rows of a block, where nothing else is asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowRange:
@@ -41,6 +44,14 @@ class Partitioning:
     ------
     ValueError
         When ``partition_rows`` is not ``block_rows`` times a power of two.
+
+    Examples
+    --------
+    >>> parts = Partitioning(n_rows=1000, block_rows=100, partition_rows=400)
+    >>> [len(part) for part in parts]
+    [400, 400, 200]
+    >>> [block.index for block in parts.blocks(parts[1])]
+    [4, 5, 6, 7]
     """
 
     n_rows: int
@@ -85,7 +96,13 @@ _GROUPS = 32  # at least, where there are so many partitions: work for many work
 
 
 def groups(parts: Partitioning) -> list[range]:
-    """Partitions that one reduction task takes: aligned powers of two, so that each gives a node of ``tree_sum``."""
+    """Partitions that one reduction task takes: aligned powers of two, so that each gives a node of ``tree_sum``.
+
+    Examples
+    --------
+    >>> groups(Partitioning(n_rows=64 * 65_536, block_rows=16_384, partition_rows=65_536))[:2]
+    [range(0, 2), range(2, 4)]
+    """
     size = 1
     while 2 * size * parts.partition_rows <= _GROUP_ROWS and 2 * size * _GROUPS <= len(parts):
         size *= 2
@@ -106,6 +123,14 @@ def tree_sum(values: Iterable[npt.NDArray[np.float64]]) -> npt.NDArray[np.float6
     Returns
     -------
     (...) float64
+
+    Examples
+    --------
+    The order matters, and partitions of two blocks have the tree's:
+
+    >>> values = [np.array(x) for x in (0.1, 0.2, 0.3, 0.6)]
+    >>> print(sum(values), tree_sum(values), tree_sum([tree_sum(values[:2]), tree_sum(values[2:])]))
+    1.2000000000000002 1.2 1.2
     """
     nodes: list[tuple[int, npt.NDArray[np.float64]]] = []  # height and sum of whole subtrees, the highest first
     for value in values:

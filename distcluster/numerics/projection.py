@@ -1,8 +1,4 @@
-"""Fit UMAP on the sample; project any row, as a function of the row and the model alone."""
-
-import contextlib
-import functools
-import warnings
+"""The projection of any row among the anchors, as a function of the row and the model alone."""
 
 import numba
 import numpy as np
@@ -30,85 +26,8 @@ _EXP2 = (1.0000035971445642, 0.6929695509318968, 0.24162132266300193, 0.05171773
 _LANES = 16
 
 
-def fit_anchors(
-    sample: Float32,
-    index: Int32,
-    distance: Float32,
-    *,
-    n_components: int,
-    metric: str,
-    min_dist: float,
-    n_epochs: int | None,
-    seed: int,
-) -> Float32:
-    """Coordinates of the sample rows: UMAP's own fit, from the neighbours that are already known.
-
-    Parameters
-    ----------
-    sample : (S, D) float32, prepared, distinct rows
-    index, distance : (S, k) int32, float32
-        Nearest sample rows of each sample row, itself left out.
-    n_components : int
-        d.
-    metric, min_dist, n_epochs, seed
-        UMAP's ``metric``, ``min_dist``, ``n_epochs`` and ``random_state``.
-
-    Returns
-    -------
-    (S, d) float32
-    """
-    from umap import UMAP  # a second to import; only the tasks that fit need it
-
-    _keep_umap_kernels()
-    itself = np.arange(len(sample), dtype=np.int32)[:, None]
-    model = UMAP(
-        n_neighbors=index.shape[1],
-        n_components=n_components,
-        metric=metric,
-        min_dist=min_dist,
-        n_epochs=n_epochs,
-        random_state=seed,
-        n_jobs=1,
-        precomputed_knn=(
-            np.hstack([itself, index[:, :-1]]),
-            np.hstack([np.zeros_like(distance[:, :1]), distance[:, :-1]]),
-        ),
-        force_approximation_algorithm=True,
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="precomputed_knn\\[2\\]")  # its transform is not used
-        warnings.filterwarnings("ignore", message=".*[Ss]pectral initiali[sz]ation.*")  # it falls back by itself
-        warnings.filterwarnings("ignore", message="Graph is not fully connected")  # nothing to mend
-        anchors = model.fit_transform(sample)
-    return np.ascontiguousarray(anchors, np.float32)
-
-
-@functools.cache
-def _keep_umap_kernels() -> None:
-    """Have numba keep what umap-learn would compile again for five seconds in every process."""
-    from umap import layouts, umap_
-
-    with contextlib.suppress(RuntimeError):  # no directory for numba's cache can be written: compile again
-        for kernel in (
-            umap_.smooth_knn_dist,
-            umap_.compute_membership_strengths,
-            layouts.rdist,
-            layouts.clip,
-            layouts._nb_optimize_layout_euclidean_single_epoch,
-        ):
-            kernel.enable_caching()
-
-
-def curve_parameters(min_dist: float) -> tuple[float, float]:
-    """UMAP's a and b: the low-dimensional similarity is 1 / (1 + a x^2b) (McInnes, Healy, Melville 2018, 3.2)."""
-    from umap.umap_ import find_ab_params
-
-    a, b = find_ab_params(1.0, min_dist)
-    return float(a), float(b)
-
-
 def repulsion_field(anchors: Float32) -> Float32:
-    """The anchors as at most 512 groups of about equal size, whose repulsion stands for that of all.
+    """The anchors as at most 512 groups of about equal size, whose repulsion approximates that of all.
 
     A balanced k-d tree: halves at the median of the widest coordinate.
 
@@ -120,6 +39,13 @@ def repulsion_field(anchors: Float32) -> Float32:
     -------
     (d + 2, m) float32
         Each group's mean, the softening of its squared distances, and its share of the anchors.
+
+    Examples
+    --------
+    >>> anchors = np.random.default_rng(0).normal(size=(3000, 2)).astype(np.float32)
+    >>> field = repulsion_field(anchors)
+    >>> field.shape, round(float(field[-1].sum()), 3)  # a mean of two numbers, a softening and a share for each group
+    ((4, 512), 1.0)
     """
     groups = [np.arange(len(anchors))]
     while len(groups) < 2**_FIELD_DEPTH and 2 * len(groups) <= len(anchors):
@@ -148,8 +74,8 @@ def project(
 ) -> Float32:
     """Coordinates of rows among the anchors: where the forces of ``UMAP.transform`` balance, one row at a time.
 
-    The anchors do not move, so rows do not act on each other. umap-learn draws one edge and five anchors at a time
-    (McInnes, Healy, Melville 2018, algorithm 5); a row here follows the mean of those draws, from the same start and
+    The anchors do not move, so rows do not act on each other. umap-learn samples one edge and five anchors at a time
+    (McInnes, Healy, Melville 2018, algorithm 5); a row here follows the mean of those samples, from the same start and
     with the same falling step: no random numbers, so no noise, and equal rows get equal coordinates in any batch.
 
     Parameters
@@ -167,6 +93,17 @@ def project(
     Returns
     -------
     (n, d) float32
+
+    Examples
+    --------
+    Equal rows get equal coordinates, an invalid one none:
+
+    >>> anchors = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    >>> index = np.array([[3, 5, 8], [3, 5, 8], [-1, -1, -1]], np.int32)
+    >>> distance = np.array([[0.1, 0.2, 0.4], [0.1, 0.2, 0.4], [np.nan] * 3], np.float32)
+    >>> found = project(index, distance, anchors, repulsion_field(anchors), a=1.58, b=0.9, mean_distance=0.3)
+    >>> bool((found[0] == found[1]).all()), np.isnan(found).any(axis=1).tolist()
+    (True, [False, False, True])
     """
     result = np.empty((len(index), anchors.shape[1]), np.float32)
     _project(

@@ -10,6 +10,9 @@ Rows = npt.NDArray[np.int64]
 
 _AUTO_ROWS, _AUTO_MIXTURE_ROWS = 50_000, 100_000
 
+REPLICATE_ROWS = 10_000
+"""Rows of each part of a replicate, at most: its UMAP subsample, its mixture subsample, the common rows."""
+
 
 def invalid_rows(rows: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.bool_]:
     """Which rows cannot be clustered.
@@ -24,6 +27,12 @@ def invalid_rows(rows: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.b
     (n,) bool
         True where a value is NaN or infinite in float32, or, under cosine, where all are zero: a row of zeros has
         no direction.
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0, 0.0], [np.nan, 1.0], [0.0, 0.0]], np.float32)
+    >>> invalid_rows(rows, "cosine").tolist(), invalid_rows(rows, "euclidean").tolist()
+    ([False, True, True], [False, True, False])
     """
     invalid = ~np.isfinite(rows).all(axis=1)
     if metric == "cosine":
@@ -35,7 +44,7 @@ def sampling_priority(seed: int, n_rows: int, rows: Rows) -> npt.NDArray[np.uint
     """Place of rows in a random permutation of all N: sorting by (priority, row) is the permutation.
 
     A counter-based hash (SplitMix64's finaliser: Steele, Lea, Flood, OOPSLA 2014) of the row number, keyed by seed
-    and N. Any part of the permutation can be had without the rest, so every task finds its own drawn rows.
+    and N. Any part of the permutation can be had without the rest, so every task finds its own rows of the subsamples.
 
     Parameters
     ----------
@@ -48,6 +57,14 @@ def sampling_priority(seed: int, n_rows: int, rows: Rows) -> npt.NDArray[np.uint
     Returns
     -------
     (n,) uint64
+
+    Examples
+    --------
+    The place of a row does not depend on which others are asked for:
+
+    >>> every = sampling_priority(0, 1000, np.arange(1000))
+    >>> bool((sampling_priority(0, 1000, np.array([7, 500])) == every[[7, 500]]).all())
+    True
     """
     key = _mix(_mix(np.array([seed], np.uint64)) + np.uint64(n_rows))
     return _mix(rows.astype(np.uint64) ^ key)
@@ -65,6 +82,11 @@ def priority_bound(wanted: int, n_rows: int) -> int:
 
     Six standard deviations of the binomial above the mean. Where rows are invalid, or luck is bad, too few are gathered
     and the next band of priorities is read.
+
+    Examples
+    --------
+    >>> round(priority_bound(1000, 10_000) / 2**64, 4)
+    0.1196
     """
     share = min(1.0, (wanted + 6.0 * (wanted**0.5 + 1.0)) / n_rows)
     return min(int(share * 2.0**64), 2**64 - 1)
@@ -72,16 +94,16 @@ def priority_bound(wanted: int, n_rows: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SubsampleSizes:
-    """How many rows each draw asks for.
+    """How many rows each subsample has.
 
     Attributes
     ----------
     sample : int
-        S, for the index and UMAP.
+        S, rows of the UMAP subsample: for the index and UMAP.
     mixture : int
-        M, for the mixtures.
+        M, rows of the mixture subsample: for the mixtures.
     overlap : int
-        Rows of the mixture draw that are also in the sample, because there are not enough others.
+        Rows of the mixture subsample that are also in the UMAP subsample, because there are not enough others.
     """
 
     sample: int
@@ -90,7 +112,7 @@ class SubsampleSizes:
 
     @property
     def total(self) -> int:
-        """Distinct rows in either draw."""
+        """Distinct rows in either subsample."""
         return self.sample + self.mixture - self.overlap
 
 
@@ -115,22 +137,29 @@ def resolve_sizes(
     Raises
     ------
     ValueError
-        When the sample cannot hold ``n_neighbors`` neighbours for each of its rows.
+        When the UMAP subsample cannot hold ``n_neighbors`` neighbours for each of its rows.
+
+    Examples
+    --------
+    >>> resolve_sizes("auto", "auto", n_valid=20_000, n_neighbors=15)
+    SubsampleSizes(sample=10000, mixture=5000, overlap=0)
+    >>> resolve_sizes(15_000, 8_000, n_valid=20_000, n_neighbors=15).overlap
+    3000
     """
     sample, mixture = auto_sizes(rows, mixture_rows, n_valid)
     if sample <= n_neighbors or mixture < 2:
         least = n_neighbors + 1
         remedy = f"at least {max(2 * least, 8):,} valid rows are needed" if rows == "auto" else "raise sample.rows"
         raise ValueError(
-            f"{n_valid:,} valid rows give a sample of {sample:,} and a mixture draw of {mixture:,}, but "
-            f"n_neighbors = {n_neighbors} needs a sample of {least:,} or more and a mixture needs 2: {remedy}, "
-            f"or lower projection.n_neighbors."
+            f"{n_valid:,} valid rows give a UMAP subsample of {sample:,} and a mixture subsample of {mixture:,}, "
+            f"but n_neighbors = {n_neighbors} needs a UMAP subsample of {least:,} or more and a mixture needs 2: "
+            f"{remedy}, or lower projection.n_neighbors."
         )
     return SubsampleSizes(sample, mixture, max(0, sample + mixture - n_valid))
 
 
 def select_subsamples(rows: Rows, priority: npt.NDArray[np.uint64], sizes: SubsampleSizes) -> tuple[Rows, Rows]:
-    """Take the draws from gathered valid rows: the first S of the permutation, and the next M.
+    """Take both subsamples from gathered valid rows: the first S of the permutation, and the next M.
 
     Parameters
     ----------
@@ -140,8 +169,16 @@ def select_subsamples(rows: Rows, priority: npt.NDArray[np.uint64], sizes: Subsa
     Returns
     -------
     sample, mixture : (S,), (M,) int64
-        Positions in ``rows``, in the permutation's order. Where the rows are too few for both, the mixture draw is
-        the last M: it takes from the sample only what it must.
+        Positions in ``rows``, in the permutation's order. Where the rows are too few for both, the mixture
+        subsample is the last M: it takes from the UMAP subsample only what it must.
+
+    Examples
+    --------
+    >>> rows = np.arange(8)
+    >>> sizes = resolve_sizes(4, 2, n_valid=8, n_neighbors=2)
+    >>> sample, mixture = select_subsamples(rows, sampling_priority(0, 8, rows), sizes)
+    >>> len(sample), len(mixture), len({*sample, *mixture})
+    (4, 2, 6)
     """
     order = np.lexsort((rows, priority))[: sizes.total]
     return order[: sizes.sample], order[sizes.sample - sizes.overlap :]

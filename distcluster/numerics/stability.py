@@ -1,4 +1,4 @@
-"""The whole pipeline again on small draws: which clusters come back, and which would come from nothing."""
+"""Stability across replicates: the whole pipeline again on small subsamples, and on a null without clusters."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -8,32 +8,45 @@ import numpy.typing as npt
 
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.numerics.mixture.em import fit_candidate, initial_labels
-from distcluster.numerics.neighbors import build_index, distinct_rows, nearest, open_index, prepare
-from distcluster.numerics.projection import curve_parameters, fit_anchors, project, repulsion_field
+from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
+from distcluster.numerics.neighbors import build_index, nearest, open_index
+from distcluster.numerics.prepared_rows import distinct_rows, prepare
+from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.sampling import REPLICATE_ROWS
+from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int16]
 
-_ROWS = 10_000  # of each part of a replicate: its UMAP sample, its mixture rows, the common rows
-
 
 def replicate_rows(mixture_rows: int, replicates: int) -> int:
-    """Rows of each part: R replicates of two parts and the common rows fit into the mixture draw, disjoint."""
-    return min(_ROWS, mixture_rows // (2 * replicates + 1))
+    """Rows of each part: R replicates of two parts and the common rows fit into the mixture subsample, disjoint.
+
+    Examples
+    --------
+    >>> replicate_rows(100_000, replicates=2), replicate_rows(1_000, replicates=2)
+    (10000, 200)
+    """
+    return min(REPLICATE_ROWS, mixture_rows // (2 * replicates + 1))
 
 
 def parts_of(rows: Float32, number: int, replicates: int) -> tuple[Float32, Float32, Float32]:
-    """A replicate's UMAP sample and mixture rows, and the rows common to all; (n, D) each.
+    """A replicate's UMAP subsample and mixture subsample, and the rows common to all; (n, D) each.
 
     Parameters
     ----------
     rows : (M, D) float32
-        In random order: the mixture draw, or the null.
+        In random order: the mixture subsample, or the null.
     number : int
         Of the replicate.
     replicates : int
+
+    Examples
+    --------
+    >>> rows = np.arange(10, dtype=np.float32)[:, None]
+    >>> [part[:, 0].astype(int).tolist() for part in parts_of(rows, number=1, replicates=2)]
+    [[4, 5], [6, 7], [8, 9]]
     """
     n = replicate_rows(len(rows), replicates)
     first = 2 * n * number
@@ -61,8 +74,8 @@ def null_rows(like: Float32, n: int, metric: str, seed: int, skip: int = 0) -> F
     x = like.astype(np.float64)
     values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
     random = np.random.default_rng(seed)
-    for start in range(0, skip, _ROWS):
-        random.normal(size=(min(_ROWS, skip - start), x.shape[1]))
+    for start in range(0, skip, REPLICATE_ROWS):
+        random.normal(size=(min(REPLICATE_ROWS, skip - start), x.shape[1]))
     noise = random.normal(size=(n, x.shape[1])) * np.sqrt(np.maximum(values, 0.0))
     return prepare(np.ascontiguousarray(x.mean(axis=0) + noise @ vectors.T, np.float32), metric)
 
@@ -122,6 +135,14 @@ def agreement(labels: Sequence[Labels]) -> Float64:
     """Mean adjusted Rand index (Hubert & Arabie 1985) over pairs of replicates, for every candidate; (C,) float64.
 
     NaN where a candidate could not be fitted in every replicate, and for a single cluster, which always agrees.
+
+    Examples
+    --------
+    One candidate in three replicates. The first two agree, for the numbers of the clusters do not matter:
+
+    >>> labels = [np.array([row], np.int16) for row in ([0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 0, 1])]
+    >>> agreement(labels).round(2).tolist()
+    [0.33]
     """
     from sklearn.metrics import adjusted_rand_score  # as in em.py
 
@@ -133,7 +154,7 @@ def agreement(labels: Sequence[Labels]) -> Float64:
 
 
 def cluster_agreement(chosen: npt.NDArray[np.int32], labels: Sequence[Labels], n_components: int) -> Float64:
-    """How well each chosen cluster comes back: its best Jaccard index in a replicate, averaged (Hennig 2007).
+    """The stability of each chosen cluster: its best Jaccard index in a replicate, averaged (Hennig 2007).
 
     Parameters
     ----------
@@ -147,6 +168,13 @@ def cluster_agreement(chosen: npt.NDArray[np.int32], labels: Sequence[Labels], n
     -------
     (n_components,) float64
         NaN for a cluster without common rows.
+
+    Examples
+    --------
+    >>> chosen = np.array([0, 0, 1, 1], np.int32)
+    >>> labels = [np.array([1, 1, 0, 0], np.int16), np.array([0, 0, 0, 1], np.int16)]
+    >>> cluster_agreement(chosen, labels, n_components=2).round(2).tolist()
+    [0.83, 0.75]
     """
     found = []
     for each in labels:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from distcluster.errors import JobError
 from distcluster.job import ReportTable, require_extras
-from distcluster.numerics.mixture.selection import find_elbow
+from distcluster.numerics.mixture.elbow import find_elbow
 from distcluster.report.clusters import ClusterRow, cluster_rows, shown_item
 from distcluster.report.compare import Comparison, compare
 from distcluster.report.covariances import ellipses, tied_matrix
@@ -46,7 +46,7 @@ _PANELS = (
     ("bic", "BIC", "nats a row, lower is better"),
     ("icl", "ICL", "nats a row, lower is better"),
     ("silhouette", "Silhouette", "all rows, higher is better"),
-    ("reproducibility", "Reproducibility", "adjusted Rand index, higher is better"),
+    ("stability", "Stability", "adjusted Rand index, higher is better"),
 )
 _STYLES = {"spherical": "c0", "diag": "c1", "tied": "c2", "full": "c3"}
 
@@ -207,7 +207,7 @@ def _curves(run: Run) -> list[Markup]:
     """A panel a criterion; BIC and ICL by twice the judging rows, so that their unit is nats a row."""
     facts = SELECT_CANDIDATE.facts_of(run)
     n_held_out = facts.n_held_out or run.partitioning.n_rows
-    columns = ("n_components", "covariance_type", "error", "reproducibility_null", *(name for name, *_ in _PANELS))
+    columns = ("n_components", "covariance_type", "error", "stability_null", *(name for name, *_ in _PANELS))
     rows = pd.DataFrame({name: run.read(layout.SELECTION[name]) for name in columns})
     rows = rows[rows.error == ""].sort_values("n_components", kind="stable")
     panels = []
@@ -222,8 +222,8 @@ def _curves(run: Run) -> list[Markup]:
             if elbow is not None and kind == facts.covariance_type:
                 near = elbow.near
             curves.append(Curve(kind, style, ks, values, elbow.n_components if elbow else 0))
-            if name == "reproducibility":
-                curves.append(Curve(f"{kind}, null", f"{style} null", ks, of_kind.reproducibility_null.tolist()))
+            if name == "stability":
+                curves.append(Curve(f"{kind}, null", f"{style} null", ks, of_kind.stability_null.tolist()))
         chosen = (facts.covariance_type, facts.n_components)
         panels.append(curve_panel(title, unit, curves, chosen=chosen, near=near))
     return [panel for panel in panels if panel]

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distcluster.job import ReportTable
-from distcluster.numerics.neighbors import BEYOND_LIMIT
+from distcluster.numerics.support import BEYOND_LIMIT
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.labelling import MEASURE_PROJECTION, SUMMARISE_CLUSTERS
 from distcluster.stages.searching import BUILD_INDEX

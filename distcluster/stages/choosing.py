@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
-from distcluster.numerics.mixture.criteria import Criteria, judged, table_columns
-from distcluster.numerics.mixture.em import scatter_rows
-from distcluster.numerics.mixture.parameters import score_rows, silhouette_rows
+from distcluster.numerics.mixture.criteria import Criteria, add_criteria, table_columns
+from distcluster.numerics.mixture.row_moments import scatter_rows
+from distcluster.numerics.mixture.scores import score_rows
 from distcluster.numerics.mixture.selection import select
+from distcluster.numerics.mixture.silhouettes import silhouette_rows
 from distcluster.numerics.partition import RowRange, tree_sum
 from distcluster.numerics.stability import agreement
 from distcluster.stages.context import read_model
@@ -193,15 +194,15 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
         row = unscored(run, each)
         if not facts.error:
             sums, of_rows = next(fitted)
-            row = judged(row, fitted_mixture(run, each).n_parameters, sums, n_rows, n_valid)
+            row = add_criteria(row, fitted_mixture(run, each).n_parameters, sums, n_rows, n_valid)
             row = replace(
                 row,
                 silhouette=float("nan") if each.n_components == 1 else float(of_rows) / n_valid,
                 silhouette_euclidean=_number(facts.silhouette_euclidean),
                 silhouette_euclidean_error=_number(facts.silhouette_euclidean_error),
                 note=facts.note,
-                reproducibility=float(agreed[place]),
-                reproducibility_null=float(agreed_null[place]),
+                stability=float(agreed[place]),
+                stability_null=float(agreed_null[place]),
             )
         table.append(row)
     return table

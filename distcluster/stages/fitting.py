@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.numerics.mixture.criteria import Criteria, of_fitted_rows, stratified_silhouette
-from distcluster.numerics.mixture.em import fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_grid import grid, largest_k, missing_ks
+from distcluster.numerics.mixture.criteria import Criteria, add_fitted_criteria
 from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters, natural_parameters
-from distcluster.numerics.mixture.selection import grid, largest_k, missing_ks
+from distcluster.numerics.mixture.silhouettes import stratified_silhouette
 from distcluster.stages.context import open_run, read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.projecting import read_points
@@ -69,7 +70,7 @@ def extend_grid(run: Run, number: int) -> Output[ExtendFacts]:
         row = unscored(run, each)
         mean = FIT_CANDIDATES.facts_of(run, each).mean_log_likelihood
         if mean is not None:
-            row = of_fitted_rows(row, fitted_mixture(run, each).n_parameters, mean, facts.mixture)
+            row = add_fitted_criteria(row, fitted_mixture(run, each).n_parameters, mean, facts.mixture)
         table.append(row)
     has_between = any(each.why == "between" for each in _additions(run)[:number])
     limit = largest_k(facts.sample, facts.mixture)

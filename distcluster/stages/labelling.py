@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.hierarchy import HIERARCHY_ROWS, build_hierarchy
-from distcluster.numerics.mixture.assignment import assign_rows, merge_nearest, nearest_to_means
-from distcluster.numerics.mixture.parameters import responsibilities
+from distcluster.numerics.mixture.assignment import assign_rows, merge_nearest, nearest_to_means, responsibilities
 from distcluster.numerics.partition import tree_sum
 from distcluster.numerics.stability import cluster_agreement, replicate_rows
 from distcluster.stages.context import read_model

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.job import Job
-from distcluster.numerics.neighbors import support
-from distcluster.numerics.projection import curve_parameters, fit_anchors, project, repulsion_field
+from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.support import support
+from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.searching import BUILD_INDEX, find_nearest, search_seconds

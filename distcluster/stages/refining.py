@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.numerics.mixture.em import expect_rows, m_step, moments, packed, remarks, unpacked
+from distcluster.numerics.mixture.em import expect_rows, m_step, packed, remarks, unpacked
 from distcluster.numerics.mixture.parameters import Mixture
+from distcluster.numerics.mixture.row_moments import moments
 from distcluster.numerics.partition import groups, tree_sum
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.context import read_model

@@ -6,18 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.numerics.neighbors import (
-    INDEX_ARRAYS,
-    IndexFacts,
-    NeighbourIndex,
-    build_index,
-    local_scale,
-    nearest,
-    open_index,
-    prepare,
-    principal,
-    support_limit,
-)
+from distcluster.numerics.neighbors import INDEX_ARRAYS, IndexFacts, NeighbourIndex, build_index, nearest, open_index
+from distcluster.numerics.prepared_rows import prepare, principal
+from distcluster.numerics.support import local_scale, support_limit
 from distcluster.stages.context import open_run, read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from distcluster.errors import InputChangedError
 from distcluster.job import subsample_sizes
-from distcluster.numerics.neighbors import distinct_rows, prepare
 from distcluster.numerics.partition import RowRange
+from distcluster.numerics.prepared_rows import distinct_rows, prepare
 from distcluster.numerics.sampling import invalid_rows, sampling_priority, select_subsamples
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes

@@ -217,8 +217,8 @@ _COLUMNS = {
     "silhouette_euclidean": ("float64", "estimated from the mixture subsample"),
     "silhouette_euclidean_error": ("float64", "its standard error"),
     "note": ("string", "what happened to single components"),
-    "reproducibility": ("float64", "mean adjusted Rand index over pairs of replicates; NaN without replicates"),
-    "reproducibility_null": ("float64", "the same on one Gaussian of the same extent"),
+    "stability": ("float64", "mean adjusted Rand index over pairs of replicates; NaN without replicates"),
+    "stability_null": ("float64", "the same on one Gaussian of the same extent"),
 }
 SELECTION = {
     name: ItemArray(f"selection/{name}", "select_candidate", "(candidates,)", dtype, meaning)

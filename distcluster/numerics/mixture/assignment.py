@@ -1,4 +1,4 @@
-"""Labels, probabilities and log density of rows; the rows nearest to each component."""
+"""Responsibilities, labels and log density of rows; the rows nearest to each component."""
 
 from dataclasses import dataclass, fields
 
@@ -6,13 +6,45 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.numerics.mixture.kernels import TILE_ROWS
-from distcluster.numerics.mixture.parameters import Mixture, responsibilities
+from distcluster.numerics.mixture.kernels import tile_responsibilities
+from distcluster.numerics.mixture.parameters import Mixture, natural_parameters
+from distcluster.numerics.mixture.tiles import TILE_ROWS, make_tiles
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
+Rows = Float32 | Float64
 
 _ROWS = 8 * TILE_ROWS  # whose responsibilities are held at a time: under 512 components a partition's would be 270 MB
+
+
+def responsibilities(rows: Rows, mixture: Mixture) -> tuple[Float64, Float64]:
+    """Responsibilities and log density of rows under one mixture; each row by itself.
+
+    Parameters
+    ----------
+    rows : (n, d) float32 or float64
+        NaN in invalid rows.
+
+    Returns
+    -------
+    responsibility : (n, K) float64
+        Sums to 1 in a row; NaN in a row of NaN.
+    log_density : (n,) float64
+        log p(x), nats.
+
+    Examples
+    --------
+    >>> from distcluster.numerics.mixture.candidate import Candidate
+    >>> mixture = Mixture(Candidate(2, "diag"), np.array([0.5, 0.5]), np.array([[-1.0], [1.0]]), np.ones((2, 1)))
+    >>> share, log_density = responsibilities(np.array([[0.0], [0.5], [np.nan]]), mixture)
+    >>> share.round(3).tolist()
+    [[0.5, 0.5], [0.269, 0.731], [nan, nan]]
+    """
+    natural = natural_parameters(mixture, mixture.weights @ mixture.means)
+    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), natural.centre)
+    responsibility, density = tile_responsibilities(tiles, weight, natural.kind, natural.theta, natural.shared)
+    return responsibility[: len(rows)], density[: len(rows)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +80,14 @@ def assign_rows(projection: Float32, mixture: Mixture, top: int) -> Assignment:
     mixture : Mixture
     top : int
         How many components to keep for each row.
+
+    Examples
+    --------
+    >>> from distcluster.numerics.mixture.candidate import Candidate
+    >>> mixture = Mixture(Candidate(2, "diag"), np.array([0.5, 0.5]), np.array([[-1.0], [1.0]]), np.ones((2, 1)))
+    >>> found = assign_rows(np.array([[0.0], [0.5], [np.nan]], np.float32), mixture, top=2)
+    >>> found.label.tolist(), found.top_label.tolist()  # a tie goes to the lower component; an invalid row has none
+    ([0, 1, -1], [[0, 1], [1, 0], [-1, -1]])
     """
     parts = [_assign(projection[i : i + _ROWS], mixture, top) for i in range(0, max(len(projection), 1), _ROWS)]
     return Assignment(

@@ -1,11 +1,10 @@
-"""The selection table: criteria of every candidate, from sums over rows; silhouettes."""
+"""The selection table: criteria of every candidate, from sums over rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
 
 from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
 
@@ -16,15 +15,15 @@ Float64 = npt.NDArray[np.float64]
 class Criteria:
     """One row of the selection table. NaN where there is an error.
 
-    All candidates are judged on the same J rows of the same projection, which no model was fitted on; silhouettes and
-    what ends in ``_all`` are of all N valid rows.
+    All candidates are compared on the same J held-out rows of the same projection: rows that no model was fitted on.
+    Silhouettes and what ends in ``_all`` are of all N valid rows.
 
     Attributes
     ----------
     n_components, covariance_type
         The candidate.
     log_likelihood : float
-        Sum over the J judging rows of log p(row), nats.
+        Sum over the J held-out rows of log p(row), nats.
     bic : float
         -2 log_likelihood + n_parameters ln J (Schwarz 1978); lower is better.
     icl : float
@@ -39,14 +38,14 @@ class Criteria:
     aic : float
         -2 log_likelihood + 2 n_parameters (Akaike 1974); lower is better.
     log_likelihood_all, bic_all : float
-        The same over all valid rows: descriptive, because the draws' rows flatter the models fitted on them.
+        The same over all valid rows: descriptive, because rows of the subsamples flatter the models fitted on them.
     silhouette_euclidean, silhouette_euclidean_error : float
-        In Euclidean distance, estimated from rows of the mixture draw, and the estimate's standard error.
+        In Euclidean distance, estimated from rows of the mixture subsample, and the estimate's standard error.
     note : str
         What happened to single components.
-    reproducibility, reproducibility_null : float
-        Mean adjusted Rand index, on common rows, of replicates of the whole pipeline; the same for rows of one Gaussian
-        with the sample's mean and covariance. NaN without replicates and for k = 1.
+    stability, stability_null : float
+        Mean adjusted Rand index, on common rows, of replicates of the whole pipeline; the same for the null, rows of
+        one Gaussian with the mean and the covariance of the UMAP subsample. NaN without replicates and for k = 1.
     """
 
     n_components: int
@@ -64,13 +63,13 @@ class Criteria:
     silhouette_euclidean: float = float("nan")
     silhouette_euclidean_error: float = float("nan")
     note: str = ""
-    reproducibility: float = float("nan")
-    reproducibility_null: float = float("nan")
+    stability: float = float("nan")
+    stability_null: float = float("nan")
 
     @property
-    def above_null(self) -> float:
-        """Reproducibility beyond that of one Gaussian."""
-        return self.reproducibility - self.reproducibility_null
+    def excess_over_null(self) -> float:
+        """The stability beyond that of the null."""
+        return self.stability - self.stability_null
 
     @property
     def candidate(self) -> Candidate:
@@ -79,12 +78,19 @@ class Criteria:
 
 
 def information_criteria(log_likelihood: float, entropy: float, n_parameters: int, n_rows: int) -> tuple[float, float]:
-    """BIC and ICL from sums over the judging rows; see ``Criteria``."""
+    """BIC and ICL from sums over the held-out rows; see ``Criteria``.
+
+    Examples
+    --------
+    >>> bic, icl = information_criteria(log_likelihood=-1500.0, entropy=20.0, n_parameters=5, n_rows=1000)
+    >>> round(bic, 1), round(icl, 1)
+    (3034.5, 3074.5)
+    """
     bic = -2.0 * log_likelihood + n_parameters * np.log(n_rows)
     return float(bic), float(bic + 2.0 * entropy)
 
 
-def judged(row: Criteria, n_parameters: int, sums: Float64, n_judging: int, n_valid: int) -> Criteria:
+def add_criteria(row: Criteria, n_parameters: int, sums: Float64, n_held_out: int, n_valid: int) -> Criteria:
     """A row of the table with its criteria.
 
     Parameters
@@ -92,12 +98,12 @@ def judged(row: Criteria, n_parameters: int, sums: Float64, n_judging: int, n_va
     row : Criteria
     n_parameters : int
     sums : (4,) float64
-        Log-likelihood and entropy over the judging rows, then over all valid ones (``mixture.score_rows``).
-    n_judging, n_valid : int
+        Log-likelihood and entropy over the held-out rows, then over all valid ones (``scores.score_rows``).
+    n_held_out, n_valid : int
         J and the number of valid rows.
     """
     log_likelihood, entropy, log_likelihood_all = float(sums[0]), float(sums[1]), float(sums[2])
-    bic, icl = information_criteria(log_likelihood, entropy, n_parameters, n_judging)
+    bic, icl = information_criteria(log_likelihood, entropy, n_parameters, n_held_out)
     return replace(
         row,
         log_likelihood=log_likelihood,
@@ -109,66 +115,11 @@ def judged(row: Criteria, n_parameters: int, sums: Float64, n_judging: int, n_va
     )
 
 
-def of_fitted_rows(row: Criteria, n_parameters: int, mean_log_likelihood: float, n_rows: int) -> Criteria:
+def add_fitted_criteria(row: Criteria, n_parameters: int, mean_log_likelihood: float, n_rows: int) -> Criteria:
     """A row of the table with log-likelihood and BIC of the rows that were fitted: they steer the grid."""
     log_likelihood = mean_log_likelihood * n_rows
     bic, _ = information_criteria(log_likelihood, 0.0, n_parameters, n_rows)
     return replace(row, log_likelihood=log_likelihood, bic=bic)
-
-
-_SILHOUETTE_ROWS = 2048  # pairwise distances cost the square
-_DISTANCE_ROWS = 256  # of which distances to all others are held at a time
-
-
-def stratified_silhouette(points: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> tuple[float | None, ...]:
-    """The mean silhouette in Euclidean distance, estimated from the same number of rows of every cluster.
-
-    Distances to a cluster are means over the cluster's chosen rows; the clusters' mean silhouettes are weighted by
-    their sizes, as in any stratified sample (Cochran 1977, ch. 5).
-
-    Parameters
-    ----------
-    points, labels : (M, d) float32, (M,) int32
-        In random order: the first rows of a cluster are chosen.
-
-    Returns
-    -------
-    float or None, float or None
-        The estimate and its standard error; None where fewer than two clusters have rows.
-    """
-    order = np.argsort(labels, kind="stable")
-    present, first, size = np.unique(labels[order], return_index=True, return_counts=True)
-    if len(present) < 2:
-        return None, None
-    quota = max(_SILHOUETTE_ROWS // len(present), 2)
-    place = np.arange(len(labels)) - np.repeat(first, size)
-    chosen = place < quota
-    x = points[order][chosen].astype(np.float64)
-    cluster = np.repeat(np.arange(len(present)), size)[chosen]
-    values = _silhouettes(x, cluster, np.minimum(size, quota))
-    share = size / size.sum()
-    n = np.bincount(cluster)
-    mean = np.bincount(cluster, values) / n
-    variance = np.bincount(cluster, (values - mean[cluster]) ** 2) / np.maximum(n - 1, 1)
-    error = np.sqrt((share**2 * variance / n * (1.0 - n / size)).sum())
-    return float(share @ mean), float(error)
-
-
-def _silhouettes(x: Float64, cluster: npt.NDArray[np.int64], n: npt.NDArray[np.int64]) -> Float64:
-    """Silhouette of every row, 0 in a cluster of one (Rousseeuw 1987)."""
-    starts = np.concatenate([[0], np.cumsum(n)[:-1]])
-    result = np.zeros(len(x))
-    for begin in range(0, len(x), _DISTANCE_ROWS):
-        rows = slice(begin, begin + _DISTANCE_ROWS)
-        to_cluster = np.add.reduceat(cdist(x[rows], x), starts, axis=1)
-        each, own = np.arange(len(to_cluster)), cluster[rows]
-        near = to_cluster[each, own] / np.maximum(n[own] - 1, 1)
-        to_cluster /= n
-        to_cluster[each, own] = np.inf
-        far = to_cluster.min(axis=1)
-        larger = np.maximum(near, far)
-        result[rows] = np.where((n[own] > 1) & (larger > 0.0), (far - near) / np.where(larger > 0.0, larger, 1.0), 0.0)
-    return result
 
 
 def table_columns(table: Sequence[Criteria]) -> dict[str, npt.NDArray[np.generic]]:

@@ -1,6 +1,5 @@
-"""Gaussian mixtures: their parameters; densities, responsibilities and criteria of rows under them."""
+"""The parameters of a Gaussian mixture: as scikit-learn has them, and as the loops over rows want them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -8,20 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.numerics.mixture.kernels import KIND, make_tiles
-from distcluster.numerics.mixture.kernels import responsibilities as tile_responsibilities
-from distcluster.numerics.mixture.kernels import score as tile_score
-from distcluster.numerics.mixture.kernels import silhouette as tile_silhouette
+from distcluster.numerics.mixture.tiles import KIND
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
 Float64 = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
-
-DEAD_WEIGHT = 1e-300
-"""The weight of a component that has died: its logarithm is finite."""
+DEGENERATE_WEIGHT = 1e-300
+"""The weight of a degenerate component, one that no row belongs to: its logarithm is finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +29,12 @@ class Mixture:
     means : (K, d) float64
     covariances : float64
         spherical (K,), diag (K, d), tied (d, d), full (K, d, d).
+
+    Examples
+    --------
+    >>> mixture = Mixture(Candidate(2, "spherical"), np.array([0.5, 0.5]), np.zeros((2, 3)), np.array([1.0, 4.0]))
+    >>> mixture.n_parameters, mixture.full_covariances().shape
+    (9, (2, 3, 3))
     """
 
     candidate: Candidate
@@ -67,9 +67,6 @@ class Mixture:
                 return c
 
 
-# --- densities --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class NaturalParameters:
     """A mixture as the kernels want it: weighted log densities are ``theta @ phi(x - centre)``.
@@ -77,7 +74,7 @@ class NaturalParameters:
     Attributes
     ----------
     kind : int
-        ``tile.KIND`` of the covariance type.
+        ``tiles.KIND`` of the covariance type.
     centre : (d,) float64
     theta : (K, F) float64
     shared : (d, d) float64
@@ -103,6 +100,14 @@ def natural_parameters(mixture: Mixture, centre: Float64) -> NaturalParameters:
     ------
     ValueError
         When a covariance is not positive definite.
+
+    Examples
+    --------
+    Of the standard normal distribution on the line, with features 1, y and y^2:
+
+    >>> mixture = Mixture(Candidate(1, "full"), np.ones(1), np.zeros((1, 1)), np.ones((1, 1, 1)))
+    >>> natural_parameters(mixture, np.zeros(1)).theta.round(4).tolist()  # the first is -ln(2 pi) / 2
+    [[-0.9189, 0.0, -0.5]]
     """
     kind = mixture.candidate.covariance_type
     offset = mixture.means - centre
@@ -125,8 +130,8 @@ def natural_parameters(mixture: Mixture, centre: Float64) -> NaturalParameters:
         if kind == "tied":
             shared = -0.5 * precisions[0]
             quadratic = np.empty((len(offset), 0))
-    # A component that died keeps its place: a logarithm of zero would make NaN of rows that are far from all others.
-    weights = np.maximum(mixture.weights, DEAD_WEIGHT)
+    # A degenerate component keeps its place: a logarithm of zero would make NaN of rows that are far from all others.
+    weights = np.maximum(mixture.weights, DEGENERATE_WEIGHT)
     constant = np.log(weights) - 0.5 * (
         d * np.log(2.0 * np.pi) + log_determinant + np.einsum("ki,ki->k", offset, linear)
     )
@@ -149,8 +154,15 @@ def _inverse_factors(covariances: Float64) -> tuple[Float64, Float64]:
 
 
 def to_sklearn(mixture: Mixture) -> "GaussianMixture":
-    """A scikit-learn model with the same parameters, ready to predict; by its public attributes alone."""
-    from sklearn.mixture import GaussianMixture  # as in em.py
+    """A scikit-learn model with the same parameters, ready to predict; by its public attributes alone.
+
+    Examples
+    --------
+    >>> mixture = Mixture(Candidate(2, "diag"), np.array([0.5, 0.5]), np.array([[-1.0], [1.0]]), np.ones((2, 1)))
+    >>> to_sklearn(mixture).predict([[-3.0], [2.0]]).tolist()
+    [0, 1]
+    """
+    from sklearn.mixture import GaussianMixture  # seconds to import; the client can do without
 
     K, d = mixture.means.shape
     kind = mixture.candidate.covariance_type
@@ -168,77 +180,3 @@ def to_sklearn(mixture: Mixture) -> "GaussianMixture":
     model.n_features_in_ = d
     model.converged_ = True
     return model
-
-
-def responsibilities(rows: Rows, mixture: Mixture) -> tuple[Float64, Float64]:
-    """Responsibilities and log density of rows under one mixture; each row by itself.
-
-    Parameters
-    ----------
-    rows : (n, d) float32 or float64
-        NaN in invalid rows.
-
-    Returns
-    -------
-    responsibility : (n, K) float64
-        Sums to 1 in a row; NaN in a row of NaN.
-    log_density : (n,) float64
-        log p(x), nats.
-    """
-    natural = natural_parameters(mixture, mixture.weights @ mixture.means)
-    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), natural.centre)
-    responsibility, density = tile_responsibilities(tiles, weight, natural.kind, natural.theta, natural.shared)
-    return responsibility[: len(rows)], density[: len(rows)]
-
-
-def score_rows(
-    rows: Rows,
-    judging: npt.NDArray[np.bool_],
-    centre: Float64,
-    candidates: Sequence[NaturalParameters],
-) -> tuple[Float64, Float64]:
-    """Sums over a block's rows under many candidates; the rows are cut into tiles once.
-
-    Parameters
-    ----------
-    rows : (n, d) float32 or float64
-        NaN in invalid rows.
-    judging : (n,) bool
-        The rows that judge, all of them valid.
-    centre : (d,) float64
-        Of all candidates.
-    candidates : sequence of NaturalParameters
-
-    Returns
-    -------
-    criteria : (C, 4) float64
-        For each candidate the sums over judging rows of log p(x) and of the entropy of the responsibilities, and the
-        same over all rows; nats.
-    clusters : (sum of K, d + 2) float64
-        For each component, candidate by candidate, the sums of 1, y, |y|^2 over the rows that it labels.
-    """
-    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), centre)
-    judges = np.zeros(weight.shape)
-    judges.reshape(-1)[: len(rows)] = judging
-    sums = [tile_score(tiles, weight, judges, each.kind, each.theta, each.shared) for each in candidates]
-    return np.stack([criteria for criteria, _ in sums]), np.concatenate([clusters for _, clusters in sums])
-
-
-def silhouette_rows(rows: Rows, centre: Float64, candidates: Sequence[NaturalParameters], clusters: Float64) -> Float64:
-    """Sums over a block's rows of the silhouette in squared Euclidean distance, (C,) float64.
-
-    Parameters
-    ----------
-    rows, centre, candidates
-        As ``score_rows``.
-    clusters : (sum of K, d + 2) float64
-        ``score_rows``' second result, summed over all rows of the run.
-    """
-    tiles, weight = make_tiles(rows, ~np.isnan(rows).any(axis=1), centre)
-    ends = np.cumsum([len(each.theta) for each in candidates])
-    return np.array(
-        [
-            tile_silhouette(tiles, weight, each.kind, each.theta, of_candidate)
-            for each, of_candidate in zip(candidates, np.split(clusters, ends[:-1]), strict=True)
-        ]
-    )

@@ -1,0 +1,88 @@
+"""UMAP fitted on the sample: the anchors, and the curve that its forces follow."""
+
+import contextlib
+import functools
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+
+def fit_anchors(
+    sample: Float32,
+    index: Int32,
+    distance: Float32,
+    *,
+    n_components: int,
+    metric: str,
+    min_dist: float,
+    n_epochs: int | None,
+    seed: int,
+) -> Float32:
+    """Coordinates of the sample rows: UMAP's own fit, from the neighbours that are already known.
+
+    Parameters
+    ----------
+    sample : (S, D) float32, prepared, distinct rows
+    index, distance : (S, k) int32, float32
+        Nearest sample rows of each sample row, itself left out.
+    n_components : int
+        d.
+    metric, min_dist, n_epochs, seed
+        UMAP's ``metric``, ``min_dist``, ``n_epochs`` and ``random_state``.
+
+    Returns
+    -------
+    (S, d) float32
+    """
+    from umap import UMAP  # a second to import; only the tasks that fit need it
+
+    _keep_umap_kernels()
+    itself = np.arange(len(sample), dtype=np.int32)[:, None]
+    model = UMAP(
+        n_neighbors=index.shape[1],
+        n_components=n_components,
+        metric=metric,
+        min_dist=min_dist,
+        n_epochs=n_epochs,
+        random_state=seed,
+        n_jobs=1,
+        precomputed_knn=(
+            np.hstack([itself, index[:, :-1]]),
+            np.hstack([np.zeros_like(distance[:, :1]), distance[:, :-1]]),
+        ),
+        force_approximation_algorithm=True,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="precomputed_knn\\[2\\]")  # its transform is not used
+        warnings.filterwarnings("ignore", message=".*[Ss]pectral initiali[sz]ation.*")  # it falls back by itself
+        warnings.filterwarnings("ignore", message="Graph is not fully connected")  # nothing to mend
+        anchors = model.fit_transform(sample)
+    return np.ascontiguousarray(anchors, np.float32)
+
+
+@functools.cache
+def _keep_umap_kernels() -> None:
+    """Have numba keep what umap-learn would compile again for five seconds in every process."""
+    from umap import layouts, umap_
+
+    with contextlib.suppress(RuntimeError):  # no directory for numba's cache can be written: compile again
+        for kernel in (
+            umap_.smooth_knn_dist,
+            umap_.compute_membership_strengths,
+            layouts.rdist,
+            layouts.clip,
+            layouts._nb_optimize_layout_euclidean_single_epoch,
+        ):
+            kernel.enable_caching()
+
+
+def curve_parameters(min_dist: float) -> tuple[float, float]:
+    """UMAP's a and b: the low-dimensional similarity is 1 / (1 + a x^2b) (McInnes, Healy, Melville 2018, 3.2)."""
+    from umap.umap_ import find_ab_params
+
+    a, b = find_ab_params(1.0, min_dist)
+    return float(a), float(b)
