@@ -2,11 +2,6 @@
 
 from dataclasses import dataclass
 
-from rich.bar import Bar
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from distcluster.errors import JobError
 from distcluster.stages.context import ONE, PARTITION_STAGES, STAGES, job_of
 from distcluster.stages.fitting import candidates, grid_round
@@ -15,8 +10,6 @@ from distcluster.stages.projecting import sketch_items, views
 from distcluster.stages.replicating import replicates
 from distcluster.storage.inputs import public_url
 from distcluster.storage.run import Run
-
-_BAR = 24  # columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +68,3 @@ def _total(run: Run, stage: str) -> int | None:
             "candidate": len(grid),
         }[stage]
     return 1
-
-
-def render(status: Status, *, bars: bool) -> RenderableType:
-    """The status as rich text; bars are for a terminal, where a pipe wants plain columns."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("stage")
-    if bars:
-        table.add_column("", width=_BAR)
-    table.add_column("done", justify="right")
-    table.add_column("of", justify="right")
-    for stage in status.stages:
-        share = stage.done / stage.total if stage.total else 0.0
-        bar = [Bar(1.0, 0.0, share, width=_BAR, color="green" if share >= 1.0 else "blue")] if bars else []
-        table.add_row(stage.name, *bar, f"{stage.done:,}", "?" if stage.total is None else f"{stage.total:,}")
-    return Group(
-        table,
-        Text("finished" if status.finished else "not finished: run the job again to go on"),
-        *([Text(f"last error: {status.last_error}")] if status.last_error else []),
-    )

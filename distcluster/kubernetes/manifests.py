@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from distcluster.errors import FAILED, WRONG
 from distcluster.job import DeployTable, memory_bytes
 
 Object = dict[str, Any]
@@ -274,8 +275,8 @@ def _driver_job(submission: Submission) -> Object:
 
 
 _FAILURE_RULES: list[Object] = [
-    # 1: failed for good, 2: wrong job or input. Trying again costs a cluster and changes nothing.
-    {"action": "FailJob", "onExitCodes": {"containerName": "driver", "operator": "In", "values": [1, 2]}},
+    # Failed for good, or a wrong job or input: trying again costs a cluster and changes nothing.
+    {"action": "FailJob", "onExitCodes": {"containerName": "driver", "operator": "In", "values": [FAILED, WRONG]}},
     # A drained node is not the job's fault, and the next attempt resumes.
     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
 ]

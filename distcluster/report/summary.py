@@ -1,14 +1,9 @@
-"""What a finished run says, as text: the verdict, the clusters, where everything lies."""
+"""What a finished run found: the verdict, the largest clusters, how far to trust them."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.bar import Bar
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from distcluster.job import ReportTable
 from distcluster.numerics.neighbors import BEYOND_LIMIT
@@ -19,7 +14,6 @@ from distcluster.storage.run import Run
 
 _CLUSTERS = 10
 _ITEMS = 3
-_BAR = 12  # columns
 _OUTSIDE = 3.0  # times as many rows beyond the sample's support as there should be deserve a warning
 
 
@@ -138,39 +132,3 @@ def _warnings(run: Run, select: dict[str, Any], draw: dict[str, int], cluster: d
             f"coordinates say little. Raise sample.rows, now {draw['sample']:,}."
         )
     return found
-
-
-def render(summary: Summary, *, bars: bool) -> RenderableType:
-    """The summary as rich text; bars (of the largest cluster's rows) are for a terminal, not for a pipe."""
-    smallest, median, largest = summary.sizes
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("cluster", justify="right", no_wrap=True, min_width=7)
-    table.add_column("rows", justify="right", no_wrap=True, min_width=9)
-    if bars:
-        table.add_column("", width=_BAR)
-    table.add_column("probability", justify="right", no_wrap=True, min_width=11)
-    table.add_column("most typical items", overflow="ellipsis", no_wrap=True)
-    for each in summary.clusters:
-        items = "\n".join(escape(item) for item in each.items)
-        bar = [Bar(largest, 0, each.size, width=_BAR, color="blue")] if bars else []
-        table.add_row(str(each.label), f"{each.size:,}", *bar, f"{each.mean_probability:.2f}", items)
-    shown = len(summary.clusters)
-    which = f"The largest {shown} of {summary.n_clusters}" if shown < summary.n_clusters else f"All {shown}"
-    return Group(
-        Text(summary.reason),
-        Text(),
-        Text(
-            f"{summary.n_rows:,} rows in {summary.n_clusters} clusters of {smallest:,} to {largest:,} rows, "
-            f"median {median:,}. {which}:"
-        ),
-        Text(),
-        table,
-        Text(summary.quality),
-        Text(),
-        *(Text(f"Warning: {warning}") for warning in summary.warnings),
-        Text(
-            f"Run: {summary.url}\n"
-            f"  label, probability, top_label, top_probability, log_density, support: one entry a row\n"
-            f"  projection, view_2d, view_3d: coordinates; selection/: every candidate; cluster/: every cluster"
-        ),
-    )
