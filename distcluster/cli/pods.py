@@ -13,9 +13,10 @@ from distcluster.errors import INTERRUPTED, TRY_AGAIN, JobError
 from distcluster.kubernetes.follow import follow, look
 from distcluster.kubernetes.forward import DashboardForward
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
-from distcluster.kubernetes.manifests import DASHBOARD_PORT, PART_OF, Object, to_yaml
 from distcluster.kubernetes.manifests import tls_secret as certificate_secret
+from distcluster.kubernetes.objects import PART_OF, Object, to_yaml
 from distcluster.kubernetes.pod_logs import keep_logs, kept_directory
+from distcluster.kubernetes.submission import DASHBOARD_PORT
 from distcluster.kubernetes.submit import BACKENDS, apply, objects_of, prepare, refuse_missing
 
 kubernetes_commands = typer.Typer()

@@ -7,7 +7,7 @@ from typing import Any
 
 from distcluster.errors import DONE, FAILED, TRY_AGAIN, WRONG
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
-from distcluster.kubernetes.manifests import Object, labels
+from distcluster.kubernetes.objects import Object, labels
 from distcluster.kubernetes.pod_logs import DriverLog
 
 _POLL_SECONDS = 2.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distcluster.errors import WRONG, ExpectedError
-from distcluster.kubernetes.manifests import Object
+from distcluster.kubernetes.objects import Object
 
 
 class KubectlError(ExpectedError, RuntimeError):
