@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from distcluster.report.palette import colours
-from distcluster.report.row_statistics import Survey
+from distcluster.report.row_statistics import RowStatistics
 from distcluster.report.words import distinguishing_words
 
 _TYPICAL = 4
@@ -56,7 +56,7 @@ class ClusterRow:
 
 def cluster_rows(
     arrays: Mapping[str, Any],
-    found: Survey,
+    statistics: RowStatistics,
     cosine: npt.NDArray[np.float64],
     texts: Mapping[int, str],
     *,
@@ -68,7 +68,7 @@ def cluster_rows(
     ----------
     arrays : mapping of str to array
         The run's ``cluster/``.
-    found : Survey
+    statistics : RowStatistics
     cosine : (K,) float64
         Cosine silhouettes among the embeddings.
     texts : mapping of int to str
@@ -77,13 +77,13 @@ def cluster_rows(
     """
     size = arrays["size"]
     K = len(size)
-    read = found.read
+    word_rows = statistics.word_rows
     words = (
-        distinguishing_words([texts.get(int(row), "") for row in read.row], read.label.to_numpy(), K, _WORDS)
+        distinguishing_words([texts.get(int(row), "") for row in word_rows.row], word_rows.label.to_numpy(), K, _WORDS)
         if has_items
         else [[] for _ in range(K)]
     )
-    borderline = dict(iter(found.borderline.groupby("label")))
+    borderline = dict(iter(statistics.borderline.groupby("label")))
     rows = [
         ClusterRow(
             label=k,
@@ -93,7 +93,7 @@ def cluster_rows(
             reproducibility=float(arrays["reproducibility"][k]),
             badge=badge(float(arrays["reproducibility"][k])),
             mean_probability=float(arrays["mean_probability"][k]),
-            silhouette=float(found.silhouette[k]),
+            silhouette=float(statistics.silhouette[k]),
             cosine=float(cosine[k]),
             words=words[k],
             typical=[
