@@ -67,7 +67,7 @@ def test_without_an_elbow_the_middle_of_the_reproducible_range_is_taken() -> Non
     assert (verdict.finding, verdict.candidate.n_components) == ("no elbow", 8)
     assert "4 to 16 components come back" in verdict.reason
     assert "0.70; on one Gaussian of the same extent by 0.10" in verdict.reason
-    assert select(table, "reproducibility", 1000).candidate.n_components == 16
+    assert select(table, "stability", 1000).candidate.n_components == 16
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ def point_at_a_row(page: Page) -> None:
 def test_the_table_sorts_and_searches(browser: Browser, page_file: Path) -> None:
     page, _ = opened(browser, page_file)
     rows = page.locator("#cluster-table tbody tr")
-    assert descending(page, 2), "reproducibility comes first"
+    assert descending(page, 2), "the most stable come first"
     page.get_by_role("button", name="Rows").click()
     assert descending(page, 1)
     page.get_by_role("button", name="Rows").click()

@@ -1,4 +1,4 @@
-"""The table of clusters: what each is, how well it comes back, and the items that tell it."""
+"""The table of clusters: what each is, how stable it is across replicates, and the items that tell it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _STRONG, _FAIR = 0.75, 0.60  # of Jaccard's index: stable, and a pattern (Hennig
 
 @dataclass(frozen=True, slots=True)
 class Badge:
-    """How well a cluster comes back, as a word and a class of the style sheet."""
+    """How stable a cluster is across replicates, as a word and a class of the style sheet."""
 
     word: str
     style: str
@@ -44,7 +44,7 @@ class ClusterRow:
     colour: str
     size: int
     share: float
-    reproducibility: float
+    stability: float
     badge: Badge
     mean_probability: float
     silhouette: float
@@ -62,7 +62,7 @@ def cluster_rows(
     *,
     has_items: bool,
 ) -> list[ClusterRow]:
-    """The cluster table, the most reproducible first, then the largest; empty components are left out.
+    """The cluster table, the most stable first, then the largest; empty components are left out.
 
     Parameters
     ----------
@@ -90,8 +90,8 @@ def cluster_rows(
             colour=colours(K)[k],
             size=int(size[k]),
             share=float(size[k] / size.sum()),
-            reproducibility=float(arrays["reproducibility"][k]),
-            badge=badge(float(arrays["reproducibility"][k])),
+            stability=float(arrays["stability"][k]),
+            badge=badge(float(arrays["stability"][k])),
             mean_probability=float(arrays["mean_probability"][k]),
             silhouette=float(statistics.silhouette[k]),
             cosine=float(cosine[k]),
@@ -106,16 +106,16 @@ def cluster_rows(
         for k in range(K)
         if size[k] > 0
     ]
-    return sorted(rows, key=lambda row: (-np.nan_to_num(row.reproducibility, nan=-1.0), -row.size))
+    return sorted(rows, key=lambda row: (-np.nan_to_num(row.stability, nan=-1.0), -row.size))
 
 
-def badge(reproducibility: float) -> Badge:
+def badge(stability: float) -> Badge:
     """From strong to weak, by Hennig's (2007) limits for the mean Jaccard index of a cluster."""
-    if not np.isfinite(reproducibility):
+    if not np.isfinite(stability):
         return Badge("not measured", "none")
-    if reproducibility >= _STRONG:
+    if stability >= _STRONG:
         return Badge("strong", "strong")
-    return Badge("fair", "fair") if reproducibility >= _FAIR else Badge("weak", "weak")
+    return Badge("fair", "fair") if stability >= _FAIR else Badge("weak", "weak")
 
 
 def _borderline(rows: pd.DataFrame, texts: Mapping[int, str]) -> list[Item]:

@@ -11,16 +11,16 @@ from distcluster.stages.context import ONE
 from distcluster.storage.run import Run
 
 _PANELS = (
-    ("bic", "BIC", "nats a row, lower is better"),
-    ("icl", "ICL", "nats a row, lower is better"),
+    ("bic", "BIC", "nats per row, lower is better"),
+    ("icl", "ICL", "nats per row, lower is better"),
     ("silhouette", "Silhouette", "all rows, higher is better"),
-    ("reproducibility", "Reproducibility", "adjusted Rand index, higher is better"),
+    ("reproducibility", "Stability", "adjusted Rand index, higher is better"),
 )
 _STYLES = {"spherical": "c0", "diag": "c1", "tied": "c2", "full": "c3"}
 
 
 def criteria_panels(run: Run) -> list[Markup]:
-    """A panel a criterion; BIC and ICL by twice the judging rows, so that their unit is nats a row."""
+    """A panel a criterion; BIC and ICL by twice the held-out rows, so that their unit is nats per row."""
     facts = run.record("select", ONE)["facts"]  # type: ignore[index]
     n_judging = facts["n_judging"] or run.partitioning.n_rows
     columns = ("n_components", "covariance_type", "error", "reproducibility_null", *(name for name, *_ in _PANELS))

@@ -64,8 +64,9 @@ def read_findings(run: Run, table: ReportTable) -> Findings:
 
     Rows are read by partition, twice (once more for each taxonomy), and items once: memory does not grow with N.
     """
-    arrays = {name: np.asarray(run.array(f"cluster/{name}")[:]) for name in
-              ("size", "mean_probability", "reproducibility", "exemplar", "exemplar_distance")}  # fmt: skip
+    names = ("size", "mean_probability", "exemplar", "exemplar_distance")
+    arrays = {name: np.asarray(run.array(f"cluster/{name}")[:]) for name in names}
+    arrays["stability"] = np.asarray(run.array("cluster/reproducibility")[:])
     K = len(arrays["size"])
     statistics = collect_row_statistics(run, K, has_map="view_2d" in views(job_of(run)))
     subsample = read_subsample_rows(run)

@@ -34,7 +34,7 @@ def verdict(findings: Findings) -> Shown:
     return {
         "summary": findings.summary,
         "verdict": {name: facts[name] for name in ("n_components", "covariance_type", "finding", "reason")},
-        "has_replicates": any(np.isfinite(each.reproducibility) for each in findings.clusters),
+        "has_replicates": any(np.isfinite(each.stability) for each in findings.clusters),
         "url": public_url(findings.run.url),
     }
 
@@ -191,13 +191,13 @@ def fidelity(findings: Findings) -> Shown:
     draw, index, measured = (run.record(stage, ONE)["facts"] for stage in ("draw", "index", "quality"))  # type: ignore[index]
     trust = measured["trustworthiness"]
     quality = [
-        ("Rows of the sample that UMAP saw", f"{draw['sample']:,}"),
-        ("Rows of the draw that the mixtures saw", f"{draw['mixture']:,}"),
-        ("Rows in neither draw, which judge", f"{draw['n_judging']:,}"),
+        ("Rows of the UMAP subsample", f"{draw['sample']:,}"),
+        ("Rows of the mixture subsample", f"{draw['mixture']:,}"),
+        ("Held-out rows", f"{draw['n_judging']:,}"),
         ("Recall of the neighbour search", f"{index['search']['recall']:.1%}"),
-        ("Trustworthiness on rows that UMAP did not see", "not measured" if trust is None else f"{trust:.3f}"),
-        ("Mean log density of sample rows, nats", f"{measured['sample_log_density']:.2f}"),
-        ("Mean log density of other rows, nats", f"{measured['other_log_density']:.2f}"),
+        ("Trustworthiness on rows outside the UMAP subsample", "not measured" if trust is None else f"{trust:.3f}"),
+        ("Mean log density of the UMAP subsample, nats per row", f"{measured['sample_log_density']:.2f}"),
+        ("Mean log density of other rows, nats per row", f"{measured['other_log_density']:.2f}"),
         ("Smallest, median, largest cluster, rows", ", ".join(f"{size:,}" for size in summary.sizes)),
     ]
     return {"quality": quality}

@@ -66,7 +66,7 @@ class RowStatistics:
     word_rows : pandas.DataFrame
         Rows whose items are read for words, spread evenly: row, label.
     outliers : pandas.DataFrame
-        The rows that the sample represents least: row, support, log_density, label.
+        The rows that the UMAP subsample represents least: row, support, log_density, label.
     borderline : pandas.DataFrame
         The least probable rows of each cluster: row, label, probability, neighbour, neighbour_probability.
     ambiguous : pandas.DataFrame

@@ -14,7 +14,7 @@ from distcluster.storage.run import Run
 
 _CLUSTERS = 10
 _ITEMS = 3
-_OUTSIDE = 3.0  # times as many rows beyond the sample's support as there should be deserve a warning
+_OUTSIDE = 3.0  # times as many rows beyond the UMAP subsample's support as there should be deserve a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,11 @@ def _quality(run: Run, draw: dict[str, int], cluster: dict[str, int]) -> str:
     how = "an exact search" if search["kind"] == "exact" else f"the {search['kind']}"
     trust = measured["trustworthiness"]
     return (
-        f"Projection: {how} finds {search['recall']:.1%} of a row's nearest sample rows; "
+        f"Projection: {how} finds {search['recall']:.1%} of a row's nearest rows in the UMAP subsample; "
         + (f"trustworthiness {trust:.3f} on rows that it was not fitted on; " if trust is not None else "")
-        + f"mean log density {measured['sample_log_density']:.2f} nats for sample rows, "
+        + f"mean log density {measured['sample_log_density']:.2f} nats for the subsample's rows, "
         f"{measured['other_log_density']:.2f} for others; "
-        f"{cluster['n_outside_support'] / draw['n_valid']:.2%} of the rows lie beyond the sample's support "
+        f"{cluster['n_outside_support'] / draw['n_valid']:.2%} of the rows lie beyond the subsample's support "
         f"({BEYOND_LIMIT:.1%} expected)."
     )
 
@@ -120,15 +120,15 @@ def _warnings(run: Run, select: dict[str, Any], draw: dict[str, int], cluster: d
         found.append(f"{skipped:,} invalid rows were skipped and have label -1.")
     if select["judged_by_draw"]:
         found.append(
-            "No row was left outside both draws: the candidates were judged on the rows that they were fitted on, so "
-            "their figures flatter. Lower sample.rows or sample.mixture_rows."
+            "No row was held out of both subsamples: the candidates were compared on the rows that they were fitted "
+            "on, so their figures flatter. Lower sample.rows or sample.mixture_rows."
         )
     limit = (run.record("index", ONE) or {})["facts"]["support_limit"]
     expected = BEYOND_LIMIT * draw["n_valid"]
     if cluster["n_outside_support"] > _OUTSIDE * expected:
         found.append(
-            f"{cluster['n_outside_support']:,} rows lie beyond the sample's support (array `support` above "
-            f"{limit:.2f}), where about {expected:.0f} were to be expected: the sample misses what they are, and their "
-            f"coordinates say little. Raise sample.rows, now {draw['sample']:,}."
+            f"{cluster['n_outside_support']:,} rows lie beyond the UMAP subsample's support (array `support` above "
+            f"{limit:.2f}), where about {expected:.0f} were to be expected: the subsample misses what they are, and "
+            f"their coordinates say little. Raise sample.rows, now {draw['sample']:,}."
         )
     return found

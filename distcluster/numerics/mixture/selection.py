@@ -11,7 +11,7 @@ from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
 from distcluster.numerics.mixture.criteria import Criteria
 
 Float64 = npt.NDArray[np.float64]
-Rule = Literal["elbow", "bic", "icl", "silhouette", "reproducibility"]
+Rule = Literal["elbow", "bic", "icl", "silhouette", "stability"]
 
 _STRUCTURE = 0.5  # nats a row over one Gaussian, below which there is no cluster structure
 _GAIN_BEFORE = 0.25  # nats a row that the doubling before a standing elbow gained at least
@@ -230,7 +230,7 @@ def select(table: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
     if not usable:
         errors = sorted({row.error for row in table})
         raise ValueError(f"no candidate of the grid could be fitted: {'; '.join(errors)}")
-    if rule == "reproducibility":
+    if rule == "stability":
         return _most_reproducible(usable)
     if rule != "elbow":
         return _best(usable, rule)
