@@ -21,8 +21,8 @@ from sklearn.model_selection import train_test_split
 from distcluster.environment import environment
 from distcluster.report.compare import compare
 from distcluster.report.forest import grow_forests
-from distcluster.report.row_statistics import survey
-from distcluster.report.subsample_rows import read_drawn
+from distcluster.report.row_statistics import collect_row_statistics
+from distcluster.report.subsample_rows import read_subsample_rows
 from distcluster.storage.run import Run
 
 SEED = 0
@@ -61,8 +61,9 @@ def timed(work: Any, *arguments: Any) -> tuple[dict[str, float], float]:
 
 def of_report(run: Run, labels: str) -> dict[str, float]:
     """The report's figures."""
-    drawn = read_drawn(run)
-    found = compare(run, labels, survey(run, run.array("cluster/size").shape[0], has_map=False), drawn.row)
+    subsample = read_subsample_rows(run)
+    statistics = collect_row_statistics(run, run.array("cluster/size").shape[0], has_map=False)
+    found = compare(run, labels, statistics, subsample.row)
     scores = found.methods[0].scores
     figures = {
         "adjusted Rand index": scores.adjusted_rand,
@@ -71,7 +72,7 @@ def of_report(run: Run, labels: str) -> dict[str, float]:
         "completeness": scores.completeness,
         "V-measure": scores.v_measure,
     }
-    forests = grow_forests(features(run), found.of_drawn[:, np.argsort(found.classes)], SEED)
+    forests = grow_forests(features(run), found.of_subsample[:, np.argsort(found.classes)], SEED)
     assert forests is not None
     for each in forests.predictions:
         figures |= {
@@ -85,7 +86,7 @@ def of_report(run: Run, labels: str) -> dict[str, float]:
 def of_scikit_learn(run: Run, truth: np.ndarray) -> dict[str, float]:
     """The same by scikit-learn."""
     label = run.array("label")[:]
-    truth, label, kept = truth[label >= 0], label[label >= 0], truth[read_drawn(run).row]
+    truth, label, kept = truth[label >= 0], label[label >= 0], truth[read_subsample_rows(run).row]
     homogeneity, completeness, v_measure = metrics.homogeneity_completeness_v_measure(truth, label)
     figures = {
         "adjusted Rand index": metrics.adjusted_rand_score(truth, label),
@@ -111,8 +112,8 @@ def of_scikit_learn(run: Run, truth: np.ndarray) -> dict[str, float]:
 
 def features(run: Run) -> dict[str, Any]:
     """What the forests are grown on."""
-    drawn = read_drawn(run)
-    return {"the embeddings": drawn.embedding, "their projection": drawn.projection}
+    subsample = read_subsample_rows(run)
+    return {"the embeddings": subsample.embedding, "their projection": subsample.projection}
 
 
 if __name__ == "__main__":

@@ -49,12 +49,12 @@ class OutputTable(Table):
 
 
 class SampleTable(Table):
-    """``[sample]``: the rows that models are fitted on."""
+    """``[sample]``: the subsamples that models are fitted on."""
 
     rows: Literal["auto"] | PositiveInt = "auto"
     """S, rows of the UMAP subsample; auto: min(50,000, N/2). More rows see rarer groups and cost fit time."""
     mixture_rows: Literal["auto"] | PositiveInt = "auto"
-    """M, rows of the mixture subsample, disjoint from the other where N allows; auto: min(100,000, N/4)."""
+    """M, rows of the mixture subsample, disjoint from the UMAP subsample where N allows; auto: min(100,000, N/4)."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the subsamples, of UMAP, of k-means and of the row kernel."""
 
@@ -65,7 +65,7 @@ class ProjectionTable(Table):
     n_components: Annotated[int, Field(ge=1, le=64)] = 5
     """d, dimensions of the space that is clustered. 2 to 10: mixtures need few, neighbourhoods need some."""
     n_neighbors: Annotated[int, Field(ge=2, le=200)] = 15
-    """Neighbours of a row in the sample: small sees detail, large sees the whole."""
+    """Neighbours of a row in the UMAP subsample: small sees detail, large sees the whole."""
     min_dist: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Least distance of rows in the projection; 0 keeps clusters dense, which is what a mixture wants."""
     metric: Literal["cosine", "euclidean"] = "cosine"
@@ -74,7 +74,7 @@ class ProjectionTable(Table):
     """Principal components that neighbours are searched among; absent: all features. Fewer is faster and finds fewer of
     the true neighbours (docs/method.md)."""
     n_epochs: PositiveInt | None = None
-    """Epochs of UMAP's fit; absent: umap-learn's own choice, 500 up to 10,000 sample rows, 200 beyond."""
+    """Epochs of UMAP's fit; absent: umap-learn's own choice, 500 up to 10,000 subsample rows, 200 beyond."""
     views: tuple[Literal[2, 3], ...] = (2, 3)
     """Extra projections for looking, never clustered; [] makes none."""
 
@@ -96,7 +96,7 @@ class MixtureTable(Table):
     max_iter: PositiveInt = 100
     """EM iterations at most."""
     tol: Annotated[float, Field(gt=0.0)] = 1e-3
-    """EM stops when the mean log-likelihood of a row gains less than this, nats."""
+    """EM stops when the mean log-likelihood gains less than this, nats per row."""
     reg_covar: Annotated[float, Field(ge=0.0)] = 1e-6
     """Added to the diagonal of every covariance, squared units of the projection."""
 
@@ -110,10 +110,10 @@ class SelectionTable(Table):
     """``[selection]``: how one candidate is chosen."""
 
     rule: Rule = "elbow"
-    """elbow: farthest below the chord of the BIC curve over log2 k. The others take the best value of the grid;
-    stability: the largest excess over the null."""
+    """elbow: farthest below the chord of the BIC curve over log2 k. bic, icl and silhouette take
+    the best value of the grid, stability (across replicates) the largest excess over the null."""
     replicates: Annotated[int, Field(ge=0, le=8)] = 2
-    """Times that the whole pipeline is run again on small subsamples, and on a null, for the stability; 0: never."""
+    """Times that the whole pipeline is run again on small subsamples, and on a null, to measure stability; 0: never."""
     refine: bool = True
     """Continue the chosen mixture by EM over all rows, until it converges or for ``mixture.max_iter`` iterations."""
 

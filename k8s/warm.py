@@ -7,7 +7,8 @@ import numpy as np
 import zarr
 
 from distcluster.api import run_job
-from distcluster.cli.main import ProgressReporter, _console
+from distcluster.cli.progress_bars import ProgressReporter
+from distcluster.cli.terminal import open_console
 from distcluster.job import ReportTable
 from distcluster.job_file import parse_job
 from distcluster.report import write_report
@@ -31,7 +32,7 @@ def main() -> None:
                 "assign": {"block_rows": 512, "partition_rows": 512},
                 "deploy": {"n_workers": 1, "dashboard_address": "127.0.0.1:0"},
             }
-            with ProgressReporter(_console()) as reporter:
+            with ProgressReporter(open_console()) as reporter:
                 run = run_job(parse_job(tables), reporter)
             write_report(run, ReportTable(labels=(labels,)))
 

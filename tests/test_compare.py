@@ -11,9 +11,10 @@ from conftest import N_ROWS, Command
 from sklearn import metrics
 
 from distcluster.errors import JobError
-from distcluster.report.compare import Comparison, Scores, compare, contingency, expected_mutual_information, scores
+from distcluster.report.agreement import Scores, contingency, expected_mutual_information, scores
+from distcluster.report.compare import Comparison, compare
 from distcluster.report.figures import heat_map, leaf_order
-from distcluster.report.row_statistics import Survey, survey
+from distcluster.report.row_statistics import RowStatistics, collect_row_statistics
 from distcluster.storage.run import Run
 
 LABELS = Path(__file__).parent.parent / "jobs" / "demo" / "labels.txt"
@@ -35,8 +36,8 @@ def assert_equal(found: Scores, expected: Scores) -> None:
 
 
 @pytest.fixture(scope="module")
-def surveyed(reference: Run) -> Survey:
-    return survey(reference, reference.array("cluster/size").shape[0], has_map=True)
+def statistics(reference: Run) -> RowStatistics:
+    return collect_row_statistics(reference, reference.array("cluster/size").shape[0], has_map=True)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_what_chance_gives_equals_scikit_learn_s_full_sum(n_rows: int) -> None:
 
 
 def test_the_table_counts_every_row_that_has_a_class_once(
-    reference: Run, surveyed: Survey, planted: tuple[Path, np.ndarray], tmp_path: Path
+    reference: Run, statistics: RowStatistics, planted: tuple[Path, np.ndarray], tmp_path: Path
 ) -> None:
     names = np.array([f"ball {k}" for k in planted[1]], object)
     names[::7] = ""  # rows without a class
@@ -81,7 +82,7 @@ def test_the_table_counts_every_row_that_has_a_class_once(
     label = reference.array("label")[:]
     has_class = names != ""
     for file in ("labels.txt", "labels.zarr"):
-        found = compare(reference, str(tmp_path / file), surveyed, np.array([7, 16_000, 0, 3]))
+        found = compare(reference, str(tmp_path / file), statistics, np.array([7, 16_000, 0, 3]))
         assert found.n_without == (~has_class).sum()
         assert classes_of(found) == [{name} - {""} for name in names[[7, 16_000, 0, 3]]]
         for i, name in enumerate(found.classes):
@@ -92,12 +93,12 @@ def test_the_table_counts_every_row_that_has_a_class_once(
 
 
 def classes_of(found: Comparison) -> list[set[str]]:
-    """Of the drawn rows, by name."""
-    return [{found.classes[column] for column in np.flatnonzero(row)} for row in found.of_drawn]
+    """Of the rows of the subsample, by name."""
+    return [{found.classes[column] for column in np.flatnonzero(row)} for row in found.of_subsample]
 
 
 def test_rows_of_several_classes_are_compared_by_their_sets(
-    reference: Run, surveyed: Survey, planted: tuple[Path, np.ndarray], tmp_path: Path
+    reference: Run, statistics: RowStatistics, planted: tuple[Path, np.ndarray], tmp_path: Path
 ) -> None:
     ball = planted[1]
     sets = [{f"ball {k}", "even" if k % 2 == 0 else "odd"} | ({"third"} if k % 3 == 0 else set()) for k in ball]
@@ -112,10 +113,10 @@ def test_rows_of_several_classes_are_compared_by_their_sets(
     label = reference.array("label")[:]
     known = has.any(axis=1)
     whole = np.array(["+".join(sorted(each)) for each in sets])[known]
-    drawn = np.array([7, 16_000, 0, 3])
+    subsample_row = np.array([7, 16_000, 0, 3])
     for file in ("labels.txt", "labels.zarr", "has.zarr"):
-        found = compare(reference, str(tmp_path / file), surveyed, drawn)
-        assert classes_of(found) == [sets[row] for row in drawn]
+        found = compare(reference, str(tmp_path / file), statistics, subsample_row)
+        assert classes_of(found) == [sets[row] for row in subsample_row]
         assert (found.n_sets, found.n_without) == (len(set(whole)), (~known).sum())
         np.testing.assert_array_equal(found.n_rows, np.bincount(label[known]))
         for name, counts in zip(found.classes, found.table, strict=True):
@@ -134,20 +135,20 @@ def test_rows_of_several_classes_are_compared_by_their_sets(
     ],
 )
 def test_indicators_that_are_none_are_refused(
-    reference: Run, surveyed: Survey, tmp_path: Path, values: int, classes: list[str] | None, message: str
+    reference: Run, statistics: RowStatistics, tmp_path: Path, values: int, classes: list[str] | None, message: str
 ) -> None:
     array = zarr.create_array(tmp_path / "has", data=np.full((N_ROWS, 3), values, np.int8))
     if classes:
         array.attrs["classes"] = classes
     with pytest.raises(JobError, match=message):
-        compare(reference, str(tmp_path / "has"), surveyed, np.arange(3))
+        compare(reference, str(tmp_path / "has"), statistics, np.arange(3))
 
 
 def test_on_planted_clusters_every_method_agrees_with_the_plan(
-    reference: Run, surveyed: Survey, planted: tuple[Path, np.ndarray], tmp_path: Path
+    reference: Run, statistics: RowStatistics, planted: tuple[Path, np.ndarray], tmp_path: Path
 ) -> None:
     (tmp_path / "labels.txt").write_text("".join(f"{k}\n" for k in planted[1]))
-    found = compare(reference, str(tmp_path / "labels.txt"), surveyed, np.arange(3))
+    found = compare(reference, str(tmp_path / "labels.txt"), statistics, np.arange(3))
     assert len(found.methods) == 4
     assert min(method.scores.adjusted_rand for method in found.methods) > 0.95
 
@@ -155,7 +156,7 @@ def test_on_planted_clusters_every_method_agrees_with_the_plan(
 def test_on_wordnet_the_figures_are_scikit_learn_s(demo: Run) -> None:
     truth = np.array(LABELS.read_text().splitlines())
     label = demo.array("label")[:]
-    found = compare(demo, str(LABELS), survey(demo, int(label.max()) + 1, has_map=True), np.arange(3))
+    found = compare(demo, str(LABELS), collect_row_statistics(demo, int(label.max()) + 1, has_map=True), np.arange(3))
     assert_equal(found.methods[0].scores, by_scikit_learn(truth, label))
     few = np.arange(0, len(label), 2)
     assert found.methods[3].n_rows == len(few)
@@ -163,11 +164,11 @@ def test_on_wordnet_the_figures_are_scikit_learn_s(demo: Run) -> None:
 
 
 def test_labels_of_another_length_are_refused_before_the_run(
-    new_command: Callable[..., Command], reference: Run, surveyed: Survey, tmp_path: Path
+    new_command: Callable[..., Command], reference: Run, statistics: RowStatistics, tmp_path: Path
 ) -> None:
     (tmp_path / "labels.txt").write_text("a\nb\n")
     with pytest.raises(JobError, match=rf"has 2 labels, the run {N_ROWS:,} rows"):
-        compare(reference, str(tmp_path / "labels.txt"), surveyed, np.arange(3))
+        compare(reference, str(tmp_path / "labels.txt"), statistics, np.arange(3))
     command = new_command(report__labels=[str(tmp_path / "labels.txt")])
     done = command.run()
     assert done.returncode == 2

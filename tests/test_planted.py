@@ -91,7 +91,7 @@ def test_a_rare_cluster_that_the_sample_misses_is_warned_of(
     command = new_command(write_input(tmp_path / "rare", rows))
     done = command.run()
     assert "Warning: 6" in done.stdout, done.stdout + done.stderr
-    assert "rows lie beyond the sample's support" in done.stdout
+    assert "rows lie beyond the UMAP subsample's support" in done.stdout
     assert "Raise sample.rows, now 1,500" in done.stdout
     run = Run(str(command.output))
     limit = BUILD_INDEX.facts_of(run).support_limit

@@ -19,17 +19,23 @@ from distcluster.job_file import parse_job
 from distcluster.report import remembered_table, render_page
 from distcluster.report.clusters import badge
 from distcluster.report.figures import Curve, curve_panel, spread, tree
-from distcluster.report.page import job_toml
+from distcluster.report.job_text import job_toml
 from distcluster.report.palette import COLOURS, colours
-from distcluster.report.row_statistics import MAP_PIXELS, Moments, Survey, silhouette_sums, survey
+from distcluster.report.row_statistics import (
+    MAP_PIXELS,
+    ClusterMoments,
+    RowStatistics,
+    collect_row_statistics,
+    silhouette_sums,
+)
 from distcluster.report.words import distinguishing_words, weights
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.storage.run import Run
 
 
 @pytest.fixture(scope="module")
-def surveyed(reference: Run) -> Survey:
-    return survey(reference, reference.array("cluster/size").shape[0], has_map=True)
+def statistics(reference: Run) -> RowStatistics:
+    return collect_row_statistics(reference, reference.array("cluster/size").shape[0], has_map=True)
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +55,18 @@ def test_silhouettes_of_clusters_equal_scikit_learn() -> None:
     with np.errstate(invalid="ignore"):
         mean = np.stack([np.bincount(label, column, K) for column in rows.T.astype(np.float64)], axis=1) / size[:, None]
         mean_square = np.bincount(label, (rows.astype(np.float64) ** 2).sum(axis=1), K) / size
-    found = silhouette_sums(rows, label, Moments(size, mean, mean_square, None))
+    found = silhouette_sums(rows, label, ClusterMoments(size, mean, mean_square, None))
     expected = silhouette_samples(rows.astype(np.float64), label, metric="sqeuclidean")
     np.testing.assert_allclose(found, np.bincount(label, expected, K), atol=1e-9)
 
 
-def test_every_row_is_on_the_map_once(surveyed: Survey) -> None:
-    assert surveyed.colour_sums is not None
-    assert surveyed.colour_sums.shape == (MAP_PIXELS, MAP_PIXELS, 4)
-    assert surveyed.colour_sums[..., 3].sum() == N_ROWS
+def test_every_row_is_on_the_map_once(statistics: RowStatistics) -> None:
+    assert statistics.colour_sums is not None
+    assert statistics.colour_sums.shape == (MAP_PIXELS, MAP_PIXELS, 4)
+    assert statistics.colour_sums[..., 3].sum() == N_ROWS
 
 
-def test_a_lone_row_keeps_its_cluster_s_colour_when_it_is_spread(surveyed: Survey) -> None:
+def test_a_lone_row_keeps_its_cluster_s_colour_when_it_is_spread(statistics: RowStatistics) -> None:
     sums = np.zeros((50, 50, 4))
     sums[20, 30] = [10.0, 20.0, 30.0, 1.0]
     discs = spread(sums)
@@ -68,21 +74,23 @@ def test_a_lone_row_keeps_its_cluster_s_colour_when_it_is_spread(surveyed: Surve
     assert np.allclose(discs[discs[..., 3] > 0], [10.0, 20.0, 30.0, 1.0])
 
 
-def test_outliers_and_borderline_rows_are_the_most_extreme_of_all_rows(reference: Run, surveyed: Survey) -> None:
+def test_outliers_and_borderline_rows_are_the_most_extreme_of_all_rows(
+    reference: Run, statistics: RowStatistics
+) -> None:
     support, probability, label = (reference.array(name)[:] for name in ("support", "probability", "label"))
-    assert surveyed.outliers.support.tolist() == np.sort(support)[::-1][: len(surveyed.outliers)].tolist()
-    for k, rows in surveyed.borderline.groupby("label"):
+    assert statistics.outliers.support.tolist() == np.sort(support)[::-1][: len(statistics.outliers)].tolist()
+    for k, rows in statistics.borderline.groupby("label"):
         np.testing.assert_array_equal(rows.probability, np.sort(probability[label == k])[: len(rows)])
         assert (rows.neighbour != k).all()
-    assert surveyed.ambiguous.probability.tolist() == np.sort(probability)[: len(surveyed.ambiguous)].tolist()
-    assert surveyed.n_unsure == (probability < 0.5).sum()
+    assert statistics.ambiguous.probability.tolist() == np.sort(probability)[: len(statistics.ambiguous)].tolist()
+    assert statistics.n_unsure == (probability < 0.5).sum()
 
 
-def test_moments_are_those_of_all_rows(reference: Run, surveyed: Survey) -> None:
+def test_moments_are_those_of_all_rows(reference: Run, statistics: RowStatistics) -> None:
     label, rows = reference.array("label")[:], reference.array("projection")[:].astype(np.float64)
     for k in np.unique(label):
-        assert surveyed.moments.size[k] == (label == k).sum()
-        np.testing.assert_allclose(surveyed.moments.mean[k], rows[label == k].mean(axis=0))
+        assert statistics.moments.size[k] == (label == k).sum()
+        np.testing.assert_allclose(statistics.moments.mean[k], rows[label == k].mean(axis=0))
 
 
 def test_class_based_tf_idf_equals_its_formula() -> None:

@@ -42,7 +42,7 @@ def opened(browser: Browser, path: Path, scheme: str = "light", size: tuple[int,
         ("map", "light", (1280, 1200), "#map"),
         ("table", "light", DESK, "#clusters"),
         ("taxonomies", "light", DESK, "#taxonomies"),
-        ("turning", "light", (1280, 1100), "#turning"),
+        ("views-3d", "light", (1280, 1100), "#views-3d"),
         ("shape", "light", DESK, "#shape"),
         ("dark", "dark", (1280, 1200), "#map"),
         ("phone", "light", PHONE, "#verdict"),
@@ -105,7 +105,7 @@ def point_at_a_row(page: Page) -> None:
 def test_the_table_sorts_and_searches(browser: Browser, page_file: Path) -> None:
     page, _ = opened(browser, page_file)
     rows = page.locator("#cluster-table tbody tr")
-    assert descending(page, 2), "reproducibility comes first"
+    assert descending(page, 2), "the most stable come first"
     page.get_by_role("button", name="Rows").click()
     assert descending(page, 1)
     page.get_by_role("button", name="Rows").click()
@@ -145,18 +145,18 @@ def test_a_cluster_can_be_seen_alone_and_the_map_zooms_by_keys(browser: Browser,
 
 def test_the_three_dimensional_view_turns_and_changes_its_space_and_colours(browser: Browser, page_file: Path) -> None:
     page, said = opened(browser, page_file)
-    seen = {page.evaluate("document.getElementById('turn').toDataURL()")}
+    seen = {page.evaluate("document.getElementById('views-3d-canvas').toDataURL()")}
 
     def is_new() -> bool:
         before = len(seen)
-        seen.add(page.evaluate("document.getElementById('turn').toDataURL()"))
+        seen.add(page.evaluate("document.getElementById('views-3d-canvas').toDataURL()"))
         return len(seen) > before
 
-    page.locator("#turn").focus()
+    page.locator("#views-3d-canvas").focus()
     page.keyboard.press("ArrowLeft")
     assert is_new()
-    page.locator("#turn").scroll_into_view_if_needed()
-    box = page.locator("#turn").bounding_box()
+    page.locator("#views-3d-canvas").scroll_into_view_if_needed()
+    box = page.locator("#views-3d-canvas").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 200, box["y"] + 200)
     page.mouse.down()

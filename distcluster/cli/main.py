@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
-from distcluster.cli.options import FAILED, INTERRUPTED, TRY_AGAIN, WRONG, JobFile, Overrides
+from distcluster.cli.options import JobFile, Overrides, RunUrl
 from distcluster.cli.pods import Detached, kubernetes_commands
-from distcluster.errors import JobError
+from distcluster.cli.progress_bars import ProgressReporter
+from distcluster.cli.tables import plan_table, status_table, summary_table
+from distcluster.cli.terminal import open_console, say
+from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError, JobError
 from distcluster.job import DeployTable, Job
 from distcluster.job_file import load_job
-from distcluster.kubernetes.kubectl import KubectlError
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
 
 app = typer.Typer(
     name="distcluster",
     help="Cluster millions of embedding vectors on Dask: UMAP, a grid of Gaussian mixtures, labels back to Zarr.",
-    epilog="Exit codes: 0 done, 1 failed for good, 2 wrong job or input, 75 try again, 130 interrupted.",
+    epilog=f"Exit codes: {DONE} done, {FAILED} failed for good, {WRONG} wrong job or input, {TRY_AGAIN} try again, "
+    f"{INTERRUPTED} interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -62,18 +61,18 @@ def run(
     """
     # Dask, scikit-learn and numba take seconds to import: only where a job runs.
     from distcluster.api import run_job
-    from distcluster.report.summary import render, summarise
+    from distcluster.report.summary import summarise
 
     job = load_job(job_file, overrides or [])
     if scheduler is not None:
         job = _with_scheduler(job, scheduler)
-    console = _console()
+    console = open_console()
     with ProgressReporter(console) as reporter:
         done = run_job(job, reporter, verify=verify)
     if not reporter.used:
         console.print("This job is finished; nothing was left to do.")
     console.print()
-    console.print(render(summarise(done, job.report), bars=console.is_terminal), highlight=False)
+    console.print(summary_table(summarise(done, job.report), bars=console.is_terminal), highlight=False)
     from distcluster.report import write_report  # after the work: it draws, and imports what draws
 
     console.print(f"Report: {write_report(done, job.report)}", highlight=False, soft_wrap=True)
@@ -89,36 +88,21 @@ def plan(job_file: JobFile, overrides: Overrides = None) -> None:
     job = load_job(job_file, overrides or [])
     array = open_input(absolute_url(job.input.url), job.input.array)
     cost = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, value in (
-        ("rows x features", f"{cost.rows:,} x {cost.features:,} {array.dtype}"),
-        ("sample, mixture draw", f"{cost.sample_rows:,} and {cost.mixture_rows:,} rows"),
-        ("partitions", f"{cost.partitions:,} of {cost.partition_rows:,} rows"),
-        ("candidates", f"{cost.candidates:,}"),
-        ("tasks", f"{cost.tasks:,}, and {cost.refine_tasks:,} for each iteration of the refinement"),
-        ("read", f"{_bytes(cost.bytes_read)} (decoded)"),
-        ("written", f"{_bytes(cost.bytes_written)} (before compression)"),
-        ("peak memory", f"{_bytes(cost.memory_bytes)} a worker"),
-        ("time", f"about {_duration(cost.seconds)} with {cost.workers} workers of one thread"),
-    ):
-        table.add_row(name, value)
-    _console().print(table, highlight=False)
+    open_console().print(plan_table(cost, str(array.dtype)), highlight=False)
 
 
 @app.command()
-def status(
-    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
-) -> None:
+def status(run_url: RunUrl) -> None:
     """Show how far a run is: its stages, partitions done, and the last error."""
-    from distcluster.execution.status import read_status, render
+    from distcluster.execution.status import read_status
 
-    console = _console()
-    console.print(render(read_status(run_url), bars=console.is_terminal), highlight=False)
+    console = open_console()
+    console.print(status_table(read_status(run_url), bars=console.is_terminal), highlight=False)
 
 
 @app.command()
 def relabel(
-    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    run_url: RunUrl,
     n_components: Annotated[int, typer.Option(help="The candidate's number of components.", show_default=False)],
     covariance_type: Annotated[str, typer.Option(help="spherical, diag, tied or full.", show_default=False)],
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
@@ -137,7 +121,7 @@ def relabel(
         raise JobError(f"--covariance-type {covariance_type}: must be one of {', '.join(COVARIANCE_TYPES)}.")
     wanted = Candidate(n_components, covariance_type)
     deploy = DeployTable(kind="address", address=scheduler) if scheduler else DeployTable()
-    console = _console()
+    console = open_console()
     with ProgressReporter(console) as reporter:
         done = relabel_run(run_url, wanted, deploy, reporter)
     console.print(
@@ -149,7 +133,7 @@ def relabel(
 
 @app.command()
 def report(
-    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    run_url: RunUrl,
     items: Annotated[
         str | None, typer.Option(help="What a row is, as report.items; by default as for the last report.")
     ] = None,
@@ -175,14 +159,14 @@ def report(
     if tsne:
         table = table.model_copy(update={"tsne": True})
     url = write_report(done, table)
-    _console().print(f"Report: {url}", highlight=False, soft_wrap=True)
+    open_console().print(f"Report: {url}", highlight=False, soft_wrap=True)
     if open_it:
         typer.launch(url)
 
 
 @app.command()
 def export(
-    run_url: Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)],
+    run_url: RunUrl,
     target: Annotated[Path, typer.Argument(help="A place that is not there yet.", show_default=False)],
     form: Annotated[
         str, typer.Option("--to", help="parquet, anndata (directories), sklearn or atlas (files).")
@@ -217,99 +201,9 @@ def ingest(
     typer.echo(f"{target}: array embeddings, {rows:,} rows x {features:,} features")
 
 
-class ProgressReporter:
-    """One line a stage: bars on a terminal, plain lines in a file or a pipe."""
-
-    def __init__(self, console: Console) -> None:
-        self.used = False
-        self._console = console
-        self._bars: dict[str, TaskID] = {}
-        self._done: dict[str, tuple[int, str]] = {}
-        self._progress = Progress(
-            TextColumn("{task.description:<12}"),
-            BarColumn(bar_width=30),
-            _Amount(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            disable=not console.is_terminal,
-        )
-
-    def __enter__(self) -> "ProgressReporter":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def dashboard(self, link: str) -> None:
-        """Say where the dashboard is, before anything else."""
-        self.used = True
-        self._console.print(f"Dashboard: {link}", highlight=False)
-
-    def start(self, stage: str, total: int, done: int, unit: str) -> None:
-        """Add the stage's line."""
-        self._bars[stage] = self._progress.add_task(stage, total=total, completed=done, unit=unit)
-        self._done[stage] = (0, unit)
-
-    def advance(self, stage: str, amount: int) -> None:
-        """Move the stage's bar."""
-        self._progress.advance(self._bars[stage], amount)
-        done, unit = self._done[stage]
-        self._done[stage] = (done + amount, unit)
-
-    def finish(self, stage: str, seconds: float) -> None:
-        """Print the stage's plain line, where there are no bars."""
-        if self._console.is_terminal:
-            return
-        amount, unit = self._done[stage]
-        self._console.print(
-            f"{stage:<12} {amount:>12,} {unit:<5} {seconds:>8.1f} s {_rate(amount / seconds, unit):>18}",
-            highlight=False,
-        )
-
-
-class _Amount(ProgressColumn):
-    """Rows done, and rows a second."""
-
-    def render(self, task: Task) -> Text:
-        unit = task.fields["unit"]
-        speed = task.finished_speed or task.speed
-        rate = _rate(speed, unit) if speed else ""
-        return Text(f"{int(task.completed):,}/{int(task.total or 0):,} {unit}  {rate}")
-
-
-def _rate(per_second: float, unit: str) -> str:
-    if per_second < 1.0:
-        return f"{1.0 / per_second:,.1f} s/{unit.removesuffix('s')}"
-    return f"{per_second:,.0f} {unit}/s"
-
-
 def _with_scheduler(job: Job, address: str) -> Job:
     deploy = job.deploy.model_copy(update={"kind": "address", "address": address})
     return job.model_copy(update={"deploy": deploy})
-
-
-def _console() -> Console:
-    """The terminal as it is; in a file or a pipe, plain text of 110 columns."""
-    console = Console()
-    return console if console.is_terminal else Console(width=110)
-
-
-def _bytes(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:,.1f} {unit}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"
 
 
 def main() -> None:
@@ -318,28 +212,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod that is told to leave: as Ctrl-C
     try:
         app()
-    except Detached:
-        sys.exit(INTERRUPTED)
     except SystemExit as leaving:
-        if leaving.code == INTERRUPTED:
-            _say("Interrupted. What was committed stays: run the same command again to resume.")
+        if leaving.code == INTERRUPTED and not isinstance(leaving, Detached):
+            say("Interrupted. What was committed stays: run the same command again to resume.")
         raise
-    except (JobError, KubectlError) as error:
-        _say(str(error))
-        sys.exit(WRONG)
+    except ExpectedError as error:
+        say(str(error))
+        sys.exit(error.exit_code)
     except Exception as error:
-        sys.exit(_exit_code(error))
-
-
-def _exit_code(error: Exception) -> int:
-    from distcluster.errors import JobFailedError, SchedulerLostError
-
-    if isinstance(error, SchedulerLostError | JobFailedError):
-        _say(str(error))
-        return TRY_AGAIN if isinstance(error, SchedulerLostError) else FAILED
-    logging.getLogger("distcluster").error("unexpected error", exc_info=error)
-    return FAILED
-
-
-def _say(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(Text(f"distcluster: {message}"))
+        logging.getLogger("distcluster").error("unexpected error", exc_info=error)
+        sys.exit(FAILED)

@@ -1,11 +1,9 @@
-"""Exit codes, and the arguments that several commands take."""
+"""The arguments and options that several commands take."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-FAILED, WRONG, TRY_AGAIN, INTERRUPTED = 1, 2, 75, 130
 
 JobFile = Annotated[Path, typer.Argument(help="The job file (TOML).", show_default=False, metavar="JOB.toml")]
 Overrides = Annotated[
@@ -14,6 +12,7 @@ Overrides = Annotated[
         "--set", help="Set one key, such as sample.rows=20000; wins over the file.", metavar="table.key=value"
     ),
 ]
+RunUrl = Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)]
 Name = Annotated[str, typer.Argument(help="The submission's name.", show_default=False, metavar="NAME")]
 Namespace = Annotated[str | None, typer.Option(help="Where the pods run; by default as the context says.")]
 Context = Annotated[str | None, typer.Option(help="kubectl's context; by default its current one.")]

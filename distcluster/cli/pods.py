@@ -1,22 +1,22 @@
 """The commands for Kubernetes: submit, attach, jobs, logs, cancel, tls-secret."""
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from distcluster.cli.options import INTERRUPTED, TRY_AGAIN, Context, Dashboard, JobFile, Name, Namespace, Overrides
-from distcluster.errors import JobError
+from distcluster.cli.options import Context, Dashboard, JobFile, Name, Namespace, Overrides
+from distcluster.cli.terminal import open_console, say
+from distcluster.errors import INTERRUPTED, TRY_AGAIN, JobError
 from distcluster.kubernetes.follow import follow, look
 from distcluster.kubernetes.forward import DashboardForward
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
-from distcluster.kubernetes.manifests import DASHBOARD_PORT, PART_OF, Object, to_yaml
 from distcluster.kubernetes.manifests import tls_secret as certificate_secret
+from distcluster.kubernetes.objects import PART_OF, Object, to_yaml
 from distcluster.kubernetes.pod_logs import keep_logs, kept_directory
+from distcluster.kubernetes.submission import DASHBOARD_PORT
 from distcluster.kubernetes.submit import BACKENDS, apply, objects_of, prepare, refuse_missing
 
 kubernetes_commands = typer.Typer()
@@ -70,7 +70,7 @@ def submit(
 
         objects.append(certificate_secret(submission.name, kubectl.namespace, new_certificate()))
     apply(kubectl, objects)
-    _say(f"Submitted as {submission.name}.")
+    say(f"Submitted as {submission.name}.")
     _follow(kubectl, submission.name, dashboard)
 
 
@@ -99,7 +99,7 @@ def jobs(
         meta = job["metadata"]
         cells = (meta["labels"]["app.kubernetes.io/instance"], meta.get("namespace", ""), _state(job), _age(job))
         table.add_row(*cells)
-    Console(width=None if sys.stdout.isatty() else 110).print(table, highlight=False)
+    open_console().print(table, highlight=False)
 
 
 @kubernetes_commands.command()
@@ -145,25 +145,25 @@ def tls_secret(
 def _follow(kubectl: Kubectl, name: str, dashboard: bool) -> None:
     """Follow to the end, keep the logs, clean up, and leave with the job's code."""
     where = "".join(f" --{key} {value}" for key, value in _place(kubectl).items())
-    forward = DashboardForward(kubectl, f"{name}-scheduler", _say)
+    forward = DashboardForward(kubectl, f"{name}-scheduler", say)
     if not dashboard:
         command = kubectl.argv("port-forward", f"service/{name}-scheduler", str(DASHBOARD_PORT))
-        _say(f"Dashboard: `{' '.join(command)}`, then http://localhost:{DASHBOARD_PORT}/status")
+        say(f"Dashboard: `{' '.join(command)}`, then http://localhost:{DASHBOARD_PORT}/status")
     try:
-        ended = follow(kubectl, name, _say, typer.echo, forward.keep_open if dashboard else lambda _: None)
+        ended = follow(kubectl, name, say, typer.echo, forward.keep_open if dashboard else lambda _: None)
     except KeyboardInterrupt:
-        _say(
+        say(
             f"Detached: the job goes on. `distcluster attach {name}{where}` follows it again, "
             f"`distcluster cancel {name}{where}` stops it."
         )
         raise Detached(INTERRUPTED) from None
     except KubectlError as error:
-        _say(f"{error}\nThe job may go on: `distcluster attach {name}{where}` follows it again.")
+        say(f"{error}\nThe job may go on: `distcluster attach {name}{where}` follows it again.")
         raise typer.Exit(TRY_AGAIN) from error
     finally:
         forward.close()
     if ended.sentence:
-        _say(ended.sentence)
+        say(ended.sentence)
     _clean_up(kubectl, name)
     raise typer.Exit(ended.code)
 
@@ -182,7 +182,7 @@ def _clean_up(kubectl: Kubectl, name: str) -> None:
     """Delete the Job, which owns everything else, once the logs are here."""
     seen = look(kubectl, name)
     if seen.pods:
-        _say(f"Logs: {keep_logs(kubectl, name, seen.pods)}")
+        say(f"Logs: {keep_logs(kubectl, name, seen.pods)}")
     if seen.job is not None:
         kubectl.delete("job", seen.job["metadata"]["name"])
 
@@ -204,8 +204,3 @@ def _age(job: Object) -> str:
     seconds = int((datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds())
     days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
     return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min"
-
-
-def _say(sentence: str) -> None:
-    """To the error stream: the driver's own lines, and nothing else, go to standard output."""
-    typer.echo(f"distcluster: {sentence}", err=True)

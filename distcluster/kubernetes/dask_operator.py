@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from distcluster.kubernetes.manifests import DASHBOARD_PORT, SCHEDULER_PORT, Object, Submission, labels, render
+from distcluster.kubernetes.manifests import render
+from distcluster.kubernetes.objects import Object, labels
+from distcluster.kubernetes.submission import DASHBOARD_PORT, SCHEDULER_PORT, Submission
 
 _ROUTES = (
     "distributed.http.scheduler.prometheus",

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distcluster.errors import DONE, FAILED, TRY_AGAIN, WRONG
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
-from distcluster.kubernetes.manifests import Object, labels
+from distcluster.kubernetes.objects import Object, labels
 from distcluster.kubernetes.pod_logs import DriverLog
 
 _POLL_SECONDS = 2.0
@@ -14,7 +15,7 @@ _PATIENCE_SECONDS = 300.0  # an image that cannot be pulled, a cluster that does
 _TOLD_EVENTS = ("FailedMount", "FailedAttachVolume", "FailedCreate")
 _NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
-GAVE_UP = 2
+GAVE_UP = WRONG
 """Exit code of a job whose image cannot be pulled: nothing ran, and the same submission would not either."""
 
 
@@ -139,16 +140,16 @@ def _waiting_troubles(name: str, container: Object, waiting: dict[str, Any]) -> 
 def outcome(seen: Submitted) -> Outcome | None:
     """How the job ended; None while it runs."""
     if seen.job is None:
-        return Outcome(1, "The job is gone: somebody cancelled it. What was committed stays in the output.")
+        return Outcome(FAILED, "The job is gone: somebody cancelled it. What was committed stays in the output.")
     conditions = {each["type"]: each for each in seen.job.get("status", {}).get("conditions", [])}
     if conditions.get("Complete", {}).get("status") == "True":
-        return Outcome(0, "")
+        return Outcome(DONE, "")
     failed = conditions.get("Failed", {})
     if failed.get("status") != "True":
         return None
     reason, code = failed.get("reason"), _last_exit_code(seen)
     if reason == "DeadlineExceeded":
-        return Outcome(75, "The job ran longer than deploy.deadline_seconds. Submit it again to go on.")
+        return Outcome(TRY_AGAIN, "The job ran longer than deploy.deadline_seconds. Submit it again to go on.")
     if reason == "BackoffLimitExceeded":
         return Outcome(code, f"The driver failed too often, the last time with {code}. Submit it again to go on.")
     return Outcome(code, "")
@@ -159,7 +160,7 @@ def _last_exit_code(seen: Submitted) -> int:
         for state in _container_states(pod, "state"):
             if "terminated" in state:
                 return int(state["terminated"]["exitCode"])
-    return 1  # its pods are gone already
+    return FAILED  # its pods are gone already
 
 
 # --- watching ---------------------------------------------------------------------------------------------------

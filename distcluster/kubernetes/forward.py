@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from distcluster.kubernetes.follow import Submitted
 from distcluster.kubernetes.kubectl import Kubectl
-from distcluster.kubernetes.manifests import DASHBOARD_PORT
+from distcluster.kubernetes.submission import DASHBOARD_PORT
 
 
 class DashboardForward:

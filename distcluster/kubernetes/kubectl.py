@@ -8,11 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distcluster.kubernetes.manifests import Object
+from distcluster.errors import WRONG, ExpectedError
+from distcluster.kubernetes.objects import Object
 
 
-class KubectlError(RuntimeError):
+class KubectlError(ExpectedError, RuntimeError):
     """kubectl is not there, or says no: its own words."""
+
+    exit_code = WRONG
 
 
 @dataclass(frozen=True, slots=True)

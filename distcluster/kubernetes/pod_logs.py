@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distcluster.kubernetes.kubectl import Kubectl
-from distcluster.kubernetes.manifests import Object
+from distcluster.kubernetes.objects import Object
 
 
 def kept_directory(name: str) -> Path:

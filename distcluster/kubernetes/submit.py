@@ -14,7 +14,9 @@ from distcluster.job import DeployTable, Job
 from distcluster.job_file import load_job
 from distcluster.kubernetes.dask_operator import render_for_operator
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError, kustomize
-from distcluster.kubernetes.manifests import VOLUME_PATH, Object, Submission, render, to_yaml
+from distcluster.kubernetes.manifests import render
+from distcluster.kubernetes.objects import Object, to_yaml
+from distcluster.kubernetes.submission import VOLUME_PATH, Submission
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 

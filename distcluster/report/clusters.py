@@ -1,4 +1,4 @@
-"""The table of clusters: what each is, how well it comes back, and the items that tell it."""
+"""The table of clusters: what each is, how stable it is across replicates, and the items that tell it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from distcluster.report.palette import colours
-from distcluster.report.row_statistics import Survey
+from distcluster.report.row_statistics import RowStatistics
 from distcluster.report.words import distinguishing_words
 
 _TYPICAL = 4
@@ -21,7 +21,7 @@ _STRONG, _FAIR = 0.75, 0.60  # of Jaccard's index: stable, and a pattern (Hennig
 
 @dataclass(frozen=True, slots=True)
 class Badge:
-    """How well a cluster comes back, as a word and a class of the style sheet."""
+    """How stable a cluster is across replicates, as a word and a class of the style sheet."""
 
     word: str
     style: str
@@ -44,7 +44,7 @@ class ClusterRow:
     colour: str
     size: int
     share: float
-    reproducibility: float
+    stability: float
     badge: Badge
     mean_probability: float
     silhouette: float
@@ -56,19 +56,19 @@ class ClusterRow:
 
 def cluster_rows(
     arrays: Mapping[str, Any],
-    found: Survey,
+    statistics: RowStatistics,
     cosine: npt.NDArray[np.float64],
     texts: Mapping[int, str],
     *,
     has_items: bool,
 ) -> list[ClusterRow]:
-    """The cluster table, the most reproducible first, then the largest; empty components are left out.
+    """The cluster table, the most stable first, then the largest; empty components are left out.
 
     Parameters
     ----------
     arrays : mapping of str to array
         The run's ``cluster/``.
-    found : Survey
+    statistics : RowStatistics
     cosine : (K,) float64
         Cosine silhouettes among the embeddings.
     texts : mapping of int to str
@@ -77,23 +77,23 @@ def cluster_rows(
     """
     size = arrays["size"]
     K = len(size)
-    read = found.read
+    word_rows = statistics.word_rows
     words = (
-        distinguishing_words([texts.get(int(row), "") for row in read.row], read.label.to_numpy(), K, _WORDS)
+        distinguishing_words([texts.get(int(row), "") for row in word_rows.row], word_rows.label.to_numpy(), K, _WORDS)
         if has_items
         else [[] for _ in range(K)]
     )
-    borderline = dict(iter(found.borderline.groupby("label")))
+    borderline = dict(iter(statistics.borderline.groupby("label")))
     rows = [
         ClusterRow(
             label=k,
             colour=colours(K)[k],
             size=int(size[k]),
             share=float(size[k] / size.sum()),
-            reproducibility=float(arrays["reproducibility"][k]),
-            badge=badge(float(arrays["reproducibility"][k])),
+            stability=float(arrays["stability"][k]),
+            badge=badge(float(arrays["stability"][k])),
             mean_probability=float(arrays["mean_probability"][k]),
-            silhouette=float(found.silhouette[k]),
+            silhouette=float(statistics.silhouette[k]),
             cosine=float(cosine[k]),
             words=words[k],
             typical=[
@@ -106,16 +106,16 @@ def cluster_rows(
         for k in range(K)
         if size[k] > 0
     ]
-    return sorted(rows, key=lambda row: (-np.nan_to_num(row.reproducibility, nan=-1.0), -row.size))
+    return sorted(rows, key=lambda row: (-np.nan_to_num(row.stability, nan=-1.0), -row.size))
 
 
-def badge(reproducibility: float) -> Badge:
+def badge(stability: float) -> Badge:
     """From strong to weak, by Hennig's (2007) limits for the mean Jaccard index of a cluster."""
-    if not np.isfinite(reproducibility):
+    if not np.isfinite(stability):
         return Badge("not measured", "none")
-    if reproducibility >= _STRONG:
+    if stability >= _STRONG:
         return Badge("strong", "strong")
-    return Badge("fair", "fair") if reproducibility >= _FAIR else Badge("weak", "weak")
+    return Badge("fair", "fair") if stability >= _FAIR else Badge("weak", "weak")
 
 
 def _borderline(rows: pd.DataFrame, texts: Mapping[int, str]) -> list[Item]:

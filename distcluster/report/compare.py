@@ -1,47 +1,22 @@
-"""Comparison with a taxonomy: an exact contingency table over all rows, what it says, and yardsticks beside it."""
+"""Comparison with a taxonomy: classes beside clusters, over all rows, and yardsticks in the same projection."""
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import HDBSCAN, KMeans
 
 from distcluster.errors import JobError
-from distcluster.report.row_statistics import Survey
+from distcluster.report.agreement import GrowingTable, Scores, contingency, scores
+from distcluster.report.row_statistics import RowStatistics
 from distcluster.report.taxonomy import Taxonomy, read_labels
 from distcluster.storage import layout
 from distcluster.storage.run import Run
 from distcluster.storage.urls import public_url
 
 Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 _LEAST_CLUSTER = 200  # HDBSCAN's least cluster: this part of the rows
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """How far clusters and classes agree; where rows have several classes, each set of them is one.
-
-    Attributes
-    ----------
-    adjusted_rand, adjusted_mutual_information : float
-        1 for equal partitions, 0 on average by chance (Hubert & Arabie 1985; Vinh, Epps & Bailey 2010, with the
-        arithmetic mean).
-    homogeneity, completeness, v_measure : float
-        0 to 1 (Rosenberg & Hirschberg 2007): clusters hold one class; classes lie in one cluster; their harmonic mean.
-    purity : float
-        Share of rows that have the most frequent single class of their cluster.
-    """
-
-    adjusted_rand: float
-    adjusted_mutual_information: float
-    homogeneity: float
-    completeness: float
-    v_measure: float
-    purity: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +48,8 @@ class Comparison:
         Rows that have a cluster and no class.
     methods : list of Yardstick
         The mixture first.
-    of_drawn : (n, C) bool
-        The classes of each drawn row.
+    of_subsample : (n, C) bool
+        The classes of some rows of the mixture subsample.
     """
 
     name: str
@@ -84,22 +59,22 @@ class Comparison:
     n_sets: int
     n_without: int
     methods: list[Yardstick]
-    of_drawn: npt.NDArray[np.bool_]
+    of_subsample: npt.NDArray[np.bool_]
 
 
-def compare(run: Run, url: str, found: Survey, drawn: Int64) -> Comparison:
+def compare(run: Run, url: str, statistics: RowStatistics, subsample_row: Int64) -> Comparison:
     """Compare the clusters with a taxonomy, in one pass over all rows.
 
-    k-means and HDBSCAN are fitted on the survey's evenly spread rows of the same projection; k-means then labels all
-    rows, HDBSCAN knows none but its own, and so the mixture is given for the same rows beside it.
+    k-means and HDBSCAN are fitted on the evenly spread rows of the same projection; k-means then labels all rows,
+    HDBSCAN knows none but its own, and so the mixture is given for the same rows beside it.
 
     Parameters
     ----------
     run : Run
     url : str
         As ``taxonomy.read_labels`` takes it; an empty label is none.
-    found : Survey
-    drawn : (n,) int64
+    statistics : RowStatistics
+    subsample_row : (n,) int64
         Rows whose classes are wanted besides, in any order.
 
     Raises
@@ -107,36 +82,16 @@ def compare(run: Run, url: str, found: Survey, drawn: Int64) -> Comparison:
     JobError
         When the labels cannot be read, are not N, or have too many classes.
     """
-    K = len(found.moments.size)
-    n_filled = int((found.moments.size > 0).sum())
-    seed = run.job.sample.seed
-    few = found.points_projection.astype(np.float64)
-    kmeans = KMeans(min(n_filled, len(few)), n_init=4, random_state=seed).fit(few)
-    density = HDBSCAN(min_cluster_size=max(5, len(few) // _LEAST_CLUSTER), copy=True).fit(few).labels_
-    wanted = found.points.row.to_numpy()
     taxonomy = Taxonomy(public_url(url))
-    of_mixture, of_kmeans = _Table(K), _Table(kmeans.n_clusters)
-    of_few, of_drawn = [], np.full(len(drawn), -1, np.int64)
-    for start, names in read_labels(url, run.partitioning):
-        stop = start + len(names)
-        partition = run.partitioning[start // run.partitioning.partition_rows]
-        label = run.read_rows(layout.LABEL, partition)
-        rows = run.read_rows(layout.PROJECTION, partition)
-        code = taxonomy.codes(names)
-        both = (label >= 0) & (code >= 0)
-        of_mixture.add(code[both], label[both], n_without=int(((label >= 0) & (code < 0)).sum()))
-        if both.any():
-            of_kmeans.add(code[both], kmeans.predict(rows[both].astype(np.float64)))
-        of_few.append(code[wanted[(wanted >= start) & (wanted < stop)] - start])
-        here = (drawn >= start) & (drawn < stop)
-        of_drawn[here] = code[drawn[here] - start]
+    kmeans, density = _fit_yardsticks(run, statistics)
+    counted = _count_rows(run, url, taxonomy, kmeans, statistics, subsample_row)
     n_sets = len(taxonomy.members)
-    table = of_mixture.counts(n_sets)
+    table = counted.of_mixture.counts(n_sets)
     if not table.any():
         raise JobError(f"report.labels: no row has a label in {taxonomy.url}.")
-    code, label = np.concatenate(of_few), found.points.label.to_numpy().astype(np.int64)
+    tables = {"this run's mixture": table, "k-means on the same projection": counted.of_kmeans.counts(n_sets)}
+    code, label = counted.point_code, statistics.points.label.to_numpy().astype(np.int64)
     known = code >= 0
-    tables = {"this run's mixture": table, "k-means on the same projection": of_kmeans.counts(n_sets)}
     if known.any():  # HDBSCAN's noise counts as a cluster of its own
         tables |= {
             "HDBSCAN on rows spread evenly (noise as a cluster)": contingency(code[known], density[known] + 1, n_sets),
@@ -148,131 +103,54 @@ def compare(run: Run, url: str, found: Survey, drawn: Int64) -> Comparison:
         taxonomy.by_class(table),
         table.sum(axis=0),
         n_sets,
-        of_mixture.n_without,
+        counted.of_mixture.n_without,
         [_yardstick(name, each, taxonomy) for name, each in tables.items()],
-        taxonomy.has(of_drawn),
+        taxonomy.has(counted.subsample_code),
     )
+
+
+def _fit_yardsticks(run: Run, statistics: RowStatistics) -> tuple[KMeans, npt.NDArray[np.integer]]:
+    """k-means with as many clusters as have rows, and HDBSCAN's labels, of the evenly spread rows."""
+    n_filled = int((statistics.moments.size > 0).sum())
+    seed = run.job.sample.seed
+    few = statistics.points_projection.astype(np.float64)
+    kmeans = KMeans(min(n_filled, len(few)), n_init=4, random_state=seed).fit(few)
+    return kmeans, HDBSCAN(min_cluster_size=max(5, len(few) // _LEAST_CLUSTER), copy=True).fit(few).labels_
+
+
+@dataclass(frozen=True, slots=True)
+class _CountedRows:
+    """All rows by class and cluster, and the classes (as numbers of sets, -1 for none) of those kept."""
+
+    of_mixture: GrowingTable
+    of_kmeans: GrowingTable
+    point_code: Int64
+    subsample_code: Int64
+
+
+def _count_rows(
+    run: Run, url: str, taxonomy: Taxonomy, kmeans: KMeans, statistics: RowStatistics, subsample_row: Int64
+) -> _CountedRows:
+    """Read every row's classes, cluster and place in the projection, a partition at a time."""
+    points = statistics.points.row.to_numpy()
+    of_mixture, of_kmeans = GrowingTable(len(statistics.moments.size)), GrowingTable(kmeans.n_clusters)
+    point_code, subsample_code = [], np.full(len(subsample_row), -1, np.int64)
+    for start, names in read_labels(url, run.partitioning):
+        stop = start + len(names)
+        partition = run.partitioning[start // run.partitioning.partition_rows]
+        label = run.read_rows(layout.LABEL, partition)
+        rows = run.read_rows(layout.PROJECTION, partition)
+        code = taxonomy.codes(names)
+        both = (label >= 0) & (code >= 0)
+        of_mixture.add(code[both], label[both], n_without=int(((label >= 0) & (code < 0)).sum()))
+        if both.any():
+            of_kmeans.add(code[both], kmeans.predict(rows[both].astype(np.float64)))
+        point_code.append(code[points[(points >= start) & (points < stop)] - start])
+        here = (subsample_row >= start) & (subsample_row < stop)
+        subsample_code[here] = code[subsample_row[here] - start]
+    return _CountedRows(of_mixture, of_kmeans, np.concatenate(point_code), subsample_code)
 
 
 def _yardstick(name: str, table: Int64, taxonomy: Taxonomy) -> Yardstick:
     found = scores(table, taxonomy.by_class(table))
     return Yardstick(name, int(table.sum()), int(table.any(axis=0).sum()), found)
-
-
-# --- the table --------------------------------------------------------------------------------------------------
-
-
-def contingency(code: Int64, label: npt.NDArray[np.integer], C: int | None = None) -> Int64:
-    """Rows by class and cluster, (C, K) int64; C is the highest code and one where it is not given."""
-    table = _Table(int(label.max()) + 1)
-    table.add(code, label)
-    return table.counts(int(code.max()) + 1 if C is None else C)
-
-
-@dataclass
-class _Table:
-    """Counts that grow as classes are met."""
-
-    K: int
-    n_without: int = 0
-    flat: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def add(self, code: Int64, label: npt.NDArray[np.integer], n_without: int = 0) -> None:
-        """Count rows by class and cluster."""
-        self.n_without += n_without
-        counts = np.bincount(code * self.K + label, minlength=len(self.flat))
-        counts[: len(self.flat)] += self.flat
-        self.flat = counts
-
-    def counts(self, C: int) -> Int64:
-        """The table, (C, K)."""
-        return np.pad(self.flat, (0, C * self.K - len(self.flat))).reshape(C, self.K).astype(np.int64)
-
-
-# --- what it says -----------------------------------------------------------------------------------------------
-
-
-def scores(table: Int64, by_class: Int64 | None = None) -> Scores:
-    """Agreement of classes and clusters from their contingency table alone.
-
-    Parameters
-    ----------
-    table : (C, K) int64
-        At least one row is counted, and each once.
-    by_class : (C', K) int64
-        Where its rows are sets of classes: the same by single class, for the purity.
-    """
-    n = int(table.sum())
-    classes, clusters = table.sum(axis=1), table.sum(axis=0)
-    of_classes, of_clusters = _entropy(classes), _entropy(clusters)
-    mutual = max(of_classes + of_clusters - _entropy(table.ravel()), 0.0)
-    homogeneity = mutual / of_classes if of_classes else 1.0
-    completeness = mutual / of_clusters if of_clusters else 1.0
-    total = homogeneity + completeness
-    return Scores(
-        adjusted_rand=_adjusted_rand(table),
-        adjusted_mutual_information=_adjusted_mutual_information(table, n, mutual, (of_classes + of_clusters) / 2.0),
-        homogeneity=homogeneity,
-        completeness=completeness,
-        v_measure=2.0 * homogeneity * completeness / total if total else 0.0,
-        purity=float((table if by_class is None else by_class).max(axis=0).sum() / n),
-    )
-
-
-def _entropy(counts: Int64) -> float:
-    share = counts[counts > 0] / counts.sum()
-    return float(-(share * np.log(share)).sum())
-
-
-def _adjusted_rand(table: Int64) -> float:
-    """Hubert & Arabie 1985, in whole numbers: products of pairs of a million rows do not fit a float."""
-    together, in_class, in_cluster = (
-        sum(int(count) * (int(count) - 1) // 2 for count in counts)
-        for counts in (table[table > 1], table.sum(axis=1), table.sum(axis=0))
-    )
-    n = int(table.sum())
-    pairs = n * (n - 1) // 2
-    if in_class == in_cluster == together:
-        return 1.0
-    return (pairs * together - in_class * in_cluster) / (pairs * (in_class + in_cluster) / 2 - in_class * in_cluster)
-
-
-def _adjusted_mutual_information(table: Int64, n: int, mutual: float, mean_entropy: float) -> float:
-    filled = table[table.any(axis=1)][:, table.any(axis=0)]
-    if filled.shape in ((1, 1), (n, n)):
-        return 1.0  # scikit-learn's convention: nothing could have differed
-    expected = expected_mutual_information(filled.sum(axis=1), filled.sum(axis=0))
-    above = mean_entropy - expected
-    least = np.finfo(np.float64).eps
-    return float((mutual - expected) / (min(above, -least) if above < 0 else max(above, least)))
-
-
-@numba.njit(cache=True, nogil=True)
-def expected_mutual_information(classes: Int64, clusters: Int64) -> float:
-    """Mutual information, nats, expected by chance of two partitions of these sizes (Vinh et al. 2010, eq. 24).
-
-    A cell of the table is then hypergeometric. scikit-learn adds up all values it may have, a number that grows with N;
-    here those within twelve standard deviations, and as many more, are: what is left out is below rounding.
-
-    Parameters
-    ----------
-    classes : (C,) int64
-        Rows of each, above 0.
-    clusters : (K,) int64
-    """
-    n = classes.sum()
-    total = 0.0
-    for a in classes:
-        for b in clusters:
-            mean = a * (b / n)
-            reach = 12.0 * math.sqrt(mean * (1.0 - a / n) * (1.0 - b / n)) + 12.0
-            low, high = max(1, a + b - n, math.ceil(mean - reach)), min(a, b, math.floor(mean + reach))
-            fixed = (
-                math.lgamma(a + 1.0) + math.lgamma(b + 1.0) + math.lgamma(n - a + 1.0) + math.lgamma(n - b + 1.0)
-                - math.lgamma(n + 1.0)
-            )  # fmt: skip
-            for m in range(low, high + 1):
-                free = math.lgamma(m + 1.0) + math.lgamma(a - m + 1.0) + math.lgamma(b - m + 1.0)
-                chance = math.exp(fixed - free - math.lgamma(n - a - b + m + 1.0))
-                total += m / n * math.log(m / mean) * chance
-    return total

@@ -254,7 +254,7 @@ def map_png(colour_sums: Float64) -> str:
     Parameters
     ----------
     colour_sums : (height, width, 4) float64
-        ``survey.Survey.colour_sums``.
+        ``RowStatistics.colour_sums``.
     """
     sums = spread(colour_sums)
     rows = sums[..., 3]

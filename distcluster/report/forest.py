@@ -84,7 +84,7 @@ def grow_forests(features: dict[str, npt.NDArray[np.float32]], has: npt.NDArray[
     for name, rows in features.items():
         x = rows[has_class]
         forest = RandomForestClassifier(random_state=seed, n_jobs=-1).fit(x[train], true[train].astype(np.int8))
-        predictions.append(judge(name, _probability(forest, x[test]), true[test]))
+        predictions.append(measure_prediction(name, _probability(forest, x[test]), true[test]))
     return Forests(len(train), len(test), classes.tolist(), predictions)
 
 
@@ -101,7 +101,7 @@ def _probability(forest: RandomForestClassifier, rows: npt.NDArray[np.float32]) 
     return np.stack([each[:, 1] if len(values) == 2 else np.full(len(rows), values[0]) for each, values in columns], 1)
 
 
-def judge(name: str, probability: npt.NDArray[np.float64], true: npt.NDArray[np.bool_]) -> Prediction:
+def measure_prediction(name: str, probability: npt.NDArray[np.float64], true: npt.NDArray[np.bool_]) -> Prediction:
     """The measures of classes' probabilities, (n, C) float64, for rows that have the classes ``true``, (n, C)."""
     C = probability.shape[1]
     found = probability > 0.5

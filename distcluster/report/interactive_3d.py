@@ -1,4 +1,4 @@
-"""Three-dimensional views that can be turned: what the page's script draws."""
+"""Three-dimensional views that a reader can turn: what the page's script draws."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,21 +8,21 @@ import numpy.typing as npt
 
 from distcluster.report.compare import Comparison
 from distcluster.report.palette import colours
-from distcluster.report.subsample_rows import Drawn, principal_axes
+from distcluster.report.subsample_rows import SubsampleRows, principal_axes
 
 _ROWS = 3_000  # a phone turns as many without a stutter
 _CLASSES = 100  # with colours of their own; the rarer ones are grey
 _LETTERS = 80
 
 
-def turning_views(
-    drawn: Drawn, K: int, comparisons: Sequence[Comparison], texts: Mapping[int, str], tsne_seed: int | None
+def interactive_views(
+    subsample: SubsampleRows, K: int, comparisons: Sequence[Comparison], texts: Mapping[int, str], tsne_seed: int | None
 ) -> dict[str, Any] | None:
-    """The views and the colourings of the first drawn rows; None where the run has no three-dimensional view.
+    """The views and the colourings of the subsample's first rows; None where the run has no such view.
 
     Parameters
     ----------
-    drawn : Drawn
+    subsample : SubsampleRows
     K : int
     comparisons : sequence of Comparison
         A colouring each, beside that by cluster.
@@ -31,20 +31,20 @@ def turning_views(
     tsne_seed : int or None
         Of t-SNE, where it is wanted.
     """
-    if drawn.view is None:
+    if subsample.view is None:
         return None
     some = slice(_ROWS)
-    mean, axes = principal_axes(drawn.embedding, 3)
+    mean, axes = principal_axes(subsample.embedding, 3)
     spaces: dict[str, npt.NDArray[Any]] = {
-        "UMAP": drawn.view[some],
-        "PCA of the embeddings": (drawn.embedding[some] - mean) @ axes,
+        "UMAP": subsample.view[some],
+        "PCA of the embeddings": (subsample.embedding[some] - mean) @ axes,
     }
     if tsne_seed is not None:
-        spaces["t-SNE (flat)"] = _tsne(drawn.embedding[some], tsne_seed)
+        spaces["t-SNE (flat)"] = _tsne(subsample.embedding[some], tsne_seed)
     by_class = [
         {
             "name": f"class ({each.name.rpartition('/')[2]})",
-            **_colouring(first_class(each.of_drawn[some]), each.classes),
+            **_colouring(first_class(each.of_subsample[some]), each.classes),
         }
         for each in comparisons
     ]
@@ -53,13 +53,13 @@ def turning_views(
         "colourings": [
             {
                 "name": "cluster",
-                "of": drawn.label[some].tolist(),
+                "of": subsample.label[some].tolist(),
                 "names": [f"cluster {k}" for k in range(K)],
                 "colours": colours(K),
             },
             *by_class,
         ],
-        "item": [texts.get(int(row), f"row {row}")[:_LETTERS] for row in drawn.row[some]],
+        "item": [texts.get(int(row), f"row {row}")[:_LETTERS] for row in subsample.row[some]],
     }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.stability import null_rows, replicate_rows
-from distcluster.report.compare import contingency
+from distcluster.report.agreement import contingency
 from distcluster.report.subsample_rows import rows_of, silhouettes, unit
 from distcluster.stages.fitting import candidates
 from distcluster.stages.refining import published_mixture

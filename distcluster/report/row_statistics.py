@@ -24,15 +24,15 @@ MAP_PIXELS = 1_200
 _BATCH_ROWS = 2**16  # read at once, or one partition: painting fewer costs as much, that of a whole picture
 _BLOCK = 16_384  # rows whose distances to all K clusters are held at a time
 _POINTS = 8_000  # rows that the map shows as points of their own when it is zoomed
-_READ_ROWS = 100_000  # whose items are read for the distinguishing words
+_WORD_ROWS = 100_000  # whose items are read for the distinguishing words
 _OUTLIERS = 20
 _UNSURE = 0.5  # probability below which no cluster has the better half of a row
 _BORDERLINE = 5  # rows kept for each cluster
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
-    """Of every cluster in the projection, and the extent of the 2-D view.
+class ClusterMoments:
+    """Size and moments of every cluster in the projection, and the extent of the 2-D view.
 
     Attributes
     ----------
@@ -51,12 +51,12 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class RowStatistics:
     """What two passes over all rows give.
 
     Attributes
     ----------
-    moments : Moments
+    moments : ClusterMoments
     silhouette : (K,) float64
         Mean silhouette (Rousseeuw 1987) of a cluster's rows in squared Euclidean distance, exact; NaN for K = 1.
     colour_sums : (MAP_PIXELS, MAP_PIXELS, 4) float64 or None
@@ -65,10 +65,10 @@ class Survey:
         Some rows, spread evenly: row, x, y, label, probability.
     points_projection : (points, d) float32
         Their coordinates in the space that is clustered.
-    read : pandas.DataFrame
-        Rows whose items are read, spread evenly: row, label.
+    word_rows : pandas.DataFrame
+        Rows whose items are read for words, spread evenly: row, label.
     outliers : pandas.DataFrame
-        The rows that the sample represents least: row, support, log_density, label.
+        The rows that the UMAP subsample represents least: row, support, log_density, label.
     borderline : pandas.DataFrame
         The least probable rows of each cluster: row, label, probability, neighbour, neighbour_probability.
     ambiguous : pandas.DataFrame
@@ -77,19 +77,19 @@ class Survey:
         Rows with a probability below 0.5.
     """
 
-    moments: Moments
+    moments: ClusterMoments
     silhouette: Float64
     colour_sums: Float64 | None
     points: pd.DataFrame
     points_projection: npt.NDArray[np.float32]
-    read: pd.DataFrame
+    word_rows: pd.DataFrame
     outliers: pd.DataFrame
     borderline: pd.DataFrame
     ambiguous: pd.DataFrame
     n_unsure: int
 
 
-def survey(run: Run, K: int, *, has_map: bool) -> Survey:
+def collect_row_statistics(run: Run, K: int, *, has_map: bool) -> RowStatistics:
     """Read all rows of a finished run, twice, a batch of partitions at a time.
 
     Parameters
@@ -100,10 +100,10 @@ def survey(run: Run, K: int, *, has_map: bool) -> Survey:
     has_map : bool
         Whether the run has a 2-D view.
     """
-    moments = measure(run, K, has_map=has_map)
+    moments = measure_moments(run, K, has_map=has_map)
     silhouette_sum = np.zeros(K)
     colour_sums = np.zeros((MAP_PIXELS, MAP_PIXELS, 4)) if has_map else None
-    points, coordinates, read = [], [], []
+    points, coordinates, word_rows = [], [], []
     outliers, borderline, ambiguous, n_unsure = pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), 0
     for batch in _batches(run.partitioning):
         rows = _frame(run, batch, has_map=has_map)
@@ -116,20 +116,20 @@ def survey(run: Run, K: int, *, has_map: bool) -> Survey:
         spread = _is_spread(rows.row, run.partitioning.n_rows, _POINTS)
         points.append(rows[spread])
         coordinates.append(projection[spread])
-        read.append(rows.loc[_is_spread(rows.row, run.partitioning.n_rows, _READ_ROWS), ["row", "label"]])
+        word_rows.append(rows.loc[_is_spread(rows.row, run.partitioning.n_rows, _WORD_ROWS), ["row", "label"]])
         outliers = pd.concat([outliers, rows]).nlargest(_OUTLIERS, "support")
         borderline = _least_probable(pd.concat([borderline, rows]))
         ambiguous = pd.concat([ambiguous, rows]).nsmallest(_OUTLIERS, "probability")
         n_unsure += int((rows.probability < _UNSURE).sum())
     with np.errstate(invalid="ignore"):
         silhouette = silhouette_sum / moments.size if K > 1 else np.full(K, np.nan)
-    return Survey(
+    return RowStatistics(
         moments,
         silhouette,
         colour_sums,
         pd.concat(points),
         np.concatenate(coordinates),
-        pd.concat(read),
+        pd.concat(word_rows),
         outliers,
         borderline,
         ambiguous,
@@ -137,7 +137,7 @@ def survey(run: Run, K: int, *, has_map: bool) -> Survey:
     )
 
 
-def measure(run: Run, K: int, *, has_map: bool) -> Moments:
+def measure_moments(run: Run, K: int, *, has_map: bool) -> ClusterMoments:
     """The first pass: what the second one needs of all rows before it can say anything of one."""
     size, total, square = np.zeros(K, np.int64), None, np.zeros(K)
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
@@ -157,10 +157,10 @@ def measure(run: Run, K: int, *, has_map: bool) -> Moments:
     with np.errstate(invalid="ignore", divide="ignore"):  # an empty component has no mean
         mean, mean_square = total / size[:, None], square / size
     margin = 0.03 * (high - low) + 1e-6
-    return Moments(size, mean, mean_square, np.stack([low - margin, high + margin]) if has_map else None)
+    return ClusterMoments(size, mean, mean_square, np.stack([low - margin, high + margin]) if has_map else None)
 
 
-def silhouette_sums(rows: npt.NDArray[np.float32], label: npt.NDArray[np.int32], moments: Moments) -> Float64:
+def silhouette_sums(rows: npt.NDArray[np.float32], label: npt.NDArray[np.int32], moments: ClusterMoments) -> Float64:
     """Sum of the rows' silhouettes for each cluster, in squared Euclidean distance.
 
     The mean squared distance of x to the rows of a cluster is |x|^2 - 2 x.mean + mean_square, so no pair of rows is
@@ -170,7 +170,7 @@ def silhouette_sums(rows: npt.NDArray[np.float32], label: npt.NDArray[np.int32],
     ----------
     rows : (n, d) float32
     label : (n,) int32
-    moments : Moments
+    moments : ClusterMoments
         Of all rows of the run.
 
     Returns

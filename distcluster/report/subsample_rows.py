@@ -1,4 +1,4 @@
-"""Rows whose embeddings the run still holds: the first of the mixture draw, in random order."""
+"""Rows of the mixture subsample, whose embeddings the run still holds; the first ones, in random order."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.report.row_statistics import Moments, silhouette_sums
+from distcluster.report.row_statistics import ClusterMoments, silhouette_sums
 from distcluster.stages.projecting import views
 from distcluster.storage import layout
 from distcluster.storage.layout import RowArray
@@ -14,13 +14,13 @@ from distcluster.storage.run import Run
 
 Float64 = npt.NDArray[np.float64]
 
-DRAWN_ROWS = 5_000
-"""Read at most: what a forest is grown on, and what the turning views show."""
+MOST_ROWS = 5_000
+"""Read at most: what a forest is grown on, and what the interactive views show."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """Rows with all that is known of them.
+class SubsampleRows:
+    """Some rows of the mixture subsample, with all that is known of them.
 
     Attributes
     ----------
@@ -42,11 +42,11 @@ class Drawn:
     probability: npt.NDArray[np.float32]
 
 
-def read_drawn(run: Run) -> Drawn:
+def read_subsample_rows(run: Run) -> SubsampleRows:
     """Read the rows; the input is not needed, which may have gone since."""
-    row = run.read(layout.MIXTURE_ROW)[:DRAWN_ROWS].astype(np.int64)
-    vectors = run.read(layout.MIXTURE_SAMPLE)[:DRAWN_ROWS].copy()
-    return Drawn(
+    row = run.read(layout.MIXTURE_ROW)[:MOST_ROWS].astype(np.int64)
+    vectors = run.read(layout.MIXTURE_SAMPLE)[:MOST_ROWS].copy()
+    return SubsampleRows(
         row,
         unit(vectors),
         rows_of(run, layout.PROJECTION, row),
@@ -66,7 +66,7 @@ def rows_of(run: Run, array: RowArray, row: npt.NDArray[np.int64]) -> npt.NDArra
         if found is None:
             found = np.empty((len(row), *values.shape[1:]), values.dtype)
         found[here] = values[row[here] - partition.start]
-    assert found is not None  # a draw has rows
+    assert found is not None  # a subsample has rows
     return found
 
 
@@ -87,7 +87,7 @@ def silhouettes(rows: npt.NDArray[np.float32], label: npt.NDArray[np.integer], K
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.stack([np.bincount(own, column, K) for column in x.T], axis=1) / size[:, None]
         mean_square = np.bincount(own, (x**2).sum(axis=1), K) / size
-        found = silhouette_sums(rows, own, Moments(size, mean, mean_square, None)) / size
+        found = silhouette_sums(rows, own, ClusterMoments(size, mean, mean_square, None)) / size
     return found if np.count_nonzero(size) > 1 else np.full(K, np.nan)
 
 

@@ -1,13 +1,8 @@
-"""What a finished run says, as text: the verdict, the clusters, where everything lies."""
+"""What a finished run found: the verdict, the largest clusters, how far to trust them."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from rich.bar import Bar
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from distcluster.job import ReportTable
 from distcluster.numerics.support import BEYOND_LIMIT
@@ -22,8 +17,7 @@ from distcluster.storage.urls import public_url
 
 _CLUSTERS = 10
 _ITEMS = 3
-_BAR = 12  # columns
-_OUTSIDE = 3.0  # times as many rows beyond the sample's support as there should be deserve a warning
+_OUTSIDE = 3.0  # times as many rows beyond the UMAP subsample's support as there should be deserve a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +106,11 @@ def _quality(run: Run) -> str:
     trust = measured.trustworthiness
     outside = SUMMARISE_CLUSTERS.facts_of(run).n_outside_support / SUBSAMPLE.facts_of(run).n_valid
     return (
-        f"Projection: {how} finds {search.recall:.1%} of a row's nearest sample rows; "
+        f"Projection: {how} finds {search.recall:.1%} of a row's nearest rows in the UMAP subsample; "
         + (f"trustworthiness {trust:.3f} on rows that it was not fitted on; " if trust is not None else "")
-        + f"mean log density {measured.sample_log_density:.2f} nats for sample rows, "
+        + f"mean log density {measured.sample_log_density:.2f} nats for the subsample's rows, "
         f"{measured.other_log_density:.2f} for others; "
-        f"{outside:.2%} of the rows lie beyond the sample's support "
+        f"{outside:.2%} of the rows lie beyond the subsample's support "
         f"({BEYOND_LIMIT:.1%} expected)."
     )
 
@@ -128,51 +122,15 @@ def _warnings(run: Run) -> list[str]:
         found.append(f"{skipped:,} invalid rows were skipped and have label -1.")
     if SELECT_CANDIDATE.facts_of(run).uses_mixture_rows:
         found.append(
-            "No row was left outside both draws: the candidates were judged on the rows that they were fitted on, so "
-            "their figures flatter. Lower sample.rows or sample.mixture_rows."
+            "No row was held out of both subsamples: the candidates were compared on the rows that they were fitted "
+            "on, so their figures flatter. Lower sample.rows or sample.mixture_rows."
         )
     limit, outside = BUILD_INDEX.facts_of(run).support_limit, SUMMARISE_CLUSTERS.facts_of(run).n_outside_support
     expected = BEYOND_LIMIT * subsample.n_valid
     if outside > _OUTSIDE * expected:
         found.append(
-            f"{outside:,} rows lie beyond the sample's support (array `support` above "
-            f"{limit:.2f}), where about {expected:.0f} were to be expected: the sample misses what they are, and their "
-            f"coordinates say little. Raise sample.rows, now {subsample.sample:,}."
+            f"{outside:,} rows lie beyond the UMAP subsample's support (array `support` above "
+            f"{limit:.2f}), where about {expected:.0f} were to be expected: the subsample misses what they are, and "
+            f"their coordinates say little. Raise sample.rows, now {subsample.sample:,}."
         )
     return found
-
-
-def render(summary: Summary, *, bars: bool) -> RenderableType:
-    """The summary as rich text; bars (of the largest cluster's rows) are for a terminal, not for a pipe."""
-    smallest, median, largest = summary.sizes
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("cluster", justify="right", no_wrap=True, min_width=7)
-    table.add_column("rows", justify="right", no_wrap=True, min_width=9)
-    if bars:
-        table.add_column("", width=_BAR)
-    table.add_column("probability", justify="right", no_wrap=True, min_width=11)
-    table.add_column("most typical items", overflow="ellipsis", no_wrap=True)
-    for each in summary.clusters:
-        items = "\n".join(escape(item) for item in each.items)
-        bar = [Bar(largest, 0, each.size, width=_BAR, color="blue")] if bars else []
-        table.add_row(str(each.label), f"{each.size:,}", *bar, f"{each.mean_probability:.2f}", items)
-    shown = len(summary.clusters)
-    which = f"The largest {shown} of {summary.n_clusters}" if shown < summary.n_clusters else f"All {shown}"
-    return Group(
-        Text(summary.reason),
-        Text(),
-        Text(
-            f"{summary.n_rows:,} rows in {summary.n_clusters} clusters of {smallest:,} to {largest:,} rows, "
-            f"median {median:,}. {which}:"
-        ),
-        Text(),
-        table,
-        Text(summary.quality),
-        Text(),
-        *(Text(f"Warning: {warning}") for warning in summary.warnings),
-        Text(
-            f"Run: {summary.url}\n"
-            f"  label, probability, top_label, top_probability, log_density, support: one entry a row\n"
-            f"  projection, view_2d, view_3d: coordinates; selection/: every candidate; cluster/: every cluster"
-        ),
-    )

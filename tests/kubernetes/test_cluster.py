@@ -25,7 +25,8 @@ from conftest import RESULTS
 
 from distcluster.kubernetes.follow import look
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
-from distcluster.kubernetes.manifests import Object, render
+from distcluster.kubernetes.manifests import render
+from distcluster.kubernetes.objects import Object
 from distcluster.kubernetes.submit import prepare
 from jobs import PLANTED, write_job
 

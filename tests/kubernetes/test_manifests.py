@@ -12,7 +12,8 @@ import yaml
 
 from distcluster.errors import JobError
 from distcluster.kubernetes.dask_operator import render_for_operator
-from distcluster.kubernetes.manifests import render, to_yaml
+from distcluster.kubernetes.manifests import render
+from distcluster.kubernetes.objects import to_yaml
 from distcluster.kubernetes.submit import prepare
 
 K8S = Path(__file__).parents[2] / "k8s"

@@ -16,7 +16,8 @@ from conftest import unequal
 from play import Machine, as_pod, as_stored, machine
 
 from distcluster.execution.connect import new_certificate
-from distcluster.kubernetes.manifests import Object, render, tls_secret
+from distcluster.kubernetes.manifests import render, tls_secret
+from distcluster.kubernetes.objects import Object
 from distcluster.kubernetes.submit import prepare
 from distcluster.storage.run import Run
 from jobs import PLANTED, write_job

@@ -16,7 +16,8 @@ from dask.utils import parse_bytes
 from dask_kubernetes.operator.controller import controller
 from test_manifests import DEFAULT, K8S, kustomize, needs_kubectl
 
-from distcluster.kubernetes.manifests import render, to_yaml
+from distcluster.kubernetes.manifests import render
+from distcluster.kubernetes.objects import to_yaml
 from distcluster.kubernetes.submit import prepare
 
 VERSIONS = ("1.31", "1.34", "1.37")

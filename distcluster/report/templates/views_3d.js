@@ -2,11 +2,11 @@
 
 // --- three dimensions: drag or arrow keys turn, plus and minus zoom ---
 (function () {
-  const source = document.getElementById("turn-data");
+  const source = document.getElementById("views-3d-data");
   if (!source) return;
   const data = JSON.parse(source.textContent);
-  const canvas = document.getElementById("turn");
-  const note = document.getElementById("turn-note");
+  const canvas = document.getElementById("views-3d-canvas");
+  const note = document.getElementById("views-3d-note");
   const choice = { spaces: 0, colourings: 0 };
   let yaw = 0.6, pitch = 0.4, zoom = 1, from = null, shown = [];
 
@@ -63,9 +63,9 @@
     else return;
     event.preventDefault();
   });
-  document.querySelectorAll("[data-turn]").forEach((button) => button.addEventListener("click", () => {
-    choice[button.dataset.turn] = Number(button.value);
-    document.querySelectorAll("[data-turn=" + button.dataset.turn + "]").forEach((each) => {
+  document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", () => {
+    choice[button.dataset.view] = Number(button.value);
+    document.querySelectorAll("[data-view=" + button.dataset.view + "]").forEach((each) => {
       each.setAttribute("aria-pressed", String(each === button));
     });
     draw();

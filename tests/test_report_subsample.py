@@ -1,4 +1,4 @@
-"""What the report says of drawn rows, replicates and forests equals scikit-learn, or the slow obvious way."""
+"""What the report says of the mixture subsample, replicates and forests equals scikit-learn or the slow obvious way."""
 
 from itertools import combinations
 from pathlib import Path
@@ -20,10 +20,10 @@ from distcluster.numerics.mixture.parameters import Mixture
 from distcluster.numerics.stability import null_rows, replicate_rows
 from distcluster.report import render_page
 from distcluster.report.covariances import ellipses, tied_matrix
-from distcluster.report.forest import grow_forests, judge, strata
-from distcluster.report.interactive_3d import scaled, turning_views
+from distcluster.report.forest import grow_forests, measure_prediction, strata
+from distcluster.report.interactive_3d import interactive_views, scaled
 from distcluster.report.replicates import measure_stability, pairs_kept
-from distcluster.report.subsample_rows import Drawn, principal_axes, read_drawn, silhouettes
+from distcluster.report.subsample_rows import SubsampleRows, principal_axes, read_subsample_rows, silhouettes
 from distcluster.stages import context
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.storage.run import Run
@@ -31,16 +31,18 @@ from distcluster.storage.run import Run
 LABELS = Path(__file__).parent.parent / "jobs" / "demo" / "labels.txt"
 
 
-def test_drawn_rows_are_the_run_s_and_their_embeddings_the_input_s(
+def test_subsample_rows_are_the_run_s_and_their_embeddings_the_input_s(
     reference: Run, planted: tuple[Path, np.ndarray]
 ) -> None:
-    drawn = read_drawn(reference)
-    embedding = zarr.open_array(str(planted[0]), path="embeddings")[:][drawn.row]
-    np.testing.assert_allclose(drawn.embedding, embedding / np.linalg.norm(embedding, axis=1, keepdims=True), rtol=1e-5)
+    subsample = read_subsample_rows(reference)
+    embedding = zarr.open_array(str(planted[0]), path="embeddings")[:][subsample.row]
+    np.testing.assert_allclose(
+        subsample.embedding, embedding / np.linalg.norm(embedding, axis=1, keepdims=True), rtol=1e-5
+    )
     for name in ("projection", "label", "probability"):
-        np.testing.assert_array_equal(getattr(drawn, name), reference.array(name)[:][drawn.row])
-    assert drawn.view is None  # this run has none
-    assert 0 <= drawn.row.min() < drawn.row.max() < N_ROWS
+        np.testing.assert_array_equal(getattr(subsample, name), reference.array(name)[:][subsample.row])
+    assert subsample.view is None  # this run has none
+    assert 0 <= subsample.row.min() < subsample.row.max() < N_ROWS
 
 
 def test_cosine_silhouettes_equal_scikit_learn() -> None:
@@ -131,11 +133,11 @@ def assert_forest_equals_scikit_learn(rows: np.ndarray, has: np.ndarray) -> None
 
 
 def test_forests_on_wordnet_equal_scikit_learn(demo: Run) -> None:
-    drawn = read_drawn(demo)
-    names, code = np.unique(np.array(LABELS.read_text().splitlines())[drawn.row], return_inverse=True)
+    subsample = read_subsample_rows(demo)
+    names, code = np.unique(np.array(LABELS.read_text().splitlines())[subsample.row], return_inverse=True)
     has = np.eye(len(names), dtype=bool)[code]
     has[:100] = False  # rows without a class
-    assert_forest_equals_scikit_learn(drawn.projection, has)
+    assert_forest_equals_scikit_learn(subsample.projection, has)
 
 
 def test_forests_on_digits_of_several_classes_equal_scikit_learn() -> None:
@@ -147,7 +149,7 @@ def test_forests_on_digits_of_several_classes_equal_scikit_learn() -> None:
 def test_a_row_of_several_classes_is_confused_with_none_of_its_own() -> None:
     probability = np.array([[0.9, 0.6, 0.1], [0.2, 0.3, 0.8]])
     true = np.array([[True, True, False], [True, True, False]])
-    assert judge("x", probability, true).confusion.tolist() == [[1, 0, 0], [0, 1, 0], [1, 1, 0]]
+    assert measure_prediction("x", probability, true).confusion.tolist() == [[1, 0, 0], [0, 1, 0], [1, 1, 0]]
 
 
 def test_a_class_of_all_rows_or_of_no_fitted_row_is_certain() -> None:
@@ -205,8 +207,10 @@ def test_t_sne_keeps_planted_groups_apart_and_lies_in_a_plane() -> None:
     random = np.random.default_rng(6)
     label = random.integers(3, size=240)
     rows = (random.normal(size=(3, 20))[label] + 0.1 * random.normal(size=(240, 20))).astype(np.float32)
-    drawn = Drawn(np.arange(240), rows, rows[:, :2], rows[:, :3], label.astype(np.int32), np.ones(240, np.float32))
-    shown = turning_views(drawn, 3, [], {}, tsne_seed=0)
+    subsample = SubsampleRows(
+        np.arange(240), rows, rows[:, :2], rows[:, :3], label.astype(np.int32), np.ones(240, np.float32)
+    )
+    shown = interactive_views(subsample, 3, [], {}, tsne_seed=0)
     assert shown is not None
     places = {each["name"]: np.reshape(each["places"], (240, 3)) for each in shown["spaces"]}
     assert list(places) == ["UMAP", "PCA of the embeddings", "t-SNE (flat)"]

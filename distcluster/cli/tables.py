@@ -1,0 +1,134 @@
+"""A plan, a run's status and its summary as rich text; with bars for a terminal, as plain columns for a pipe."""
+
+from typing import TYPE_CHECKING
+
+from rich.bar import Bar
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:  # each takes seconds to import, and comes with the command that needs it
+    from distcluster.execution.status import Status
+    from distcluster.plan import Plan
+    from distcluster.report.summary import Summary
+
+_STAGE_BAR = 24  # columns
+_CLUSTER_BAR = 12
+
+
+def plan_table(cost: "Plan", dtype: str) -> RenderableType:
+    """What a job will cost, a figure a line.
+
+    Parameters
+    ----------
+    cost : Plan
+    dtype : str
+        The input's.
+    """
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, value in (
+        ("rows x features", f"{cost.rows:,} x {cost.features:,} {dtype}"),
+        ("UMAP subsample", f"{cost.sample_rows:,} rows"),
+        ("mixture subsample", f"{cost.mixture_rows:,} rows"),
+        ("partitions", f"{cost.partitions:,} of {cost.partition_rows:,} rows"),
+        ("candidates", f"{cost.candidates:,}"),
+        ("tasks", f"{cost.tasks:,}, and {cost.refine_tasks:,} for each iteration of the refinement"),
+        ("read", f"{_bytes(cost.bytes_read)} (decoded)"),
+        ("written", f"{_bytes(cost.bytes_written)} (before compression)"),
+        ("peak memory", f"{_bytes(cost.memory_bytes)} a worker"),
+        ("time", f"about {_duration(cost.seconds)} with {cost.workers} workers of one thread"),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def status_table(status: "Status", *, bars: bool) -> RenderableType:
+    """How far a run is, a stage a line, and the last error.
+
+    Parameters
+    ----------
+    status : Status
+    bars : bool
+        The share of each stage's items as a bar.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("stage")
+    if bars:
+        table.add_column("", width=_STAGE_BAR)
+    table.add_column("done", justify="right")
+    table.add_column("of", justify="right")
+    for stage in status.stages:
+        share = stage.done / stage.total if stage.total else 0.0
+        bar = [Bar(1.0, 0.0, share, width=_STAGE_BAR, color="green" if share >= 1.0 else "blue")] if bars else []
+        table.add_row(stage.name, *bar, f"{stage.done:,}", "?" if stage.total is None else f"{stage.total:,}")
+    return Group(
+        table,
+        Text("finished" if status.finished else "not finished: run the job again to go on"),
+        *([Text(f"last error: {status.last_error}")] if status.last_error else []),
+    )
+
+
+def summary_table(summary: "Summary", *, bars: bool) -> RenderableType:
+    """What a run found: the verdict, the largest clusters, how far to trust them, where everything lies.
+
+    Parameters
+    ----------
+    summary : Summary
+    bars : bool
+        Each cluster's rows as a bar, beside the largest cluster's.
+    """
+    smallest, median, largest = summary.sizes
+    shown = len(summary.clusters)
+    which = f"The largest {shown} of {summary.n_clusters}" if shown < summary.n_clusters else f"All {shown}"
+    return Group(
+        Text(summary.reason),
+        Text(),
+        Text(
+            f"{summary.n_rows:,} rows in {summary.n_clusters} clusters of {smallest:,} to {largest:,} rows, "
+            f"median {median:,}. {which}:"
+        ),
+        Text(),
+        _cluster_table(summary, bars=bars),
+        Text(summary.quality),
+        Text(),
+        *(Text(f"Warning: {warning}") for warning in summary.warnings),
+        Text(
+            f"Run: {summary.url}\n"
+            f"  label, probability, top_label, top_probability, log_density, support: one entry a row\n"
+            f"  projection, view_2d, view_3d: coordinates; selection/: every candidate; cluster/: every cluster"
+        ),
+    )
+
+
+def _cluster_table(summary: "Summary", *, bars: bool) -> Table:
+    *_, largest = summary.sizes
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("cluster", justify="right", no_wrap=True, min_width=7)
+    table.add_column("rows", justify="right", no_wrap=True, min_width=9)
+    if bars:
+        table.add_column("", width=_CLUSTER_BAR)
+    table.add_column("probability", justify="right", no_wrap=True, min_width=11)
+    table.add_column("most typical items", overflow="ellipsis", no_wrap=True)
+    for each in summary.clusters:
+        items = "\n".join(escape(item) for item in each.items)
+        bar = [Bar(largest, 0, each.size, width=_CLUSTER_BAR, color="blue")] if bars else []
+        table.add_row(str(each.label), f"{each.size:,}", *bar, f"{each.mean_probability:.2f}", items)
+    return table
+
+
+def _bytes(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:,.1f} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,225 @@
+"""The sections of the page, in their order: what the template shows in each, by the template's names."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from distcluster.report.clusters import shown_item
+from distcluster.report.compare import Comparison
+from distcluster.report.covariances import ellipses, tied_matrix
+from distcluster.report.criteria_panels import criteria_panels
+from distcluster.report.figures import MOST_CLASSES, heat_map, leaf_order, map_png, tree
+from distcluster.report.findings import Findings
+from distcluster.report.forest import Forests, grow_forests
+from distcluster.report.interactive_3d import interactive_views
+from distcluster.report.job_text import job_toml
+from distcluster.report.palette import colours
+from distcluster.report.replicates import measure_stability
+from distcluster.report.thumbnails import thumbnail
+from distcluster.report.timings import stage_times
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.labelling import MEASURE_PROJECTION
+from distcluster.stages.searching import BUILD_INDEX
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage import layout
+from distcluster.storage.urls import public_url
+
+_POINT_LETTERS = 80
+
+Shown = dict[str, Any]
+
+
+def verdict(findings: Findings) -> Shown:
+    """The choice and its reason."""
+    facts = SELECT_CANDIDATE.facts_of(findings.run)
+    return {
+        "summary": findings.summary,
+        "verdict": {name: getattr(facts, name) for name in ("n_components", "covariance_type", "finding", "reason")},
+        "has_replicates": any(np.isfinite(each.stability) for each in findings.clusters),
+        "url": public_url(findings.run.url),
+    }
+
+
+def curves(findings: Findings) -> Shown:
+    """The criteria of all candidates, and what the replicates say of the chosen one."""
+    return {"panels": criteria_panels(findings.run), "stability": measure_stability(findings.run)}
+
+
+def row_map(findings: Findings) -> Shown:
+    """All rows of the two-dimensional view, and those that the page's script can read out."""
+    statistics = findings.statistics
+    if statistics.colour_sums is None:
+        return {"map_image": None, "map_data": None}
+    assert statistics.moments.extent is not None
+    points = statistics.points
+    middles = points.groupby("label")[["x", "y"]].median()
+    data = {
+        "extent": np.round(statistics.moments.extent.astype(float), 4).tolist(),
+        "x": np.round(points.x.to_numpy(float), 3).tolist(),
+        "y": np.round(points.y.to_numpy(float), 3).tolist(),
+        "label": points.label.tolist(),
+        "probability": np.round(points.probability.to_numpy(float), 2).tolist(),
+        "item": [shown_item(row, findings.texts, _POINT_LETTERS) for row in points.row],
+        "colours": colours(findings.n_components),
+        "middle": [[int(k), round(float(x), 3), round(float(y), 3)] for k, x, y in middles.itertuples()],
+    }
+    return {"map_image": map_png(statistics.colour_sums), "map_data": data}
+
+
+def three_dimensions(findings: Findings) -> Shown:
+    """Views that a reader can turn."""
+    views = interactive_views(
+        findings.subsample,
+        findings.n_components,
+        findings.comparisons,
+        findings.texts,
+        findings.seed if findings.table.tsne else None,
+    )
+    return {"views_3d": views}
+
+
+def cluster_table(findings: Findings) -> Shown:
+    """Every cluster, with thumbnails of the items of this table and of the outliers'."""
+    return {
+        "clusters": findings.clusters,
+        "n_subsample": len(findings.subsample.row),
+        "images": _images(findings),
+        "has_items": findings.table.items is not None,
+        "frequent": [_frequent(each, findings.n_components) for each in findings.comparisons],
+    }
+
+
+def _images(findings: Findings) -> dict[int, str]:
+    """Thumbnails of the rows in the tables whose items are images, by row."""
+    texts, items = findings.texts, findings.table.items
+    if items is None:
+        return {}
+    shown = {item.row for each in findings.clusters for item in (*each.typical, *each.borderline)}
+    shown |= {*findings.statistics.outliers.row, *findings.statistics.ambiguous.row}
+    images = {row: thumbnail(texts[row], items) for row in sorted(shown) if row in texts}
+    return {row: image for row, image in images.items() if image}
+
+
+def _frequent(comparison: Comparison, K: int) -> list[str]:
+    """Of every cluster, its most frequent class and that class's share: the cluster's purity."""
+    best, rows = comparison.table.argmax(axis=0), comparison.n_rows
+    return [
+        f"{comparison.classes[best[k]]} {comparison.table[best[k], k] / rows[k]:.0%}" if rows[k] else "none"
+        for k in range(K)
+    ]
+
+
+def shape(findings: Findings) -> Shown:
+    """The components as ellipses."""
+    mixture = findings.mixture
+    return {
+        "ellipses": ellipses(mixture, findings.subsample.projection, colours(findings.n_components)),
+        "tied_matrix": tied_matrix(mixture),
+    }
+
+
+def taxonomies(findings: Findings) -> Shown:
+    """The comparisons, each with its heat map and its forests."""
+    return {
+        "comparisons": [_compared(each, findings) for each in findings.comparisons],
+        "n_spread": len(findings.statistics.points),
+        "n_dimensions": findings.subsample.projection.shape[1],
+    }
+
+
+def _compared(comparison: Comparison, findings: Findings) -> Shown:
+    size = findings.statistics.moments.size
+    order = [k for k in leaf_order(_merges(findings), findings.n_components) if size[k] > 0]
+    features = {"the embeddings": findings.subsample.embedding, "their projection": findings.subsample.projection}
+    forests = grow_forests(features, comparison.of_subsample, findings.seed)
+    return {
+        "of": comparison,
+        "heat": heat_map(comparison.table, comparison.classes, order, comparison.n_rows),
+        "has_several": comparison.table.sum() > comparison.n_rows.sum(),
+        "n_hidden": max(len(comparison.classes) - MOST_CLASSES, 0),
+        "forests": forests,
+        "confusions": _confusions(forests, comparison.classes) if forests else [],
+    }
+
+
+def _confusions(forests: Forests, classes: Sequence[str]) -> list[tuple[str, Markup]]:
+    """A heat map a forest: of every true class (a column, by number), the share predicted as each class."""
+    names = [f"{i} {classes[code]}" for i, code in enumerate(forests.classes)]
+    columns = list(range(min(len(forests.classes), MOST_CLASSES)))
+    return [
+        (each.name, heat_map(each.confusion, names, columns, each.confusion.sum(axis=0), square_of="class"))
+        for each in forests.predictions
+    ]
+
+
+def outliers(findings: Findings) -> Shown:
+    """The rows that the UMAP subsample represents least, and those that the mixture is least sure of."""
+    statistics, texts, fills = findings.statistics, findings.texts, colours(findings.n_components)
+    far = [
+        {
+            "row": int(row.row),
+            "text": shown_item(row.row, texts),
+            "support": float(row.support),
+            "log_density": float(row.log_density),
+            "label": int(row.label),
+            "colour": fills[int(row.label)],
+        }
+        for row in statistics.outliers.itertuples()
+    ]
+    return {
+        "outliers": far,
+        "ambiguous": [
+            row._asdict() | {"text": shown_item(row.row, texts)} for row in statistics.ambiguous.itertuples()
+        ],
+        "n_unsure": statistics.n_unsure,
+        "support_limit": BUILD_INDEX.facts_of(findings.run).support_limit,
+    }
+
+
+def hierarchy(findings: Findings) -> Shown:
+    """The tree over the components."""
+    names = {each.label: f"{each.label}  {', '.join(each.words[:4])}" for each in findings.clusters}
+    return {"tree": tree(_merges(findings), names, colours(findings.n_components))}
+
+
+def _merges(findings: Findings) -> Any:
+    return findings.run.read(layout.MERGE)
+
+
+def fidelity(findings: Findings) -> Shown:
+    """The figures of the projection's fidelity, each with its name."""
+    run, summary = findings.run, findings.summary
+    subsample, measured = SUBSAMPLE.facts_of(run), MEASURE_PROJECTION.facts_of(run)
+    trust = measured.trustworthiness
+    quality = [
+        ("Rows of the UMAP subsample", f"{subsample.sample:,}"),
+        ("Rows of the mixture subsample", f"{subsample.mixture:,}"),
+        ("Held-out rows", f"{subsample.n_held_out:,}"),
+        ("Recall of the neighbour search", f"{BUILD_INDEX.facts_of(run).search.recall:.1%}"),
+        ("Trustworthiness on rows outside the UMAP subsample", "not measured" if trust is None else f"{trust:.3f}"),
+        ("Mean log density of the UMAP subsample, nats per row", f"{measured.sample_log_density:.2f}"),
+        ("Mean log density of other rows, nats per row", f"{measured.other_log_density:.2f}"),
+        ("Smallest, median, largest cluster, rows", ", ".join(f"{size:,}" for size in summary.sizes)),
+    ]
+    return {"quality": quality}
+
+
+def provenance(findings: Findings) -> Shown:
+    """When and by what the run was made."""
+    run = findings.run
+    return {
+        "stages": stage_times(run),
+        "has_performance": run.store.has(layout.PERFORMANCE),
+        "environment": run.settings.environment,
+        "job": job_toml(run.settings.job, findings.table),
+        "run_id": run.settings.run_id,
+    }
+
+
+SECTIONS: Sequence[Callable[[Findings], Shown]] = (
+    verdict, curves, row_map, three_dimensions, cluster_table, shape, taxonomies, outliers, hierarchy, fidelity,
+    provenance,
+)  # fmt: skip
+"""As they follow each other on the page."""
