@@ -183,6 +183,28 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
+class SilentReporter:
+    """A reporter that remembers the lines that began, and does something when one begins."""
+
+    def __init__(self, at_start: Callable[[], None] = lambda: None) -> None:
+        self.lines: list[str] = []
+        self._at_start = at_start
+
+    def dashboard(self, link: str) -> None:
+        """As a reporter."""
+
+    def start(self, stage: str, total: int, done: int, unit: str) -> None:
+        """As a reporter."""
+        self.lines.append(f"{stage}: {done} of {total} {unit}")
+        self._at_start()
+
+    def advance(self, stage: str, amount: int) -> None:
+        """As a reporter."""
+
+    def finish(self, stage: str, seconds: float) -> None:
+        """As a reporter."""
+
+
 def unequal(a: Run, b: Run) -> list[str]:
     """Result arrays whose bytes differ."""
     return [name for name in RESULTS if a.array(name)[:].tobytes() != b.array(name)[:].tobytes()]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command, planted_rows, write_input
+from conftest import Command, SilentReporter, planted_rows, write_input
 from distributed import Client, LocalCluster
 from test_resume import flip_bit
 
@@ -39,27 +39,7 @@ from distcluster.storage.run import Run
 ROOT = Path(__file__).parent.parent
 
 
-class Silent:
-    """A reporter that keeps the names of the lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def dashboard(self, link: str) -> None:
-        """As a reporter."""
-
-    def start(self, stage: str, total: int, done: int, unit: str) -> None:
-        """As a reporter."""
-        self.lines.append(f"{stage} {done} of {total} {unit}")
-
-    def advance(self, stage: str, amount: int) -> None:
-        """As a reporter."""
-
-    def finish(self, stage: str, seconds: float) -> None:
-        """As a reporter."""
-
-
-def on_cluster(run: Run, reporter: Silent, work: Callable[[Runner], Any]) -> None:
+def on_cluster(run: Run, reporter: SilentReporter, work: Callable[[Runner], Any]) -> None:
     """Work on a cluster inside this process, where a test can watch the tasks."""
 
     async def hold() -> None:
@@ -102,11 +82,11 @@ def with_toy(reference: Run, tmp_path: Path) -> Iterator[Run]:
 
 
 def test_a_stage_that_is_added_to_the_list_is_seen_everywhere(with_toy: Run, reference: Run) -> None:
-    run, reporter = with_toy, Silent()
+    run, reporter = with_toy, SilentReporter()
     (status,) = [each for each in read_status(run.url).stages if each.name == "toy"]
     assert (status.done, status.total, is_finished(run)) == (0, 1, False)
     on_cluster(run, reporter, lambda runner: runner.each(TOY))
-    assert reporter.lines == ["toy 0 of 1 tasks"]
+    assert reporter.lines == ["toy: 0 of 1 tasks"]
     assert TOY.facts_of(run) == ToyFacts(reference.partitioning.n_rows)
     assert is_finished(run)
     assert "toy" in [each.name for each in stage_times(run)]
@@ -128,7 +108,7 @@ def test_verify_reads_what_an_added_stage_has_written(with_toy: Run) -> None:
     array = layout.ItemArray("partial/toy", "toy", "(n,)", "int64")
     run.commit(TOY.name, "all", {"answer": 3}, arrays={array: np.arange(9)})
     flip_bit(Path(run.url) / "partial/toy/c/0")
-    on_cluster(run, Silent(), lambda runner: runner.verify())
+    on_cluster(run, SilentReporter(), lambda runner: runner.verify())
     assert TOY.find_facts(run) is None
 
 
@@ -183,7 +163,7 @@ def test_a_stage_reads_what_it_says_and_nothing_else(
         tables.setdefault(table, {})[name] = value
     job = parse_job(tables)
     run = prepare_run(job)
-    on_cluster(run, Silent(), lambda runner: flow(run, job, runner))
+    on_cluster(run, SilentReporter(), lambda runner: flow(run, job, runner))
     assert is_finished(run)
     declared = {stage.name: set(stage.reads) for stage in STAGES}
     idle = {"check_input", "fit_pca", "relabel", "crosswalk"}
