@@ -27,6 +27,10 @@ def copied(reference: Run, tmp_path: Path) -> Run:
     return Run(shutil.copytree(reference.url, tmp_path / "run"))
 
 
+def at(address: str) -> DeployTable:
+    return DeployTable(kind="address", address=address)
+
+
 def relabel(run: Run) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
@@ -93,7 +97,7 @@ def test_a_worker_with_other_kernels_may_not_relabel(copied: Run, tmp_path: Path
         dask_cluster(tmp_path, n_workers=1, environ=OTHER_KERNELS) as (address, _),
         pytest.raises(JobError, match=r"OpenBLAS kernels: .* expected"),
     ):
-        relabel_run(copied.url, WANTED, DeployTable(kind="address", address=address), SilentReporter())
+        relabel_run(copied.url, WANTED, at(address), SilentReporter())
 
 
 def test_relabelling_does_not_need_the_input(
