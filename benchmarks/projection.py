@@ -28,7 +28,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from distcluster.environment import environment, pin_to_one_thread
-from distcluster.numerics.neighbors import build_index, nearest, open_index
+from distcluster.numerics.neighbors import NeighbourIndex, build_index, nearest, open_index
 from distcluster.numerics.prepared_rows import prepare
 from distcluster.numerics.projection import project, repulsion_field
 from distcluster.numerics.umap_fit import curve_parameters
@@ -42,7 +42,7 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Side:
-    """What one side was measured to do; times in microseconds a row."""
+    """What one side was measured to do; times in microseconds per row."""
 
     us_per_row: float
     recall: float
@@ -119,6 +119,79 @@ def read(data: str | None, labels: str | None) -> tuple[Array, Array | None]:
     return np.load(data).astype(np.float32), np.load(labels) if labels else None
 
 
+@dataclass
+class Projected:
+    """The same rows, placed by one side: at once, once more (umap-learn with another seed), and in chunks."""
+
+    found: Array
+    distance: Array
+    places: Array
+    again: Array
+    chunked: Array
+    search_seconds: float
+    layout_seconds: float
+
+
+def by_umap(model: Any, rows: Array) -> Projected:
+    """By umap-learn's ``transform``, which searches and places at once."""
+    model.transform(rows[:100])  # compiles
+    places = {}
+    for seed in (42, 43):
+        model.transform_seed = seed
+        seconds, places[seed] = timed(lambda: model.transform(rows))
+    chunked = in_chunks(model.transform, rows)
+    epsilon = 0.24 if model._knn_search_index._angular_trees else 0.12  # as UMAP.transform does
+    found, distance = model._knn_search_index.query(rows, K, epsilon=epsilon)
+    return Projected(found.astype(np.int32), distance.astype(np.float32), places[42], places[43], chunked, 0.0, seconds)
+
+
+@dataclass
+class Ours:
+    """What distcluster projects with, made from umap-learn's model."""
+
+    index: NeighbourIndex
+    metric: str
+    anchors: Array
+    field: Array
+    mean_distance: float
+
+    def find(self, rows: Array) -> tuple[Array, Array]:
+        """The nearest sample rows of each row, and their distances."""
+        return nearest(self.index, np.ascontiguousarray(rows), K, self.metric)
+
+    def place(self, found: Array, distance: Array) -> Array:
+        """Coordinates of rows with these neighbours."""
+        a, b = curve_parameters(0.0)
+        return project(found, distance, self.anchors, self.field, a=a, b=b, mean_distance=self.mean_distance)
+
+    def transform(self, rows: Array) -> Array:
+        """Coordinates of rows."""
+        return self.place(*self.find(rows))
+
+
+def by_distcluster(ours: Ours, rows: Array) -> Projected:
+    """By distcluster, search and layout apart."""
+    ours.transform(rows[:100])  # compiles
+    search_seconds, (found, distance) = timed(lambda: ours.find(rows))
+    layout_seconds, places = timed(lambda: ours.place(found, distance))
+    again, chunked = ours.transform(rows), in_chunks(ours.transform, rows)
+    return Projected(found, distance, places, again, chunked, search_seconds, layout_seconds)
+
+
+def indexed(model: Any, sample: Array, rows: Array, arguments: argparse.Namespace) -> tuple[Ours, Array, float]:
+    """Our side of a model, the rows as it searches for them, and the CPU seconds that its index took."""
+    if arguments.pca:
+        pca = PCA(arguments.pca, random_state=0).fit(sample)
+        sample, rows = (np.ascontiguousarray(pca.transform(each), np.float32) for each in (sample, rows))
+    started = time.process_time()
+    data, facts = build_index(sample, rows[-1_000:], K, arguments.metric)
+    seconds = time.process_time() - started
+    anchors = np.ascontiguousarray(model.embedding_, np.float32)
+    mean_distance = float(model._knn_dists[:, 1:].mean())
+    index = open_index(data, facts, sample)
+    return Ours(index, arguments.metric, anchors, repulsion_field(anchors), mean_distance), rows, seconds
+
+
 def compare(arguments: argparse.Namespace) -> Result:
     """Fit both sides on one sample, project the same rows, and compare."""
     from umap import UMAP  # after the threads are pinned
@@ -128,80 +201,49 @@ def compare(arguments: argparse.Namespace) -> Result:
     n_sample = min(arguments.sample, len(everything) * 2 // 3)
     order = np.random.default_rng(0).permutation(len(everything))[: n_sample + arguments.rows]
     sample, rows = everything[order[:n_sample]], everything[order[n_sample:]]
+    true = None if labels is None else labels[order[n_sample:]]
     truth = true_neighbours(sample, rows[:TRUE_ROWS])
+    us = 1e6 / len(rows)
 
     model = UMAP(
         n_neighbors=K, n_components=DIMENSIONS, min_dist=0.0, metric=arguments.metric, random_state=0, n_jobs=1
     )
     model.fit(sample)
-    model.transform(rows[:100])  # compiles
-    places = {}
-    for seed in (42, 43):
-        model.transform_seed = seed
-        umap_seconds, places[seed] = timed(lambda: model.transform(rows))
-    chunked = in_chunks(model.transform, rows)
-    epsilon = 0.24 if model._knn_search_index._angular_trees else 0.12  # as UMAP.transform does
-    umap_found, umap_distance = model._knn_search_index.query(rows, K, epsilon=epsilon)
-
-    mixture = GaussianMixture(COMPONENTS, covariance_type="full", random_state=0).fit(places[42].astype(np.float64))
-    label = {seed: mixture.predict(each.astype(np.float64)) for seed, each in places.items()}
+    umap = by_umap(model, rows)
+    side, queries, index_seconds = indexed(model, sample, rows, arguments)
+    ours = by_distcluster(side, queries)
+    mixture = GaussianMixture(COMPONENTS, covariance_type="full", random_state=0).fit(umap.places.astype(np.float64))
 
     def unlike(these: Array, those: Array) -> float:
-        return float((these != those).mean())
+        return float((mixture.predict(these.astype("f8")) != mixture.predict(those.astype("f8"))).mean())
 
-    def side(us: float, found: Array, where: Array, chunked: Array, unlike_itself: float) -> Side:
-        own = mixture.predict(where.astype(np.float64))
-        true = None if labels is None else labels[order[n_sample:]]
+    def measured(one: Projected) -> Side:
         return Side(
-            us,
-            recall(found, truth),
-            float(trustworthiness(rows[:TRUE_ROWS], where[:TRUE_ROWS], n_neighbors=K)),
-            None if true is None else float(adjusted_rand_score(true, own)),
-            unlike(own, mixture.predict(chunked.astype(np.float64))),
-            unlike_itself,
+            (one.search_seconds + one.layout_seconds) * us,
+            recall(one.found, truth),
+            float(trustworthiness(rows[:TRUE_ROWS], one.places[:TRUE_ROWS], n_neighbors=K)),
+            None if true is None else float(adjusted_rand_score(true, mixture.predict(one.places.astype(np.float64)))),
+            unlike(one.places, one.chunked),
+            unlike(one.places, one.again),
         )
 
-    searched, queries = sample, rows
-    if arguments.pca:
-        pca = PCA(arguments.pca, random_state=0).fit(sample)
-        searched, queries = (np.ascontiguousarray(pca.transform(each), np.float32) for each in (sample, rows))
-    started = time.process_time()
-    data, facts = build_index(searched, queries[-1_000:], K, arguments.metric)
-    index_seconds = time.process_time() - started
-    index = open_index(data, facts, searched)
-    anchors = np.ascontiguousarray(model.embedding_, np.float32)
-    group = repulsion_field(anchors)
-    a, b = curve_parameters(0.0)
-    mean_distance = float(model._knn_dists[:, 1:].mean())
-
-    def placed(found: Array, distance: Array) -> Array:
-        return project(found, distance, anchors, group, a=a, b=b, mean_distance=mean_distance)
-
-    def transform(these: Array) -> Array:
-        return placed(*nearest(index, np.ascontiguousarray(these), K, arguments.metric))
-
-    transform(queries[:100])  # compiles
-    search_seconds, (found, distance) = timed(lambda: nearest(index, queries, K, arguments.metric))
-    layout_seconds, ours = timed(lambda: placed(found, distance))
-    own = mixture.predict(ours.astype(np.float64))
-    again = mixture.predict(transform(queries).astype(np.float64))
-    chunked_ours = in_chunks(transform, queries)
-    theirs = mixture.predict(placed(umap_found.astype(np.int32), umap_distance.astype(np.float32)).astype(np.float64))
-    us = 1e6 / len(rows)
+    on_its_neighbours = side.place(umap.found, umap.distance)
     return Result(
         data=Path(arguments.data).stem if arguments.data else "demo",
         rows=len(rows),
         sample=n_sample,
         features=sample.shape[1],
         metric=arguments.metric,
-        ours=side((search_seconds + layout_seconds) * us, found, ours, chunked_ours, unlike(own, again)),
-        umap=side(umap_seconds * us, umap_found, places[42], chunked, unlike(label[42], label[43])),
-        us_search=search_seconds * us,
-        us_layout=layout_seconds * us,
-        bytes_changed_by_chunking=ours.tobytes() != chunked_ours.tobytes(),
-        labels_unlike_umap=float(np.mean([unlike(own, each) for each in label.values()])),
-        labels_unlike_umap_on_its_neighbours=float(np.mean([unlike(theirs, each) for each in label.values()])),
-        index=asdict(facts),
+        ours=measured(ours),
+        umap=measured(umap),
+        us_search=ours.search_seconds * us,
+        us_layout=ours.layout_seconds * us,
+        bytes_changed_by_chunking=ours.places.tobytes() != ours.chunked.tobytes(),
+        labels_unlike_umap=float(np.mean([unlike(ours.places, each) for each in (umap.places, umap.again)])),
+        labels_unlike_umap_on_its_neighbours=float(
+            np.mean([unlike(on_its_neighbours, each) for each in (umap.places, umap.again)])
+        ),
+        index=asdict(side.index.facts),
         index_seconds=index_seconds,
     )
 

@@ -2,12 +2,12 @@
 
 The flow, one stage a line (``distcluster.stages`` has a function for each, ``distcluster.pipeline`` runs them):
 
-1. scan the input once: validity, checksums, two random draws of rows
-2. build a nearest-neighbour index over the sample, the first draw
-3. fit UMAP on the sample, while the neighbours of every row are found
+1. scan the input once: validity, checksums, two random subsamples of rows
+2. build a nearest-neighbour index over the UMAP subsample
+3. fit UMAP on that subsample, while the neighbours of every row are found
 4. project every row from its neighbours alone
-5. fit a grid of Gaussian mixtures on the projection of the second draw
-6. judge the candidates on the rows in neither draw, and choose one
+5. fit a grid of Gaussian mixtures on the projection of the mixture subsample
+6. compare the candidates on the held-out rows, those in neither subsample, and choose one
 7. refine the chosen mixture by EM over all rows
 8. write label, probabilities and density of every row
 """
