@@ -64,6 +64,7 @@ def test_the_likelihood_of_all_rows_never_falls(refined: Run) -> None:
     assert np.diff(history).min() > -1e-12
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("stage", ["expect-3", "maximise-5"])
 def test_a_run_killed_in_the_middle_of_refinement_resumes_to_the_same_bytes(
     stage: str, refined: Run, long_refinement: Callable[..., Command]

@@ -12,6 +12,8 @@ from conftest import Command, dask_cluster, unequal
 
 from distcluster.storage.run import Run
 
+pytestmark = pytest.mark.faults
+
 KILLS = (
     ("scan", 1), ("scan", 16), ("draw", 1), ("index", 1), ("neighbours", 1), ("neighbours", 16), ("fit", 1),
     ("view", 1), ("sketch", 1), ("project", 1), ("sketch", 3), ("kmeans", 1), ("kmeans", 9), ("candidate", 1),
