@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,25 @@ the demo. Files follow."""
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test the process that shares its fixtures, and begin with what takes longest."""
-    groups = {item: group_of(item) for item in items}
-    for item, group in groups.items():
+    """Give every test the process that shares its fixtures, and begin with the groups that take longest."""
+    order: dict[pytest.Item, tuple[int, bool]] = {}
+    for item in items:
+        group, wants_image = group_of(item), "image" in fixtures_of(item)  # which CI makes while other tests run
         item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: GROUPS.index(groups[item]) if groups[item] in GROUPS else len(GROUPS))
+        order[item] = GROUPS.index(group) if group in GROUPS else len(GROUPS), wants_image
+    items.sort(key=order.__getitem__)
 
 
 def group_of(item: pytest.Item) -> str:
     """The group of a test."""
     if item.get_closest_marker("faults") is not None:
         return "faults"
-    return "demo" if "demo" in getattr(item, "fixturenames", ()) else item.path.stem
+    return "demo" if "demo" in fixtures_of(item) else item.path.stem
+
+
+def fixtures_of(item: pytest.Item) -> list[str]:
+    """Names of the fixtures that a test uses, directly or not."""
+    return getattr(item, "fixturenames", [])
 
 
 BLOCK_ROWS = 512
@@ -218,15 +225,34 @@ def new_command(planted: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def reference(planted: tuple[Path, np.ndarray], once: Once) -> Run:
-    """A finished run that nothing disturbed, two workers, partitions of two blocks."""
+def undisturbed(planted: tuple[Path, np.ndarray], once: Once) -> Command:
+    """The command that made the reference; what it printed is in the file ``printed`` beside its output."""
+
+    def command(directory: Path) -> Command:
+        return Command(directory, planted[0], directory / "output", SMALL)
 
     def make(directory: Path) -> None:
-        Command(directory, planted[0], directory / "output", SMALL).run_to_the_end()
+        done = command(directory).run()
+        assert done.returncode == 0, done.stderr + done.stdout
+        (directory / "printed").write_text(done.stdout)
 
-    run = Run(str(once("reference", make) / "output"))
+    return command(once("reference", make))
+
+
+@pytest.fixture(scope="session")
+def reference(undisturbed: Command) -> Run:
+    """A finished run that nothing disturbed, two workers, partitions of two blocks; for tests to read."""
+    run = Run(str(undisturbed.output))
     assert len(run.partitioning) == 16
     return run
+
+
+@pytest.fixture
+def finished(undisturbed: Command, tmp_path: Path) -> Command:
+    """The command of the reference and a copy of its output, for a test to damage."""
+    output = tmp_path / "finished"
+    shutil.copytree(undisturbed.output, output)
+    return replace(undisturbed, directory=tmp_path, output=output)
 
 
 @pytest.fixture(scope="session")

@@ -126,13 +126,6 @@ def test_damage_in_a_half_done_run_is_found_and_mended(
     assert changed <= redone | {f"neighbours/{each.partition('/')[2]}" for each in redone}
 
 
-@pytest.fixture
-def finished(new_command: Callable[..., Command]) -> Command:
-    command = new_command()
-    command.run_to_the_end()
-    return command
-
-
 def test_damage_in_a_finished_run_is_mended(reference: Run, finished: Command) -> None:
     before = committed(finished)
     truncate(finished.output / "label/c/2")
