@@ -17,6 +17,8 @@ fi
 work=$PWD/build/image
 PATH=$PATH:/usr/sbin:/sbin  # debootstrap
 mkdir -p "$work"
+exec 9>"$work/lock"  # as long as it is held, an image is being made: the tests wait for it
+flock 9
 
 if [ -z "$BASE" ]; then
     BASE=localhost/debian-python:bookworm
@@ -40,7 +42,7 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 EOF
 # Without layers in between: they took a third of the time.
-CONTAINERS_CONF=$work/containers.conf exec podman build --pull=never --network=none --layers=false \
+CONTAINERS_CONF=$work/containers.conf podman build --pull=never --network=none --layers=false \
     --ulimit nofile=20000:20000 --label "distcluster.sources=$sources" --build-arg "BASE=$BASE" \
     --volume "$work/wheels:/wheels:ro" --volume "$work/pip.conf:/etc/pip.conf:ro" \
     --file k8s/Dockerfile --tag "$IMAGE" "$@" .

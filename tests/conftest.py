@@ -1,5 +1,6 @@
 """Small planted data, and jobs run as a user runs them: by the command line, with real worker processes."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -9,18 +10,50 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import zarr
 from playwright.sync_api import Browser, sync_playwright
 
+from distcluster.environment import environment
 from distcluster.storage.run import Run
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
+hypothesis.settings.register_profile("shared machine", deadline=None)  # several processes test at the same time
+hypothesis.settings.load_profile("shared machine")
+
+GROUPS = ("faults", "demo")
+"""What runs in one process each: tests with the mark ``faults``, lest one kills what another one measures, and those of
+the demo. Files follow."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test the process that shares its fixtures, and begin with the groups that take longest."""
+    order: dict[pytest.Item, tuple[int, bool]] = {}
+    for item in items:
+        group, wants_image = group_of(item), "image" in fixtures_of(item)  # which CI makes while other tests run
+        item.add_marker(pytest.mark.xdist_group(group))
+        order[item] = GROUPS.index(group) if group in GROUPS else len(GROUPS), wants_image
+    items.sort(key=order.__getitem__)
+
+
+def group_of(item: pytest.Item) -> str:
+    """The group of a test."""
+    if item.get_closest_marker("faults") is not None:
+        return "faults"
+    return "demo" if "demo" in fixtures_of(item) else item.path.stem
+
+
+def fixtures_of(item: pytest.Item) -> list[str]:
+    """Names of the fixtures that a test uses, directly or not."""
+    return getattr(item, "fixturenames", [])
+
 
 BLOCK_ROWS = 512
 N_ROWS = 8 * 4 * BLOCK_ROWS - 100  # 32 blocks, the last one short
@@ -50,10 +83,6 @@ def write_input(path: Path, rows: np.ndarray, **options: Any) -> Path:
     options = {"chunks": (1000, rows.shape[1])} | options
     zarr.create_array(str(path), name="embeddings", data=rows, **options)
     return path
-
-
-# Some machines export a kernel family for OpenBLAS, users do not: identity is tested with and without.
-OTHER_KERNELS: dict[str, str | None] = {"OPENBLAS_CORETYPE": None if "OPENBLAS_CORETYPE" in os.environ else "Haswell"}
 
 
 def changed_environment(changes: dict[str, str | None]) -> dict[str, str]:
@@ -130,11 +159,55 @@ SMALL: dict[str, Any] = {
 """A whole job in some seconds."""
 
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
+    """Make a directory that all processes of the tests share: the first one that asks makes it, the others wait."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        directory, made = shared / f"once-{name}", shared / f"once-{name}.made"
+        with (shared / f"once-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(directory, ignore_errors=True)  # it failed in another process
+                directory.mkdir()
+                make(directory)
+                made.touch()
+        return directory
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def planted(once: Once) -> tuple[Path, np.ndarray]:
     """The input of most end-to-end tests: eight well separated balls, and the ball of each row."""
     rows, truth = planted_rows(N_ROWS, 8)
-    return write_input(tmp_path_factory.mktemp("planted") / "input.zarr", rows), truth
+    return once("planted", lambda directory: write_input(directory / "input.zarr", rows)) / "input.zarr", truth
+
+
+@pytest.fixture(scope="session")
+def other_kernels() -> dict[str, str | None]:
+    """A change of the environment with which OpenBLAS takes another kernel family than in this process.
+
+    Without a family that the environment names, where it names one; else with one that every x86-64 since 2013 has.
+    """
+    program = "from distcluster.environment import environment; print(environment()['OpenBLAS kernels'])"
+    for name in (None, "Haswell", "Nehalem"):
+        changes = {"OPENBLAS_CORETYPE": name}
+        found = subprocess.run(
+            [sys.executable, "-c", program],
+            env=changed_environment(changes),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        if found != environment()["OpenBLAS kernels"]:
+            return changes
+    raise AssertionError(f"OpenBLAS has no kernels but {found} on this machine")
 
 
 @pytest.fixture(scope="session")
@@ -152,23 +225,48 @@ def new_command(planted: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def reference(new_command: Callable[..., Command]) -> Run:
-    """A finished run that nothing disturbed, two workers, partitions of two blocks."""
-    run = new_command().run_to_the_end()
+def undisturbed(planted: tuple[Path, np.ndarray], once: Once) -> Command:
+    """The command that made the reference; what it printed is in the file ``printed`` beside its output."""
+
+    def command(directory: Path) -> Command:
+        return Command(directory, planted[0], directory / "output", SMALL)
+
+    def make(directory: Path) -> None:
+        done = command(directory).run()
+        assert done.returncode == 0, done.stderr + done.stdout
+        (directory / "printed").write_text(done.stdout)
+
+    return command(once("reference", make))
+
+
+@pytest.fixture(scope="session")
+def reference(undisturbed: Command) -> Run:
+    """A finished run that nothing disturbed, two workers, partitions of two blocks; for tests to read."""
+    run = Run(str(undisturbed.output))
     assert len(run.partitioning) == 16
     return run
 
 
+@pytest.fixture
+def finished(undisturbed: Command, tmp_path: Path) -> Command:
+    """The command of the reference and a copy of its output, for a test to damage."""
+    output = tmp_path / "finished"
+    shutil.copytree(undisturbed.output, output)
+    return replace(undisturbed, directory=tmp_path, output=output)
+
+
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def demo(once: Once) -> Run:
     """The demo's run, made as ``make demo`` makes it, in a place of its own."""
-    output = tmp_path_factory.mktemp("demo") / "run"
-    settings = ["--set", f"output.url={output}", "--set", "deploy.dashboard_address=127.0.0.1:0"]
-    command = [sys.executable, "-m", "distcluster", "run", "jobs/demo.toml", *settings]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stderr + done.stdout
-    return Run(str(output))
+
+    def make(directory: Path) -> None:
+        settings = ["--set", f"output.url={directory / 'run'}", "--set", "deploy.dashboard_address=127.0.0.1:0"]
+        command = [sys.executable, "-m", "distcluster", "run", "jobs/demo.toml", *settings]
+        root = Path(__file__).parent.parent
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=500, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout
+
+    return Run(str(once("demo", make) / "run"))
 
 
 @pytest.fixture(scope="module")

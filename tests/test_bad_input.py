@@ -184,7 +184,7 @@ def damaged_rows() -> np.ndarray:
     return rows
 
 
-def test_invalid_rows_stop_the_job_with_their_number_and_the_first_ones(
+def test_invalid_rows_stop_the_job_with_their_number_and_can_be_skipped(
     new_command: Callable[..., Command], tmp_path: Path
 ) -> None:
     source = write_input(tmp_path / "input", damaged_rows())
@@ -195,14 +195,7 @@ def test_invalid_rows_stop_the_job_with_their_number_and_the_first_ones(
     assert 'set input.on_invalid = "skip"' in done.stderr
     assert not list((command.output / "label").glob("c/*"))
     command.settings["input.on_invalid"] = "skip"  # the remedy works at once, on the same output
-    command.run_to_the_end()
-
-
-def test_skipped_rows_have_label_minus_one_and_change_no_other_row(
-    new_command: Callable[..., Command], tmp_path: Path
-) -> None:
-    source = write_input(tmp_path / "input", damaged_rows())
-    run = new_command(source, projection__metric="cosine", input__on_invalid="skip").run_to_the_end()
+    run = command.run_to_the_end()
     label, invalid = run.array("label")[:], [17, 1800, 5999]
     assert np.flatnonzero(label < 0).tolist() == invalid
     assert np.flatnonzero(np.isnan(run.array("probability")[:])).tolist() == invalid
@@ -224,24 +217,22 @@ def test_a_constant_input_is_refused(new_command: Callable[..., Command], tmp_pa
     assert "hold only 1 distinct ones" in done.stderr
 
 
-def test_an_input_that_changed_is_refused(new_command: Callable[..., Command], tmp_path: Path) -> None:
-    source = write_input(tmp_path / "input", planted_rows(4000, 4)[0])
+def test_an_input_that_was_only_copied_is_the_same_input_and_one_that_changed_is_refused(
+    new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    rows = planted_rows(4000, 4)[0]
+    source = write_input(tmp_path / "input", rows)
     command = new_command(source)
     command.run_to_the_end()
+    command.source = write_input(tmp_path / "copy", rows)
+    assert command.run().returncode == 0
+    command.source = source
     array = zarr.open_array(str(source), path="embeddings", mode="r+")
     array[3000, 5] += 1.0
     done = command.run()
     assert done.returncode == 2
     assert "rows 2,560 to 3,071" in done.stderr
     assert "the input was changed" in done.stderr
-
-
-def test_an_input_that_was_only_copied_is_the_same_input(new_command: Callable[..., Command], tmp_path: Path) -> None:
-    rows = planted_rows(4000, 4)[0]
-    command = new_command(write_input(tmp_path / "input", rows))
-    command.run_to_the_end()
-    command.source = write_input(tmp_path / "copy", rows)
-    assert command.run().returncode == 0
 
 
 def test_a_run_has_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BLOCK_ROWS, OTHER_KERNELS, Command, dask_cluster, unequal
+from conftest import BLOCK_ROWS, Command, dask_cluster, unequal
 
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.neighbors import INDEX_ARRAYS, nearest, open_index
@@ -32,8 +32,10 @@ def test_bytes_do_not_depend_on_the_size_of_a_partition(reference: Run, new_comm
     assert unequal(reference, run) == []
 
 
-def test_two_runs_give_the_same_bytes_on_another_kernel_family(new_command: Callable[..., Command]) -> None:
-    runs = [new_command(environ=OTHER_KERNELS, deploy__n_workers=n).run_to_the_end() for n in (1, 2)]
+def test_two_runs_give_the_same_bytes_on_another_kernel_family(
+    new_command: Callable[..., Command], other_kernels: dict[str, str | None]
+) -> None:
+    runs = [new_command(environ=other_kernels, deploy__n_workers=n).run_to_the_end() for n in (1, 2)]
     assert unequal(*runs) == []
 
 
@@ -114,13 +116,17 @@ def test_equal_rows_get_equal_coordinates(
 
 @pytest.mark.parametrize("what", ["resuming client", "worker"])
 def test_another_kernel_family_is_refused(
-    what: str, reference: Run, new_command: Callable[..., Command], tmp_path: Path
+    what: str,
+    reference: Run,
+    new_command: Callable[..., Command],
+    other_kernels: dict[str, str | None],
+    tmp_path: Path,
 ) -> None:
     if what == "worker":
-        with dask_cluster(tmp_path, n_workers=1, environ=OTHER_KERNELS) as (address, _):
+        with dask_cluster(tmp_path, n_workers=1, environ=other_kernels) as (address, _):
             refused = new_command().run("--scheduler", address)
     else:
-        resumed = new_command(environ=OTHER_KERNELS)
+        resumed = new_command(environ=other_kernels)
         resumed.output = Path(reference.url)
         refused = resumed.run()
     ours = reference.settings.environment["OpenBLAS kernels"]

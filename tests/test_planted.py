@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command, planted_rows, write_input
+from conftest import SMALL, Command, planted_rows, write_input
 from sklearn.metrics import adjusted_rand_score
 
 from distcluster.numerics.mixture.assignment import assign_rows
@@ -16,6 +17,7 @@ from distcluster.numerics.mixture.criteria import Criteria, information_criteria
 from distcluster.numerics.mixture.parameters import natural_parameters, to_sklearn
 from distcluster.numerics.mixture.scores import score_rows
 from distcluster.numerics.mixture.selection import select
+from distcluster.numerics.sampling import sampling_priority
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.fitting import fitted_mixture
 from distcluster.stages.labelling import MEASURE_PROJECTION
@@ -85,15 +87,17 @@ def test_a_rare_cluster_that_the_sample_misses_is_warned_of(
     new_command: Callable[..., Command], tmp_path: Path
 ) -> None:
     rows, _ = planted_rows(8000, 4)
-    sampled = new_command(write_input(tmp_path / "plain", rows)).run_to_the_end().array("sample/row")[:]
-    rare = np.setdiff1d(np.arange(len(rows)), sampled)[:60]  # the subsample depends on the seed and N alone
+    everything = np.arange(len(rows))
+    sampled = np.argsort(sampling_priority(0, len(rows), everything), kind="stable")[: SMALL["sample.rows"]]
+    rare = np.setdiff1d(everything, sampled)[:60]
     rows[rare] = planted_rows(60, 1, seed=1)[0] + 40.0
-    command = new_command(write_input(tmp_path / "rare", rows))
+    command = new_command(write_input(tmp_path / "rare", rows), deploy__n_workers=1)
     done = command.run()
     assert "Warning: 6" in done.stdout, done.stdout + done.stderr
     assert "rows lie beyond the UMAP subsample's support" in done.stdout
     assert "Raise sample.rows, now 1,500" in done.stdout
     run = Run(str(command.output))
+    assert set(run.array("sample/row")[:]) == set(sampled)
     limit = BUILD_INDEX.facts_of(run).support_limit
     assert (run.array("support")[:][rare] > limit).all()
 
@@ -104,7 +108,7 @@ def test_structureless_data_is_flagged(what: str, new_command: Callable[..., Com
     shape = (6000, 16)
     rows = random.uniform(-1, 1, shape) if what == "noise" else random.normal(size=shape) @ random.normal(size=(16, 16))
     source = write_input(tmp_path / "input", rows.astype(np.float32))
-    run = new_command(source, mixture__n_components="auto").run_to_the_end()
+    run = new_command(source, mixture__n_components="auto", deploy__n_workers=1).run_to_the_end()
     facts = SELECT_CANDIDATE.facts_of(run)
     assert facts.finding in ("no elbow", "no cluster structure"), facts.reason
 
@@ -158,7 +162,8 @@ def test_a_candidate_that_cannot_be_fitted_is_a_row_of_the_table(
     new_command: Callable[..., Command], tmp_path: Path
 ) -> None:
     source = write_input(tmp_path / "input", planted_rows(4000, 4)[0])
-    run = new_command(source, sample__mixture_rows=40, mixture__n_components=[2, 4, 39, 500]).run_to_the_end()
+    settings: dict[str, Any] = {"sample__mixture_rows": 40, "mixture__n_components": [2, 4, 39, 500]}
+    run = new_command(source, **settings, deploy__n_workers=1).run_to_the_end()
     errors = dict(zip(run.array("selection/n_components")[:], run.array("selection/error")[:], strict=True))
     assert "too few distinct rows: k-means filled only 40 of 500 components" in errors[500]
     assert errors[2] == ""

@@ -12,6 +12,8 @@ from conftest import Command, dask_cluster, unequal
 
 from distcluster.storage.run import Run
 
+pytestmark = pytest.mark.faults
+
 KILLS = (
     ("scan", 1), ("scan", 16), ("subsample", 1), ("build_index", 1), ("find_neighbours", 1),
     ("find_neighbours", 16), ("fit_umap", 1), ("fit_views", 1), ("project_subsample", 1), ("project_rows", 1),
@@ -128,13 +130,6 @@ def test_damage_in_a_half_done_run_is_found_and_mended(
     # What was dropped after its last use has to be made again, for that partition alone.
     assert redone <= changed | (set(after) - set(before))
     assert changed <= redone | {f"find_neighbours/{each.partition('/')[2]}" for each in redone}
-
-
-@pytest.fixture
-def finished(new_command: Callable[..., Command]) -> Command:
-    command = new_command()
-    command.run_to_the_end()
-    return command
 
 
 def test_damage_in_a_finished_run_is_mended(reference: Run, finished: Command) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import OTHER_KERNELS, Command, SilentReporter, dask_cluster, unequal
+from conftest import Command, SilentReporter, dask_cluster, unequal
 from test_resume import flip_bit, truncate
 
 from distcluster.api import relabel_run
@@ -46,6 +46,7 @@ def relabel(run: Run) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.faults
 def test_a_scheduler_that_is_lost_during_relabel_is_exit_75(copied: Run, tmp_path: Path) -> None:
     with dask_cluster(tmp_path, n_workers=1) as (address, _):
 
@@ -92,9 +93,11 @@ def test_damage_to_what_relabel_writes_is_made_again(copied: Run) -> None:
     assert {item for item in before if after[item].id != before[item].id} == {"diag-6/2", "diag-6/4"}
 
 
-def test_a_worker_with_other_kernels_may_not_relabel(copied: Run, tmp_path: Path) -> None:
+def test_a_worker_with_other_kernels_may_not_relabel(
+    copied: Run, other_kernels: dict[str, str | None], tmp_path: Path
+) -> None:
     with (
-        dask_cluster(tmp_path, n_workers=1, environ=OTHER_KERNELS) as (address, _),
+        dask_cluster(tmp_path, n_workers=1, environ=other_kernels) as (address, _),
         pytest.raises(JobError, match=r"OpenBLAS kernels: .* expected"),
     ):
         relabel_run(copied.url, WANTED, at(address), SilentReporter())

@@ -20,7 +20,7 @@ _MOST_RUNS = 8  # that a scheduler remembers
 _KS = [2**power for power in range(12)]  # that the axis names
 _MILLISECONDS = 500  # between looks at what is new
 _COLOURS = {"spherical": "#0072b2", "diag": "#d55e00", "tied": "#009e73", "full": "#cc79a7"}  # Okabe & Ito
-_CRITERIA = (("bic", "BIC, nats a row, lower is better"), ("silhouette", "Silhouette, higher is better"))
+_CRITERIA = (("bic", "BIC, nats per row, lower is better"), ("silhouette", "Silhouette, higher is better"))
 
 
 @dataclass

@@ -189,7 +189,7 @@ class LiveReporter:
 
 
 def _point(candidate: Candidate, bic: float | None, silhouette: float | None, rows: int) -> dict[str, Any]:
-    """A candidate as the page draws it; BIC by twice the rows, so that its unit is nats a row."""
+    """A candidate as the page draws it; BIC by twice the rows, so that its unit is nats per row."""
     return {
         "n_components": candidate.n_components,
         "covariance_type": candidate.covariance_type,
