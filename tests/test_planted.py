@@ -93,9 +93,10 @@ def test_a_rare_cluster_that_the_sample_misses_is_warned_of(
     rows[rare] = planted_rows(60, 1, seed=1)[0] + 40.0
     command = new_command(write_input(tmp_path / "rare", rows), deploy__n_workers=1)
     done = command.run()
-    assert "Warning: 6" in done.stdout, done.stdout + done.stderr
-    assert "rows lie beyond the UMAP subsample's support" in done.stdout
-    assert "Raise sample.rows, now 1,500" in done.stdout
+    said = " ".join(done.stdout.split())  # lines end after 110 columns
+    assert "Warning: 6" in said, said + done.stderr
+    assert "rows lie beyond the UMAP subsample's support" in said
+    assert "Raise sample.rows, now 1,500" in said
     run = Run(str(command.output))
     assert set(run.array("sample/row")[:]) == set(sampled)
     limit = BUILD_INDEX.facts_of(run).support_limit
