@@ -24,7 +24,7 @@ WANTED = Candidate(6, "diag")
 @pytest.fixture
 def copied(reference: Run, tmp_path: Path) -> Run:
     """A finished run that a test may damage."""
-    return Run(shutil.copytree(reference.url, tmp_path / "run"))
+    return Run(str(shutil.copytree(reference.url, tmp_path / "run")))
 
 
 def at(address: str) -> DeployTable:

@@ -75,7 +75,7 @@ TOY = Stage("toy", play, facts=ToyFacts, items=one, reads=(), cost=lambda _: Cos
 @pytest.fixture
 def with_toy(reference: Run, tmp_path: Path) -> Iterator[Run]:
     """A finished run, and one more stage in the list."""
-    copied = Run(shutil.copytree(reference.url, tmp_path / "run"))
+    copied = Run(str(shutil.copytree(reference.url, tmp_path / "run")))
     STAGES.append(TOY)
     yield copied
     STAGES.remove(TOY)
@@ -229,7 +229,7 @@ def test_the_store_layout_s_page_has_every_array_as_the_layout_does() -> None:
 
 
 def test_a_record_that_does_not_fit_names_its_file_and_keys(reference: Run, tmp_path: Path) -> None:
-    run = Run(shutil.copytree(reference.url, tmp_path / "run"))
+    run = Run(str(shutil.copytree(reference.url, tmp_path / "run")))
     facts = asdict(SELECT_CANDIDATE.facts_of(run))
     run.commit("select_candidate", "all", {**facts, "n_components": "many", "covariance_type": "round"})
     with pytest.raises(CorruptError, match=r"commit/select_candidate/all\.json: facts does not fit") as error:
