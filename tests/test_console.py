@@ -33,10 +33,10 @@ def line(text: str, name: str) -> str:
 
 
 def test_a_stage_s_bar_is_as_long_as_its_share() -> None:
-    stages = [StageStatus("scan", 4, 4), StageStatus("project", 1, 4), StageStatus("grid", 2, None)]
+    stages = [StageStatus("scan", 4, 4), StageStatus("project_rows", 1, 4), StageStatus("extend_grid", 2, None)]
     shown = printed(status_table(Status(stages, finished=False, last_error="[red]no space"), bars=True))
     assert [line(shown, stage.name).count(FULL) for stage in stages] == [24, 6, 0]
-    assert line(shown, "grid").split() == ["grid", "2", "?"]
+    assert line(shown, "extend_grid").split() == ["extend_grid", "2", "?"]
     assert "last error: [red]no space" in shown
 
 

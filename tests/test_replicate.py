@@ -83,7 +83,7 @@ def test_planted_clusters_come_back_and_those_of_a_null_do_not(replicated: Run) 
     assert (real[ks == 8] > 0.9).all()
     assert (null[ks == 8] < 0.5).all()
     assert np.isnan(real[ks == 1]).all()
-    assert len(replicated.array("cluster/reproducibility")[:]) == len(replicated.array("cluster/size")[:])
+    assert len(replicated.array("cluster/stability")[:]) == len(replicated.array("cluster/size")[:])
 
 
 def test_bytes_of_replicates_do_not_depend_on_workers_or_partitions(
@@ -95,5 +95,5 @@ def test_bytes_of_replicates_do_not_depend_on_workers_or_partitions(
     )  # fmt: skip
     run = command.run_to_the_end()
     assert unequal(replicated, run) == []
-    for name in ("selection/stability", "selection/stability_null", "cluster/reproducibility"):
+    for name in ("selection/stability", "selection/stability_null", "cluster/stability"):
         assert run.array(name)[:].tobytes() == replicated.array(name)[:].tobytes()

@@ -185,7 +185,7 @@ def test_a_lost_pod_changes_no_byte(
     place: Place, undisturbed: str, name: str, strike: Callable[[Place, str], None], n_drivers: int
 ) -> None:
     with place.submitted(place.job(name)) as process:
-        until(process, "index")
+        until(process, "build_index")
         strike(place, name)
         said = process.communicate()[1]
     assert process.returncode == 0, said

@@ -71,7 +71,7 @@ def test_the_environment_names_the_scheduler_and_a_lost_one_is_exit_75_over_tls(
     command = new_command(environ=environ, deploy__kind="kubernetes")
     with pods(tmp_path, environ, port) as (scheduler, _):
         driver = command.start()
-        while not (command.output / "commit" / "neighbours").exists() and driver.poll() is None:
+        while not (command.output / "commit" / "find_neighbours").exists() and driver.poll() is None:
             time.sleep(0.01)
         scheduler.kill()
         killed = time.monotonic()

@@ -277,7 +277,7 @@ def take_picture(opened: Machine, pods: Played, directory: Path) -> None:
         while "Dashboard:" not in pods.log():
             time.sleep(0.5)
         page.goto(f"http://{opened.address(pods.scheduler)}:8787/status")
-        while "neighbours" not in pods.log():
+        while "find_neighbours" not in pods.log():
             page.wait_for_timeout(500)
         page.screenshot(path=ROOT / "build" / "screenshots" / "dashboard.png")
         browser.close()
