@@ -45,7 +45,7 @@ def on_cluster(run: Run, reporter: SilentReporter, work: Callable[[Runner], Any]
     async def hold() -> None:
         async with (
             LocalCluster(
-                n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, asynchronous=True
+                n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", asynchronous=True
             ) as cluster,
             Client(cluster, asynchronous=True) as client,
         ):
