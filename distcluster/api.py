@@ -4,7 +4,7 @@ from distcluster.errors import JobError
 from distcluster.execution.connect import scheduler_address
 from distcluster.execution.progress import Reporter
 from distcluster.execution.runner import Runner
-from distcluster.execution.session import hold_session
+from distcluster.execution.session import Session
 from distcluster.job import DeployTable, Job
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.pipeline import flow
@@ -47,7 +47,7 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False) -> Run:
             await runner.verify()
         await flow(run, job, runner)
 
-    hold_session(run, job.deploy, reporter, work, makes=STAGES, read_input=True, performance=job.report.performance)
+    Session(run, job.deploy, reporter, STAGES, read_input=True, performance=job.report.performance).hold(work)
     return run
 
 
@@ -76,5 +76,5 @@ def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Repo
         await runner.each(RELABEL, of_candidate(run, wanted), under=str(wanted))
         await runner.each(CROSSWALK, [wanted])
 
-    hold_session(run, deploy, reporter, work, makes=(RELABEL, CROSSWALK), read_input=False)
+    Session(run, deploy, reporter, makes=(RELABEL, CROSSWALK), read_input=False).hold(work)
     return run

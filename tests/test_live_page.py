@@ -70,7 +70,7 @@ def test_a_scheduler_without_a_dashboard_stops_no_job(reference: Run) -> None:
 
     async def install() -> Any:
         async with (
-            LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0", asynchronous=True) as cluster,
+            LocalCluster(n_workers=0, processes=False, dashboard_address=None, asynchronous=True) as cluster,
             Client(cluster, asynchronous=True) as client,
             on_dashboard(client, reference, told) as reporter,
         ):

@@ -115,38 +115,41 @@ def test_verify_reads_what_an_added_stage_has_written(with_toy: Run) -> None:
 # --- what stages say of themselves ------------------------------------------------------------------------------
 
 
+SEEN: dict[str, set[str]] = defaultdict(set)
+"""By stage, the stages whose records or arrays its tasks have read in this process."""
+
+_HERE = threading.local()  # the stage whose task a thread runs; the driver's own thread has none
+
+
+def note(stage: str) -> None:
+    if (of := getattr(_HERE, "stage", None)) is not None:
+        SEEN[of].add(stage)
+
+
+def traced_perform(ref: Any, stage: str, *arguments: Any) -> Any:
+    """As ``perform``, with nothing kept from tasks before; a function of the module, for Dask pickles it by name."""
+    for cached in (context._read_once, searching._opened_index, fitting._parameters_of):
+        cached.cache_clear()
+    _HERE.stage = stage
+    SEEN[stage] |= set()
+    try:
+        return context.perform(ref, stage, *arguments)
+    finally:
+        _HERE.stage = None
+
+
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
-    """By stage, the stages whose records or arrays its tasks read, filled while tasks run in this process."""
-    seen: dict[str, set[str]] = defaultdict(set)
-    here = threading.local()
-    perform, read, of_stage, read_rows = context.perform, Records.read, Records.of_stage, Run.read_rows
-
-    def note(stage: str) -> None:
-        if (of := getattr(here, "stage", None)) is not None:
-            seen[of].add(stage)
-
-    def traced_perform(ref: Any, stage: str, *arguments: Any) -> Any:
-        for cached in (context._read_once, searching._opened_index, fitting._parameters_of):
-            cached.cache_clear()
-        here.stage = stage
-        seen[stage] |= set()
-        try:
-            return perform(ref, stage, *arguments)
-        finally:
-            here.stage = None
-
-    def traced_rows(self: Run, array: layout.RowArray, *arguments: Any) -> Any:
-        note(array.stage)
-        return read_rows(self, array, *arguments)
-
+    """What is read from now on."""
+    SEEN.clear()
+    read, of_stage, read_rows = Records.read, Records.of_stage, Run.read_rows
     monkeypatch.setattr(runner_module, "perform", traced_perform)
     monkeypatch.setattr(Records, "read", lambda self, stage, item: (note(stage), read(self, stage, item))[1])
     monkeypatch.setattr(
         Records, "of_stage", lambda self, stage, under="": (note(stage), of_stage(self, stage, under))[1]
     )
-    monkeypatch.setattr(Run, "read_rows", traced_rows)
-    return seen
+    monkeypatch.setattr(Run, "read_rows", lambda self, array, *of: (note(array.stage), read_rows(self, array, *of))[1])
+    return SEEN
 
 
 def test_a_stage_reads_what_it_says_and_nothing_else(

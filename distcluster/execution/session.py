@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from distributed.client import FutureCancelledError
@@ -19,95 +20,84 @@ from distcluster.storage.run import Run
 log = logging.getLogger("distcluster")
 
 Work = Callable[[Runner], Awaitable[None]]
+"""Runs stages. Whatever is committed is skipped, so it is called again when something has to be made again."""
 
 _REPAIRS = 20  # times that lost or damaged data is made again before giving up
 
 
-def hold_session(
-    run: Run,
-    deploy: DeployTable,
-    reporter: Reporter,
-    work: Work,
-    *,
-    makes: Collection[Stage[Any]],
-    read_input: bool,
-    performance: bool = False,
-) -> None:
-    """Do work on a run, on the cluster that the job asks for.
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Work on a run, on the cluster that a job asks for.
 
-    Parameters
+    Attributes
     ----------
     run : Run
     deploy : DeployTable
     reporter : Reporter
-    work : callable
-        Runs stages; whatever is already committed is skipped, so it is called again when something has to be made
-        again.
     makes : collection of Stage
         The stages that the work runs: what they have written is made again where it is damaged.
     read_input : bool
         Whether the tasks read the input: workers that do not see it are refused.
     performance : bool
         Save Dask's performance report into the run.
-
-    Raises
-    ------
-    JobError
-        When job, input or workers are wrong.
-    JobFailedError
-        When a task fails for good.
-    SchedulerLostError
-        When the cluster is gone; what was committed stays.
     """
-    try:
-        asyncio.run(_hold(run, deploy, reporter, work, makes, read_input=read_input, performance=performance))
-    except Exception as error:
-        cause = _leaves(error)[0]
-        run.note_error(f"{type(cause).__name__}: {cause}")
-        raise cause from error.__cause__
-    run.note_error("")
 
+    run: Run
+    deploy: DeployTable
+    reporter: Reporter
+    makes: Collection[Stage[Any]]
+    read_input: bool
+    performance: bool = False
 
-async def _hold(
-    run: Run,
-    deploy: DeployTable,
-    reporter: Reporter,
-    work: Work,
-    makes: Collection[Stage[Any]],
-    *,
-    read_input: bool,
-    performance: bool,
-) -> None:
-    async with (
-        connect(deploy) as client,
-        performance_saved(run, performance),
-        on_dashboard(client, run, reporter) as reporter,
-    ):
-        runner = Runner(client, run, reporter)
+    def hold(self, work: Work) -> None:
+        """Do the work, from connecting to the note of how it ended.
+
+        Raises
+        ------
+        JobError
+            When job, input or workers are wrong.
+        JobFailedError
+            When a task fails for good.
+        SchedulerLostError
+            When the cluster is gone; what was committed stays.
+        """
         try:
-            await runner.check_workers(read_input=read_input)
-            await _work_and_repair(run, runner, work, {stage.name for stage in makes})
-        except* (FutureCancelledError, CommClosedError) as group:
-            raise SchedulerLostError(
-                "the Dask scheduler was lost. What was committed stays: run again to resume."
-            ) from group
+            asyncio.run(self._hold(work))
+        except Exception as error:
+            cause = _leaves(error)[0]
+            self.run.note_error(f"{type(cause).__name__}: {cause}")
+            raise cause from error.__cause__
+        self.run.note_error("")
 
+    async def _hold(self, work: Work) -> None:
+        async with (
+            connect(self.deploy) as client,
+            performance_saved(self.run, self.performance),
+            on_dashboard(client, self.run, self.reporter) as reporter,
+        ):
+            runner = Runner(client, self.run, reporter)
+            try:
+                await runner.check_workers(read_input=self.read_input)
+                await self._work_and_repair(runner, work)
+            except* (FutureCancelledError, CommClosedError) as group:
+                raise SchedulerLostError(
+                    "the Dask scheduler was lost. What was committed stays: run again to resume."
+                ) from group
 
-async def _work_and_repair(run: Run, runner: Runner, work: Work, makes: Collection[str]) -> None:
-    """Work until nothing that it reads is damaged."""
-    for runner.attempt in range(_REPAIRS):
-        try:
-            await work(runner)
-            return
-        except* CorruptError as group:
-            for error in _leaves(group):
-                run.records.discard(error.stage, error.item)
-                if error.stage not in makes:
-                    raise JobFailedError(
-                        f"{error}. Run its job again: it makes that again, and nothing else."
-                    ) from None
-                log.warning("%s; it is made again", error)
-    raise JobFailedError("data that was written keeps being lost or damaged: check the storage")
+    async def _work_and_repair(self, runner: Runner, work: Work) -> None:
+        """Work until nothing that it reads is damaged."""
+        makes = {stage.name for stage in self.makes}
+        for runner.attempt in range(_REPAIRS):
+            try:
+                await work(runner)
+                return
+            except* CorruptError as group:
+                for error in _leaves(group):
+                    self.run.records.discard(error.stage, error.item)
+                    if error.stage not in makes:
+                        raise JobFailedError(f"{error}. Run its job again: it makes just that again.") from None
+                    log.warning("%s; it is made again", error)
+        raise JobFailedError("data that was written keeps being lost or damaged: check the storage")
 
 
 def _leaves(error: BaseException) -> list[Any]:
