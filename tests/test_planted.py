@@ -57,8 +57,8 @@ def test_sample_rows_are_about_as_dense_as_others(reference: Run) -> None:
     """Unlike UMAP's own coordinates of them, which are half a nat denser."""
     density = reference.array("log_density")[:]
     sampled = density[reference.array("sample/row")[:]].mean()
-    sampled = np.concatenate([reference.array(f"sample/{name}")[:] for name in ("row", "mixture_row")])
-    others = np.delete(density, sampled).mean()
+    subsamples = np.concatenate([reference.array(f"sample/{name}")[:] for name in ("row", "mixture_row")])
+    others = np.delete(density, subsamples).mean()
     anchors = reference.read_model("fit", "all")["model/anchors"]
     fitted = assign_rows(anchors, chosen_mixture(reference), top=1).log_density.mean()
     assert abs(sampled - others) < 0.3 * abs(fitted - others)
