@@ -12,8 +12,6 @@ from conftest import Command, dask_cluster, unequal
 
 from distcluster.storage.run import Run
 
-pytestmark = pytest.mark.faults
-
 KILLS = (
     ("scan", 1), ("scan", 16), ("draw", 1), ("index", 1), ("neighbours", 1), ("neighbours", 16), ("fit", 1),
     ("view", 1), ("sketch", 1), ("project", 1), ("sketch", 3), ("kmeans", 1), ("kmeans", 9), ("candidate", 1),
@@ -79,6 +77,15 @@ def test_a_run_killed_at_every_stage_resumes_to_the_same_bytes(
     final = committed(command)
     assert {name: final.get(name) for name in seen} == seen, "committed work was done again"
     assert unequal(reference, run) == []
+
+
+@pytest.mark.parametrize("stage", ["expect-3", "maximise-5"])
+def test_a_run_killed_in_the_middle_of_refinement_resumes_to_the_same_bytes(
+    stage: str, refined: Run, long_refinement: Callable[..., Command]
+) -> None:
+    command = long_refinement()
+    assert kill_at(command, stage, 1)
+    assert unequal(refined, command.run_to_the_end()) == []
 
 
 def flip_bit(path: Path) -> None:
