@@ -18,41 +18,26 @@ import hypothesis
 import numpy as np
 import pytest
 import zarr
+from groups import ByGroup, place_of
 from playwright.sync_api import Browser, sync_playwright
 
 from distcluster.environment import environment
+from distcluster.stages.refining import PUBLISH_MIXTURE
 from distcluster.storage.run import Run
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
 hypothesis.settings.register_profile("shared machine", deadline=None)  # several processes test at the same time
 hypothesis.settings.load_profile("shared machine")
 
-GROUPS = ("faults", "demo")
-"""What runs in one process each: tests with the mark ``faults``, lest one kills what another one measures, and those of
-the demo. Files follow."""
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
+    """Say which tests share a process."""
+    return ByGroup(config, log)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test the process that shares its fixtures, and begin with the groups that take longest."""
-    order: dict[pytest.Item, tuple[int, bool]] = {}
-    for item in items:
-        group, wants_image = group_of(item), "image" in fixtures_of(item)  # which CI makes while other tests run
-        item.add_marker(pytest.mark.xdist_group(group))
-        order[item] = GROUPS.index(group) if group in GROUPS else len(GROUPS), wants_image
-    items.sort(key=order.__getitem__)
-
-
-def group_of(item: pytest.Item) -> str:
-    """The group of a test."""
-    if item.get_closest_marker("faults") is not None:
-        return "faults"
-    return "demo" if "demo" in fixtures_of(item) else item.path.stem
-
-
-def fixtures_of(item: pytest.Item) -> list[str]:
-    """Names of the fixtures that a test uses, directly or not."""
-    return getattr(item, "fixturenames", [])
+    """Begin with the groups that take longest."""
+    items.sort(key=lambda item: place_of(item.path))
 
 
 BLOCK_ROWS = 512
@@ -244,6 +229,31 @@ def reference(undisturbed: Command) -> Run:
     """A finished run that nothing disturbed, two workers, partitions of two blocks; for tests to read."""
     run = Run(str(undisturbed.output))
     assert len(run.partitioning) == 16
+    return run
+
+
+@pytest.fixture(scope="session")
+def long_refinement(new_command: Callable[..., Command]) -> Callable[..., Command]:
+    """Commands whose refinement takes fifteen iterations."""
+
+    def make(partition_rows: int = 4 * BLOCK_ROWS, **settings: object) -> Command:
+        return new_command(
+            mixture__n_components=[23], mixture__covariance_type=["full"], mixture__tol=1e-9, mixture__max_iter=15,
+            selection__rule="bic", assign__partition_rows=partition_rows, **settings,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def refined(long_refinement: Callable[..., Command], once: Once) -> Run:
+    """Such a run that nothing disturbed."""
+
+    def make(directory: Path) -> None:
+        replace(long_refinement(), output=directory / "output").run_to_the_end()
+
+    run = Run(str(once("refined", make) / "output"))
+    assert PUBLISH_MIXTURE.facts_of(run).n_iter > 10
     return run
 
 

@@ -24,7 +24,6 @@ def source(planted: tuple[Path, np.ndarray], tmp_path: Path) -> Path:
     return Path(shutil.copytree(planted[0], tmp_path / "source"))
 
 
-@pytest.mark.faults
 def test_a_run_whose_input_has_moved_goes_on_from_the_new_place(
     reference: Run, new_command: Callable[..., Command], source: Path
 ) -> None:
@@ -35,7 +34,6 @@ def test_a_run_whose_input_has_moved_goes_on_from_the_new_place(
     assert unequal(reference, run) == []
 
 
-@pytest.mark.faults
 def test_a_copy_of_the_input_serves_when_the_original_is_gone(
     reference: Run, new_command: Callable[..., Command], source: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,6 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import numpy as np
-import pytest
 from conftest import Command, dask_cluster, unequal
 from playwright.sync_api import Browser, Page
 
@@ -64,7 +63,6 @@ def started(command: Command, *arguments: str) -> Iterator[subprocess.Popen[str]
             process.kill()
 
 
-@pytest.mark.faults
 def test_a_run_on_another_scheduler_is_shown_while_it_works_and_after_its_client_has_gone(
     browser: Browser, new_command: Callable[..., Command], reference: Run, tmp_path: Path
 ) -> None:

@@ -1,14 +1,11 @@
 """The chosen mixture continues over all rows: what it becomes, from which bytes, and after a kill."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BLOCK_ROWS, Command, Once, planted_rows, unequal, write_input
+from conftest import BLOCK_ROWS, Command, unequal
 from sklearn.mixture import GaussianMixture
-from test_resume import kill_at
 
 from distcluster.numerics.mixture.parameters import to_sklearn
 from distcluster.numerics.partition import Partitioning, groups
@@ -40,46 +37,9 @@ def test_without_refinement_the_candidate_labels_the_rows(new_command: Callable[
     assert PUBLISH_MIXTURE.facts_of(run).n_iter == 0
 
 
-@pytest.fixture(scope="module")
-def long_refinement(new_command: Callable[..., Command], once: Once) -> Callable[..., Command]:
-    """Commands whose refinement takes fifteen iterations, each over 16 blocks of rows, the last one short."""
-    rows = planted_rows(16 * BLOCK_ROWS - 100, 8)[0]
-    source = once("refinement", lambda directory: write_input(directory / "input.zarr", rows)) / "input.zarr"
-
-    def make(partition_rows: int = 4 * BLOCK_ROWS, **settings: object) -> Command:
-        return new_command(
-            source, mixture__n_components=[23], mixture__covariance_type=["full"], mixture__tol=1e-9,
-            mixture__max_iter=15, selection__rule="bic", assign__partition_rows=partition_rows, **settings,
-        )  # fmt: skip
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def refined(long_refinement: Callable[..., Command], once: Once) -> Run:
-    """Such a run that nothing disturbed."""
-
-    def make(directory: Path) -> None:
-        replace(long_refinement(), output=directory / "output").run_to_the_end()
-
-    run = Run(str(once("refined", make) / "output"))
-    assert PUBLISH_MIXTURE.facts_of(run).n_iter > 10
-    return run
-
-
 def test_the_likelihood_of_all_rows_never_falls(refined: Run) -> None:
     history = PUBLISH_MIXTURE.facts_of(refined).mean_log_likelihoods
     assert np.diff(history).min() > -1e-12
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize(("stage", "items"), [("refine_expect/3", 1), ("refine_maximise", 5)])
-def test_a_run_killed_in_the_middle_of_refinement_resumes_to_the_same_bytes(
-    stage: str, items: int, refined: Run, long_refinement: Callable[..., Command]
-) -> None:
-    command = long_refinement()
-    assert kill_at(command, stage, items)
-    assert unequal(refined, command.run_to_the_end()) == []
 
 
 def test_refined_bytes_do_not_depend_on_partitions_or_workers(

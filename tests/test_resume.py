@@ -12,8 +12,6 @@ from conftest import Command, dask_cluster, unequal
 
 from distcluster.storage.run import Run
 
-pytestmark = pytest.mark.faults
-
 KILLS = (
     ("scan", 1), ("scan", 16), ("subsample", 1), ("build_index", 1), ("find_neighbours", 1),
     ("find_neighbours", 16), ("fit_umap", 1), ("fit_views", 1), ("project_subsample", 1), ("project_rows", 1),
@@ -85,6 +83,15 @@ def test_a_run_killed_at_every_stage_resumes_to_the_same_bytes(
     final = committed(command)
     assert {name: final.get(name) for name in seen} == seen, "committed work was done again"
     assert unequal(reference, run) == []
+
+
+@pytest.mark.parametrize(("stage", "items"), [("refine_expect/3", 1), ("refine_maximise", 5)])
+def test_a_run_killed_in_the_middle_of_refinement_resumes_to_the_same_bytes(
+    stage: str, items: int, refined: Run, long_refinement: Callable[..., Command]
+) -> None:
+    command = long_refinement()
+    assert kill_at(command, stage, items)
+    assert unequal(refined, command.run_to_the_end()) == []
 
 
 def flip_bit(path: Path) -> None:

@@ -14,8 +14,6 @@ from conftest import Command, changed_environment, unequal
 from distcluster.execution.connect import new_certificate
 from distcluster.storage.run import Run
 
-pytestmark = pytest.mark.faults
-
 
 def tls_environment(directory: Path) -> dict[str, str | None]:
     """What the settings of k8s/base say, with the certificate in a directory of ours."""

@@ -49,11 +49,7 @@ def without_image() -> str | None:
 
 
 _MISSING = missing()
-pytestmark = [
-    pytest.mark.faults,
-    pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING)),
-    pytest.mark.timeout(1800),
-]
+pytestmark = [pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING)), pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,37 @@
+"""Which tests share a process, when several processes test at the same time."""
+
+from pathlib import Path
+
+from xdist.scheduler import LoadScopeScheduling
+
+GROUPS = {
+    "test_resume": "faults",
+    "test_session": "faults",
+    "test_input_identity": "faults",
+    "test_driver": "faults",
+    "test_live_page_browser": "faults",
+    "test_podman": "faults",  # at the end, for CI makes the image meanwhile
+    "test_report_browser": "demo",
+}
+"""The group of files whose tests run one after another in one process, in this order and before all others.
+
+"faults" kill processes or watch when they end: one must not disturb what another one measures. A file that is not named
+here is a group of its own, for the sake of its fixtures.
+"""
+
+
+class ByGroup(LoadScopeScheduling):
+    """Send the tests of a group to one process.
+
+    By the file's name and not by the mark ``xdist_group``, which has no effect under pytest 9.2: pytest-xdist's
+    issue 1386.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        return GROUPS.get(file.stem, file.stem)
+
+
+def place_of(file: Path) -> int:
+    """The place of a file's tests in the order."""
+    return list(GROUPS).index(file.stem) if file.stem in GROUPS else len(GROUPS)
