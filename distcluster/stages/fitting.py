@@ -115,7 +115,7 @@ START_KMEANS = Stage(
     start_kmeans,
     facts=NoFacts,
     items=_ks,
-    reads=("subsample", "project_subsample", "extend_grid"),
+    reads=("subsample", "project_subsample"),
     cost=lambda sizes: Cost(tasks=sizes.ks),
 )
 
@@ -179,7 +179,7 @@ FIT_CANDIDATES = Stage(
     fit,
     facts=CandidateFacts,
     items=_fit_items,
-    reads=("subsample", "project_subsample", "start_kmeans", "extend_grid"),
+    reads=("subsample", "project_subsample", "start_kmeans"),
     cost=_fit_cost,
 )
 

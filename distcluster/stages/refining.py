@@ -103,7 +103,7 @@ REFINE_EXPECT = Stage(
     expect,
     facts=NoFacts,
     items=_expectations,
-    reads=("project_subsample", "fit_candidates", "project_rows", "select_candidate", "refine_maximise"),
+    reads=("subsample", "project_subsample", "fit_candidates", "project_rows", "select_candidate", "refine_maximise"),
     line=_LINE,
     cost=lambda sizes: Cost(tasks=sizes.groups if sizes.is_refined else 0, is_iterated=True),
 )
@@ -129,7 +129,7 @@ REFINE_MAXIMISE = Stage(
     facts=StepFacts,
     items=_iterations,
     reads=(
-        "project_subsample", "fit_candidates", "sum_components", "select_candidate", "refine_expect",
+        "subsample", "project_subsample", "fit_candidates", "sum_components", "select_candidate", "refine_expect",
         "refine_maximise",
     ),
     line=_LINE,
