@@ -51,6 +51,9 @@ def run(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read back what is committed and make again what is damaged.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Give up the run that is there, whatever it holds, and make it anew.")
+    ] = False,
 ) -> None:
     """Run a job, or resume it: the same command.
 
@@ -68,7 +71,7 @@ def run(
         job = _with_scheduler(job, scheduler)
     console = open_console()
     with ProgressReporter(console) as reporter:
-        done = run_job(job, reporter, verify=verify)
+        done = run_job(job, reporter, verify=verify, overwrite=overwrite)
     if not reporter.used:
         console.print("This job is finished; nothing was left to do.")
     console.print()
