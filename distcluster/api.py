@@ -17,7 +17,7 @@ from distcluster.storage.run import Run
 from distcluster.storage.urls import public_url
 
 
-def run_job(job: Job, reporter: Reporter, *, verify: bool = False) -> Run:
+def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bool = False) -> Run:
     """Run a job to its end, resuming whatever its output already holds.
 
     Parameters
@@ -26,6 +26,8 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False) -> Run:
     reporter : Reporter
     verify : bool
         Read everything that is already committed and compare checksums; what differs is made again.
+    overwrite : bool
+        Give up the run that is there, and make it anew.
 
     Raises
     ------
@@ -38,7 +40,7 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False) -> Run:
     """
     if job.deploy.kind != "local":
         scheduler_address(job.deploy)  # before anything is written
-    run = prepare_run(job)
+    run = prepare_run(job, overwrite=overwrite)
     if not verify and is_finished(run) and is_input_unchanged(run, job):
         return run
 

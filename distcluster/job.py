@@ -38,7 +38,11 @@ class InputTable(Table):
     array: str = "embeddings"
     """The array's name, when `url` is a group."""
     on_invalid: Literal["error", "skip"] = "error"
-    """Rows with NaN or infinity, or all zeros under cosine: stop, or give them label -1."""
+    """Rows with NaN or infinity, all zeros under cosine, too long for float32 under euclidean: stop, or give them label
+    -1."""
+    allow_missing_chunks: bool = False
+    """Read chunks that are not there as the array's fill value, as Zarr does, instead of refusing the input: most often
+    they are an upload that was cut short."""
 
 
 class OutputTable(Table):

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable
 from typing import Any
 
 from distcluster.errors import JobError, JobFailedError
 from distcluster.execution.runner import Runner
 from distcluster.job import Job
+from distcluster.numerics.sampling import LEAST_SPREAD
 from distcluster.prepare import is_input_unchanged
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS, grid_round
@@ -40,7 +42,7 @@ async def flow(run: Run, job: Job, runner: Runner) -> None:
     await runner.each(SCAN)
     _refuse_invalid_rows(run, job)
     await runner.each(SUBSAMPLE)
-    _refuse_few_distinct_rows(run, job)
+    _refuse_alike_rows(run, job)
     await runner.driven(FIT_PCA, _fit_pca)
     await runner.each(BUILD_INDEX)
     async with asyncio.TaskGroup() as together:
@@ -134,18 +136,23 @@ def _refuse_invalid_rows(run: Run, job: Job) -> None:
     n_invalid = sum(each.n_invalid for each in facts)
     if n_invalid == 0:
         return
-    first = sorted(row for each in facts for row in each.first_invalid)[:5]
-    kinds = "NaN or infinite values" + (", or only zeros" if job.projection.metric == "cosine" else "")
-    message = f"{n_invalid:,} of {run.partitioning.n_rows:,} rows hold {kinds}; the first: {', '.join(map(str, first))}"
+    first = sorted((each for of_partition in facts for each in of_partition.first_invalid), key=lambda each: each.row)
+    shown = ", ".join(f"{each.row} ({each.why})" for each in first[:5])
+    message = f"{n_invalid:,} of {run.partitioning.n_rows:,} rows cannot be clustered; the first: {shown}"
     if job.input.on_invalid == "error":
         raise JobError(f'{message}. Mend them, or set input.on_invalid = "skip" to give them label -1.')
     log.info("%s; they get label -1", message)
 
 
-def _refuse_few_distinct_rows(run: Run, job: Job) -> None:
+def _refuse_alike_rows(run: Run, job: Job) -> None:
     facts, k = SUBSAMPLE.facts_of(run, ONE), job.projection.n_neighbors
     if facts.distinct <= k + 1:
         raise JobError(
             f"the sample's {facts.sample:,} rows hold only {facts.distinct:,} distinct ones, but n_neighbors = "
             f"{k} needs at least {k + 2}: the input is (nearly) constant, or sample.rows is too small."
+        )
+    if facts.spread < LEAST_SPREAD:
+        raise JobError(
+            f"rows lie about {facts.spread**0.5:.0e} from their mean: squared, such distances vanish in float32. "
+            f"Multiply the input by {10.0 ** -round(math.log10(max(facts.spread, 1e-300)) / 2):.0e}, say."
         )

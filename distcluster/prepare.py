@@ -11,16 +11,24 @@ from distcluster.job import Job, require_extras
 from distcluster.numerics.sampling import auto_sizes, priority_bound
 from distcluster.plan import choose_partitioning, make_plan
 from distcluster.stages.flow import owns, row_arrays
-from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.stages.subsampling import SCAN
 from distcluster.storage.files import count_labels
-from distcluster.storage.inputs import input_version, open_input
+from distcluster.storage.inputs import input_version, missing_chunks, open_input
 from distcluster.storage.items import require_items
+from distcluster.storage.layout import ERROR, PROBE
 from distcluster.storage.run import InputFacts, Run, Settings
 from distcluster.storage.urls import absolute_url, public_url, refuse_nested
 
 
-def prepare_run(job: Job) -> Run:
+def prepare_run(job: Job, *, overwrite: bool = False) -> Run:
     """Check a job against its input and output, and make the run or open the one that it resumes.
+
+    Parameters
+    ----------
+    job : Job
+    overwrite : bool
+        Make the run anew where there is one, whatever it holds. Only a run's own objects are deleted, never through a
+        link, and a place that is not a run is refused all the same.
 
     Raises
     ------
@@ -34,21 +42,22 @@ def prepare_run(job: Job) -> Run:
         require_items(job.report.items, job.report.item_column)
     refuse_nested(job.input.url, job.output.url)
     array = open_input(job.input.url, job.input.array)
+    _refuse_missing_chunks(job, array)
     _refuse_other_lengths(job, array.shape[0])
     make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
     run = Run(job.output.url, job.input.url)
     if run.find_settings() is None:
         run.create(_new_settings(job, array))
     found = _differences(run, job, array)
-    if found and SUBSAMPLE.find_facts(run) is None:
-        # Nothing but a scan: a job that was refused for its input, and has been mended since.
+    # Nothing but a scan: a job that was refused for its input, and has been mended since.
+    if overwrite or (found and not _has_more_than_a_scan(run)):
         run.erase(owns)
         run.create(_new_settings(job, array))
     elif found:
         raise JobError(
             f"the output {public_url(run.url)} was made for something else:\n"
             + "\n".join(f"  {line}" for line in found)
-            + "\nUndo the change, or choose another output."
+            + "\nUndo the change, choose another output, or give up what it holds with --overwrite."
         )
     run.make_arrays(row_arrays(run))
     return run
@@ -68,6 +77,28 @@ def resolve(job: Job) -> Job:
             "output": job.output.model_copy(update={"url": absolute_url(job.output.url)}),
         }
     )
+
+
+def _has_more_than_a_scan(run: Run) -> bool:
+    """Whether any work beyond the scan is recorded, by this version or another."""
+    beside = (f"commit/{SCAN.name}/", PROBE)
+    return any(
+        not key.startswith(beside) and key != ERROR and not key.endswith("zarr.json")
+        for key in run.store.keys_under("commit")
+    )
+
+
+def _refuse_missing_chunks(job: Job, array: zarr.Array[Any]) -> None:
+    if job.input.allow_missing_chunks:
+        return
+    missing = missing_chunks(job.input.url, array)
+    if missing:
+        first = missing[0]
+        raise JobError(
+            f"{len(missing):,} chunks of rows are not in {public_url(job.input.url)}, the first with rows "
+            f"{first.start:,} to {first.stop - 1:,}: Zarr would read them as {array.fill_value}. Complete the input, "
+            f"or set input.allow_missing_chunks = true where they are meant to be so."
+        )
 
 
 def _refuse_other_lengths(job: Job, n_rows: int) -> None:
@@ -113,7 +144,7 @@ def _differences(run: Run, job: Job, array: zarr.Array[Any]) -> list[str]:
             f"{table}.{key}: {was[table].get(key)!r} in the run, {value!r} in the job"
             for table, keys in now.items()
             for key, value in keys.items()
-            if key not in ("url", "partition_rows") and was[table].get(key) != value
+            if key not in ("url", "allow_missing_chunks", "partition_rows") and was[table].get(key) != value
         ),
         *(
             f"the input's {key}: {getattr(before, key)} in the run, {getattr(seen, key)} now"

@@ -1,18 +1,23 @@
 """Every wrong job, input or output: exit code 2, the values and the remedy, and no result written."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zarr
-from conftest import Command, planted_rows, write_input
+from conftest import Command, planted_rows, unequal, write_input
 
 from distcluster.errors import JobError
 from distcluster.job_file import load_job, parse_job
 from distcluster.prepare import prepare_run
+from distcluster.stages.subsampling import SUBSAMPLE, SubsampleFacts, as_float32
+from distcluster.storage.inputs import open_input
 from distcluster.storage.run import Run
 
 GOOD = planted_rows(400, 4)[0]
@@ -134,9 +139,7 @@ def test_an_output_that_holds_something_else_is_refused(tmp_path: Path) -> None:
 def test_an_output_made_for_another_job_or_input_names_every_difference(tmp_path: Path) -> None:
     output = tmp_path / "output"
     run = prepare_run(parse_job(job(write_input(tmp_path / "input", GOOD), output)))
-    run.commit(
-        "subsample", "all", {"sample": 1, "mixture": 1, "overlap": 0, "n_valid": 2, "n_held_out": 0, "distinct": 1}
-    )
+    run.commit(SUBSAMPLE.name, "all", asdict(SubsampleFacts(1, 1, 0, 2, 0, 1, spread=1.0)))
     other = write_input(tmp_path / "other", GOOD[:300].astype(np.float16))
     with pytest.raises(JobError) as error:
         prepare_run(parse_job(job(other, output, sample__seed=3, mixture__tol=0.1, deploy__n_workers=1)))
@@ -191,7 +194,8 @@ def test_invalid_rows_stop_the_job_with_their_number_and_can_be_skipped(
     command = new_command(source, projection__metric="cosine")
     done = command.run()
     assert done.returncode == 2
-    assert "3 of 6,000 rows hold NaN or infinite values, or only zeros; the first: 17, 1800, 5999" in done.stderr
+    said = " ".join(done.stderr.split())
+    assert "3 of 6,000 rows cannot be clustered; the first: 17 (NaN), 1800 (infinite), 5999 (only zeros)" in said
     assert 'set input.on_invalid = "skip"' in done.stderr
     assert not list((command.output / "label").glob("c/*"))
     command.settings["input.on_invalid"] = "skip"  # the remedy works at once, on the same output
@@ -240,3 +244,48 @@ def test_a_run_has_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     assert public_url("s3://key:secret@bucket/run?X-Amz-Signature=abc") == "s3://bucket/run"
     assert Run(str(tmp_path / "nothing")).find_settings() is None
+
+
+@pytest.mark.parametrize("scale", [1e19, 1e30, 1e-25, 1e-40])
+def test_values_that_float32_cannot_compare_are_refused_with_their_size(
+    scale: float, new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    rows = (planted_rows(4000, 4)[0] * scale).astype(np.float32)
+    done = new_command(write_input(tmp_path / "input", rows)).run()
+    assert done.returncode == 2, done.stderr
+    said = " ".join(done.stderr.split())
+    if scale > 1:
+        assert "4,000 of 4,000 rows cannot be clustered; the first: 0 (its squared length" in said
+    else:
+        assert re.search(r"rows lie about \de-\d\d from their mean: squared, such distances vanish in float32", said)
+
+
+def test_scaled_rows_are_clustered_under_cosine(new_command: Callable[..., Command], tmp_path: Path) -> None:
+    rows = planted_rows(4000, 4)[0]
+    runs = [
+        new_command(
+            write_input(tmp_path / f"{scale}", rows * np.float32(scale)), projection__metric="cosine",
+            mixture__n_components=[4], deploy__n_workers=1,
+        ).run_to_the_end()
+        for scale in (1.0, 2.0**80)
+    ]  # fmt: skip
+    assert unequal(*runs) == []  # a power of two changes no bit of a direction
+
+
+@pytest.mark.parametrize("kind", ["group", "zip"])
+def test_a_missing_chunk_is_refused_unless_it_is_allowed(kind: str, tmp_path: Path) -> None:
+    source = write_input(tmp_path / "input", planted_rows(4000, 4)[0])
+    (source / "embeddings" / "c" / "2" / "0").unlink()
+    if kind == "zip":
+        source = Path(shutil.make_archive(str(tmp_path / "input"), "zip", source))
+    with pytest.raises(JobError, match=r"1 chunks of rows are not in .*, the first with rows 2,000 to 2,999"):
+        prepare_run(parse_job(job(source, tmp_path / "output")))
+    assert not (tmp_path / "output").exists()
+    prepare_run(parse_job(job(source, tmp_path / "output", input__allow_missing_chunks=True)))
+
+
+def test_values_in_the_other_order_of_bytes_are_read(tmp_path: Path) -> None:
+    rows = planted_rows(400, 4)[0]
+    source = write_input(tmp_path / "input", rows.astype(">f4"), zarr_format=2)
+    assert prepare_run(parse_job(job(source, tmp_path / "output"))).settings.input.dtype in (">f4", "float32")
+    np.testing.assert_array_equal(as_float32(np.asarray(open_input(str(source), "embeddings")[:])), rows)

@@ -15,6 +15,7 @@ from distcluster.numerics.sampling import (
     resolve_sizes,
     sampling_priority,
     select_subsamples,
+    why_invalid,
 )
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.storage.run import Run
@@ -60,6 +61,24 @@ def test_rows_that_cannot_be_clustered() -> None:
     rows = np.array([[1, 2], [np.nan, 1], [0, 0], [np.inf, 0]], np.float32)
     assert invalid_rows(rows, "euclidean").tolist() == [False, True, False, True]
     assert invalid_rows(rows, "cosine").tolist() == [False, True, True, True]
+    long = np.array([[3e18, 0], [9e18, 0], [1e19, 0], [1e30, 1e30]], np.float32)
+    assert invalid_rows(long, "euclidean").tolist() == [False, False, True, True]
+    assert not invalid_rows(long, "cosine").any()
+
+
+def test_the_reason_of_an_invalid_row_has_its_value() -> None:
+    for raw, metric, why in (
+        ([np.nan, 1.0], "cosine", "NaN"),
+        ([-np.inf, 1.0], "cosine", "infinite"),
+        ([1.0, -1e300], "euclidean", "-1e+300 does not fit float32"),
+        ([0.0, 0.0], "cosine", "only zeros"),
+        ([0.0, 1e-60], "cosine", "at most 1e-60, which is zero in float32"),
+        ([1e30, 0.0], "euclidean", "its squared length 1e+60 does not fit float32"),
+    ):
+        with np.errstate(over="ignore"):
+            row = np.array(raw).astype(np.float32)
+        assert invalid_rows(row[None], metric).all()
+        assert why_invalid(np.array(raw), row, metric) == why
 
 
 def test_too_small_a_sample_says_what_would_do() -> None:

@@ -4,7 +4,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -51,6 +51,9 @@ def run(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read back what is committed and make again what is damaged.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Give up the run that is there, whatever it holds, and make it anew.")
+    ] = False,
 ) -> None:
     """Run a job, or resume it: the same command.
 
@@ -68,7 +71,7 @@ def run(
         job = _with_scheduler(job, scheduler)
     console = open_console()
     with ProgressReporter(console) as reporter:
-        done = run_job(job, reporter, verify=verify)
+        done = run_job(job, reporter, verify=verify, overwrite=overwrite)
     if not reporter.used:
         console.print("This job is finished; nothing was left to do.")
     console.print()
@@ -193,12 +196,16 @@ def ingest(
     source: Annotated[Path, typer.Argument(help=".npy, .npz, .parquet or a directory of Parquet files.")],
     target: Annotated[Path, typer.Argument(help="The Zarr store to make.")],
     column: Annotated[str | None, typer.Option(help="The array of an .npz, or the column of Parquet.")] = None,
+    on_invalid: Annotated[
+        Literal["error", "skip"], typer.Option(help="Rows that are no vectors: stop, or leave them out.")
+    ] = "error",
 ) -> None:
     """Convert a file of vectors to Zarr, a chunk at a time."""
     from distcluster.storage.ingest import ingest as convert
 
-    rows, features = convert(source, target, column)
-    typer.echo(f"{target}: array embeddings, {rows:,} rows x {features:,} features")
+    done = convert(source, target, column, on_invalid)
+    left_out = f"; {done.skipped:,} rows that are no vectors were left out" if done.skipped else ""
+    typer.echo(f"{target}: array embeddings, {done.rows:,} rows x {done.features:,} features{left_out}")
 
 
 def _with_scheduler(job: Job, address: str) -> Job:

@@ -1,7 +1,7 @@
 """The scan of the input: which rows are invalid, and which rows the models are fitted on."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,8 @@ def invalid_rows(rows: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.b
     Returns
     -------
     (n,) bool
-        True where a value is NaN or infinite in float32, or, under cosine, where all are zero: a row of zeros has
-        no direction.
+        True where a value is NaN or infinite in float32; under cosine, where all are zero: a row of zeros has no
+        direction; under euclidean, where the squared distance to its opposite would overflow float32.
 
     Examples
     --------
@@ -37,7 +37,52 @@ def invalid_rows(rows: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.b
     invalid = ~np.isfinite(rows).all(axis=1)
     if metric == "cosine":
         invalid |= ~rows.any(axis=1)
+    else:
+        invalid |= ~(_squared_length(rows) < _MOST_SQUARED)
     return np.asarray(invalid)
+
+
+_MOST_SQUARED = float(np.finfo(np.float32).max) / 4  # of a length: two opposite rows lie twice as far apart
+
+
+def _squared_length(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+
+
+def why_invalid(raw: npt.NDArray[Any], row: npt.NDArray[np.float32], metric: str) -> str:
+    """The reason that ``invalid_rows`` has for a row, in a few words.
+
+    Parameters
+    ----------
+    raw : (D,)
+        As the input has it.
+    row : (D,) float32
+        The same as float32.
+
+    Examples
+    --------
+    >>> why_invalid(np.array([1e300, 1.0]), np.array([np.inf, 1.0], np.float32), "cosine")
+    '1e+300 does not fit float32'
+    """
+    if np.isnan(raw).any():
+        return "NaN"
+    if np.isinf(raw).any():
+        return "infinite"
+    if np.isinf(row).any():
+        return f"{raw[np.argmax(np.abs(raw))]:.3g} does not fit float32"
+    if metric == "cosine":
+        return "only zeros" if not raw.any() else f"at most {np.abs(raw).max():.3g}, which is zero in float32"
+    return f"its squared length {_squared_length(row[None])[0]:.3g} does not fit float32"
+
+
+def spread(rows: npt.NDArray[np.float32]) -> float:
+    """The mean squared distance of some rows (n, D) to their mean, in double precision."""
+    x = rows.astype(np.float64)
+    return float(np.square(x - x.mean(axis=0)).sum(axis=1).mean())
+
+
+LEAST_SPREAD = 1e-30
+"""Below, squared distances of near rows vanish in float32."""
 
 
 def sampling_priority(seed: int, n_rows: int, rows: Rows) -> npt.NDArray[np.uint64]:

@@ -11,7 +11,7 @@ from distcluster.errors import InputChangedError
 from distcluster.job import subsample_sizes
 from distcluster.numerics.partition import RowRange
 from distcluster.numerics.prepared_rows import distinct_rows, prepare
-from distcluster.numerics.sampling import invalid_rows, sampling_priority, select_subsamples
+from distcluster.numerics.sampling import invalid_rows, sampling_priority, select_subsamples, spread, why_invalid
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.stage import Output, Stage, one, partitions
@@ -22,6 +22,9 @@ from distcluster.storage.run import Run
 from distcluster.storage.urls import public_url
 
 Float32 = npt.NDArray[np.float32]
+
+_SHOWN_ROWS = 5  # invalid rows that a message names
+_SPREAD_ROWS = 1_000  # of the UMAP subsample
 
 READ_SECONDS = 4e-9
 """Of reading a value of the input: decoded, checked, its checksum taken."""
@@ -76,11 +79,19 @@ def changed(run: Run, row: int, n_partitions: int = 1) -> InputChangedError:
 
 
 @dataclass(frozen=True, slots=True)
+class InvalidRow:
+    """A row that cannot be clustered, and why."""
+
+    row: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScanFacts:
     """Invalid rows of a partition: how many, and the first five."""
 
     n_invalid: int
-    first_invalid: tuple[int, ...]
+    first_invalid: tuple[InvalidRow, ...]
 
 
 def scan(run: Run, index: int) -> Output[ScanFacts]:
@@ -88,20 +99,23 @@ def scan(run: Run, index: int) -> Output[ScanFacts]:
     job, parts = run.job, run.partitioning
     array = open_input(run.input_url, job.input.array)
     bound = np.uint64(run.settings.priority_bound)
-    checksums, invalid, rows_taken, taken = [], [], [], []
+    checksums, rows_taken, taken = [], [], []
+    n_invalid, first_invalid = 0, list[InvalidRow]()
     for block in parts.blocks(parts[index]):
         raw = np.asarray(array[block.rows])
         checksums.append(checksum(raw))
         rows = as_float32(raw)
         wrong = invalid_rows(rows, job.projection.metric)
-        invalid.append(block.start + np.flatnonzero(wrong))
+        n_invalid += int(wrong.sum())
+        for row in np.flatnonzero(wrong)[: _SHOWN_ROWS - len(first_invalid)]:
+            why = why_invalid(raw[row], rows[row], job.projection.metric)
+            first_invalid.append(InvalidRow(int(block.start + row), why))
         numbers = np.arange(block.start, block.stop)
         chosen = np.flatnonzero((sampling_priority(job.sample.seed, parts.n_rows, numbers) <= bound) & ~wrong)
         rows_taken.append(numbers[chosen])
         taken.append(rows[chosen])
-    wrong_rows = np.concatenate(invalid)
     return Output(
-        ScanFacts(len(wrong_rows), tuple(wrong_rows[:5].tolist())),
+        ScanFacts(n_invalid, tuple(first_invalid)),
         rows={layout.CHECKSUM: np.array(checksums, np.uint64)},
         arrays={layout.SCANNED_ROW: np.concatenate(rows_taken), layout.SCANNED_VECTOR: np.concatenate(taken)},
     )
@@ -152,7 +166,10 @@ CHECK_INPUT = Stage(
 
 @dataclass(frozen=True, slots=True)
 class SubsampleFacts:
-    """Rows of the UMAP and the mixture subsample, of both, valid, in neither, and distinct in the UMAP subsample."""
+    """Rows of the UMAP and the mixture subsample, of both, valid, in neither, and distinct in the UMAP subsample.
+
+    ``spread`` is the mean squared distance of some of its rows to their mean.
+    """
 
     sample: int
     mixture: int
@@ -160,6 +177,7 @@ class SubsampleFacts:
     n_valid: int
     n_held_out: int
     distinct: int
+    spread: float
 
 
 def subsample(run: Run) -> Output[SubsampleFacts]:
@@ -177,7 +195,13 @@ def subsample(run: Run) -> Output[SubsampleFacts]:
     prepared = prepare(vectors[sample], job.projection.metric)
     distinct = distinct_rows(prepared)
     return Output(
-        SubsampleFacts(**asdict(sizes), n_valid=n_valid, n_held_out=n_valid - sizes.total, distinct=len(distinct)),
+        SubsampleFacts(
+            **asdict(sizes),
+            n_valid=n_valid,
+            n_held_out=n_valid - sizes.total,
+            distinct=len(distinct),
+            spread=spread(prepared[:_SPREAD_ROWS]),
+        ),
         arrays={
             layout.SAMPLE_ROW: rows[sample],
             layout.MIXTURE_ROW: rows[mixture],

@@ -100,6 +100,13 @@ class ArrayStore:
         """Every object under a path."""
         return [item["path"] for item in self.listed(prefix)]
 
+    def is_inside(self, key: str) -> bool:
+        """Whether an object lies where its name says: a listing of a file system follows links that lead outside."""
+        if self._path is None:
+            return True
+        root = self._path.resolve()
+        return (root / key).resolve() == root / key
+
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that are not there already are no error."""
         for key in keys:

@@ -1,178 +1,116 @@
-"""Turn .npy, .npz and Parquet files into a Zarr array, a chunk at a time."""
+"""Turn files of vectors into a Zarr array, a chunk at a time; what is there at the end is whole, or is not there."""
 
-import zipfile
+import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import zarr
 from zarr.codecs import ZstdCodec
 
 from distcluster.errors import JobError
 from distcluster.storage.inputs import INPUT_DTYPES
+from distcluster.storage.vector_files import BATCH_ROWS, Batch, Vectors, open_vectors, refuse
 
-CHUNK_ROWS = 16_384
+CHUNK_ROWS = BATCH_ROWS
 """Rows of a chunk: a block of a run, so that no task reads a chunk that is mostly another's."""
 
-Batch = npt.NDArray[Any]
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What was written, and how many rows of the source were left out."""
+
+    rows: int
+    features: int
+    skipped: int
 
 
-def ingest(source: Path, target: Path, column: str | None = None) -> tuple[int, int]:
+def ingest(
+    source: Path, target: Path, column: str | None = None, on_invalid: Literal["error", "skip"] = "error"
+) -> Ingested:
     """Write a file's vectors to a new Zarr v3 group, as its array ``embeddings``.
+
+    The array is written beside its place and moved there when it is whole.
 
     Parameters
     ----------
     source : Path
         .npy (N, D); .npz with such an array; .parquet, or a directory of such files in order of their names, with a
-        column of lists of equal length.
+        column of lists of equal length. Files may have different types of values: the widest is taken.
     target : Path
         A place that does not exist yet.
     column : str, optional
         The array of an .npz or the column of a Parquet file; may be left out where there is only one that fits.
-
-    Returns
-    -------
-    N, D : int
+    on_invalid : "error" or "skip"
+        What to do with rows that are no vectors: a missing list, one of another length, one with missing values. Rows
+        with NaN are vectors, and ``input.on_invalid`` is about them.
 
     Raises
     ------
     JobError
-        When the source cannot be read as (N, D) embeddings, or the target exists.
+        When the source cannot be read as (N, D) embeddings, the target exists or cannot be written.
     """
     if target.exists():
         raise JobError(f"{target} exists: ingest writes a new store and replaces nothing.")
-    with _open(source, column) as (shape, dtype, batches):
-        if str(dtype) not in INPUT_DTYPES:
-            raise JobError(f"{source} has dtype {dtype}; embeddings must be {', '.join(INPUT_DTYPES)}.")
-        if len(shape) != 2 or 0 in shape:
-            raise JobError(f"{source} has shape {shape}; embeddings must be (rows, features), both at least 1.")
-        array = zarr.create_array(
-            str(target),
-            name="embeddings",
-            shape=shape,
-            dtype=dtype,
-            chunks=(min(CHUNK_ROWS, shape[0]), shape[1]),
-            compressors=[ZstdCodec(level=1)],
-        )
-        row = 0
-        for batch in _rechunk(batches, CHUNK_ROWS):
-            array[row : row + len(batch)] = batch
-            row += len(batch)
-    return int(shape[0]), int(shape[1])
-
-
-@contextmanager
-def _open(source: Path, column: str | None) -> Iterator[tuple[tuple[int, ...], np.dtype[Any], Iterator[Batch]]]:
-    """Shape, dtype and row batches of a source."""
-    if not source.exists():
-        raise JobError(f"there is no file at {source}.")
-    if source.suffix == ".npy":
-        yield _npy(source)
-    elif source.suffix == ".npz":
-        with zipfile.ZipFile(source) as archive:
-            yield _npz(archive, source, column)
-    elif source.suffix == ".parquet" or source.is_dir():
-        yield _parquet(source, column)
-    else:
-        raise JobError(f"{source}: known are .npy, .npz, .parquet and directories of .parquet files.")
-
-
-def _npy(source: Path) -> tuple[tuple[int, ...], np.dtype[Any], Iterator[Batch]]:
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        array = np.load(source, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise JobError(f"{source} cannot be read as .npy: {error}") from error
-    batches = (np.asarray(array[i : i + CHUNK_ROWS]) for i in range(0, array.shape[0] if array.ndim else 0, CHUNK_ROWS))
-    return array.shape, array.dtype, batches
+        with open_vectors(source, column) as vectors:
+            _refuse_wrong(vectors, source)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                done = _write(vectors, unfinished, source, on_invalid)
+                unfinished.rename(target)
+            except OSError as error:
+                raise JobError(f"{target} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return done
 
 
-def _npz(archive: zipfile.ZipFile, source: Path, column: str | None) -> tuple[Any, np.dtype[Any], Iterator[Batch]]:
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
-    headers = {name: _npz_header(archive, name) for name in names}
-    fitting = [name for name, (shape, _, _) in headers.items() if len(shape) == 2]
-    chosen = _choose(column, fitting, source, "arrays of two dimensions")
-    shape, fortran, dtype = headers[chosen]
-    if fortran:
-        raise JobError(f"{chosen} in {source} is stored column by column: save it in C order first.")
-    return shape, dtype, _npz_batches(archive, chosen, shape, dtype)
+def _refuse_wrong(vectors: Vectors, source: Path) -> None:
+    if str(_stored_dtype(vectors.dtype)) not in INPUT_DTYPES:
+        raise JobError(f"{source} has dtype {vectors.dtype}; embeddings must be {', '.join(INPUT_DTYPES)}.")
+    if len(vectors.shape) != 2 or 0 in vectors.shape:
+        raise JobError(f"{source} has shape {vectors.shape}; embeddings must be (rows, features), both at least 1.")
 
 
-def _npz_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    with archive.open(f"{name}.npy") as member:
-        return _read_header(member)
+def _stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in the machine's order of bytes; int16, which int8 and uint8 together need, fits float32 exactly."""
+    return np.dtype(np.float32) if dtype.kind in "iu" and dtype.itemsize == 2 else dtype.newbyteorder("=")
 
 
-def _read_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(member)
-
-
-def _npz_batches(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Batch]:
-    """Stream a compressed member: it cannot be memory-mapped."""
-    with archive.open(f"{name}.npy") as member:
-        _read_header(member)
-        for start in range(0, shape[0], CHUNK_ROWS):
-            rows = min(CHUNK_ROWS, shape[0] - start)
-            yield np.frombuffer(member.read(rows * shape[1] * dtype.itemsize), dtype).reshape(rows, shape[1])
-
-
-def _parquet(source: Path, column: str | None) -> tuple[tuple[int, ...], np.dtype[Any], Iterator[Batch]]:
-    paths = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
-    if not paths:
-        raise JobError(f"the directory {source} holds no .parquet files.")
-    files = [pq.ParquetFile(path) for path in paths]
-    lists = [field.name for field in files[0].schema_arrow if _is_list(field.type)]
-    chosen = _choose(column, lists, source, "columns of lists")
-    batches = (
-        _matrix(batch.column(0), source, chosen)
-        for file in files
-        for batch in file.iter_batches(CHUNK_ROWS, columns=[chosen])
-        if len(batch)
+def _write(vectors: Vectors, target: Path, source: Path, on_invalid: str) -> Ingested:
+    n_rows, n_features = vectors.shape
+    array = zarr.create_array(
+        str(target),
+        name="embeddings",
+        shape=vectors.shape,
+        dtype=_stored_dtype(vectors.dtype),
+        chunks=(min(CHUNK_ROWS, n_rows), n_features),
+        compressors=[ZstdCodec(level=1)],
     )
-    first = next(batches, None)
-    if first is None:
-        raise JobError(f"{source} has no rows: there is nothing to cluster.")
-    rows = sum(file.metadata.num_rows for file in files)
+    skipped = 0
 
-    def from_first() -> Iterator[Batch]:
-        yield first
-        for batch in batches:
-            if batch.shape[1] != first.shape[1]:
-                raise JobError(f"{chosen} in {source} has lists of {first.shape[1]} and of {batch.shape[1]} values.")
-            yield batch
+    def valid() -> Iterator[Batch]:
+        nonlocal skipped
+        for rows in vectors.batches:
+            if rows.invalid and on_invalid == "error":
+                raise refuse(rows.invalid, str(source))
+            skipped += len(rows.invalid)
+            yield rows.vectors
 
-    return (rows, first.shape[1]), first.dtype, from_first()
-
-
-def _is_list(type_: Any) -> bool:
-    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
-
-
-def _matrix(column: Any, source: Path, name: str) -> Batch:
-    """A batch of equal lists as (n, D)."""
-    if column.null_count:
-        raise JobError(f"{name} in {source} has {column.null_count} missing lists in one batch.")
-    values = column.flatten()
-    lengths = set(column.value_lengths().to_pylist())
-    if len(lengths) != 1 or values.null_count:
-        raise JobError(f"{name} in {source} has missing values, or lists of lengths {sorted(lengths)[:5]}.")
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(column), -1)
-
-
-def _choose(asked: str | None, fitting: list[str], source: Path, what: str) -> str:
-    if asked is not None:
-        if asked not in fitting:
-            raise JobError(f"{source} has no {asked!r} among its {what}: {', '.join(fitting) or 'none'}.")
-        return asked
-    if len(fitting) != 1:
-        raise JobError(f"{source} has {what}: {', '.join(fitting) or 'none'}. Name one with --column.")
-    return fitting[0]
+    written = 0
+    for batch in _rechunk(valid(), CHUNK_ROWS):
+        array[written : written + len(batch)] = batch
+        written += len(batch)
+    if not written:
+        raise JobError(f"{source} has no row that is a vector: there is nothing to cluster.")
+    if written < n_rows:
+        array.resize((written, n_features))
+    return Ingested(written, n_features, skipped)
 
 
 def _rechunk(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:

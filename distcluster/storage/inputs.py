@@ -1,6 +1,7 @@
 """The input: a Zarr array of embeddings, and what recognises it again."""
 
 import json
+import zipfile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -93,7 +94,7 @@ def _listing(group: zarr.Group) -> str:
 
 
 def _check_input(array: zarr.Array[Any], shown: str) -> None:
-    if str(array.dtype) not in INPUT_DTYPES:
+    if str(array.dtype).lstrip("<>") not in (*INPUT_DTYPES, "f2", "f4", "f8"):  # in any order of bytes
         raise JobError(
             f"{shown} has dtype {array.dtype}; embeddings must be {', '.join(INPUT_DTYPES)}. "
             f"Other types do not survive float32: convert the array first."
@@ -107,17 +108,48 @@ def _check_input(array: zarr.Array[Any], shown: str) -> None:
         raise JobError(f"{shown} is empty: shape {array.shape}; there is nothing to cluster.")
 
 
+def missing_chunks(url: str, array: zarr.Array[Any]) -> list[slice]:
+    """The rows of chunks (or shards) that are not there; none where the store cannot list.
+
+    Zarr reads such a chunk as the fill value, whether it was never written, lost, or left out for holding nothing else.
+    """
+    there = _listed(url)
+    if there is None:
+        return []
+    names = {name for name, _, _ in there}
+    rows, features = array.shards or array.chunks
+    prefix = f"{array.path}/" if array.path else ""
+    across = range(-(-array.shape[1] // features))
+    return [
+        slice(start, min(start + rows, array.shape[0]))
+        for i, start in enumerate(range(0, array.shape[0], rows))
+        if any(f"{prefix}{array.metadata.encode_chunk_key((i, j))}" not in names for j in across)
+    ]
+
+
 def input_version(url: str) -> str | None:
     """A string that changes when any object under the URL is written, or None where the store cannot list.
 
     Sizes and entity tags (inode, size and time on a file system) of every object: one listing, no reading.
     """
     path = local_path(url)
+    if path is not None and path.is_file():
+        seen: Any = [_seen(obstore.head(*file_store(url)))]
+    else:
+        seen = _listed(url)
+    return None if seen is None else xxhash.xxh3_64_hexdigest(json.dumps(sorted(seen)).encode())
+
+
+def _listed(url: str) -> list[tuple[str, int, str]] | None:
+    """Name, size and entity tag (or time) of every object under a URL, or in a zip; None where none can be listed."""
+    path = local_path(url)
+    if path is not None and path.is_file():
+        with zipfile.ZipFile(path) as archive:
+            return [(each.filename, each.file_size, str(each.CRC)) for each in archive.infolist()]
     if path is None and urlsplit(url).scheme not in OBJECT_SCHEMES - {"http", "https"}:
         return None
-    if path is not None and path.is_file():
-        objects = [obstore.head(*file_store(url))]
-    else:
-        objects = [item for batch in obstore.list(object_store(url)) for item in batch]
-    seen = sorted((item["path"], item["size"], item["e_tag"] or str(item["last_modified"])) for item in objects)
-    return f"{xxhash.xxh3_64_hexdigest(json.dumps(seen).encode())}"
+    return [_seen(item) for batch in obstore.list(object_store(url)) for item in batch]
+
+
+def _seen(item: Any) -> tuple[str, int, str]:
+    return item["path"], item["size"], item["e_tag"] or str(item["last_modified"])

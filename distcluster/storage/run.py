@@ -213,8 +213,9 @@ class Run:
         self.store.delete(key for key in self.store.keys_under(path) if not key.endswith("zarr.json"))
 
     def erase(self, owns: Callable[[str], bool]) -> None:
-        """Delete the objects that are a run's own, the root last; what is not stays."""
-        self.store.delete(key for key in self.store.keys_under("") if key != ROOT and owns(key))
+        """Delete the objects that are a run's own, the root last; what is not stays, and what a link leads to."""
+        own = (key for key in self.store.keys_under("") if key != ROOT and owns(key))
+        self.store.delete(key for key in own if self.store.is_inside(key))
         self.store.delete([ROOT])
         self.__dict__.pop("settings", None)
         self.__dict__.pop("job", None)
