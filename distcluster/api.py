@@ -41,13 +41,16 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bo
     if job.deploy.kind != "local":
         scheduler_address(job.deploy)  # before anything is written
     run = prepare_run(job, overwrite=overwrite)
-    if not verify and is_finished(run) and is_input_unchanged(run, job):
+    if not verify and is_finished(run) and is_input_unchanged(run):
         return run
 
     async def work(runner: Runner) -> None:
         if verify and runner.attempt == 0:
             await runner.verify()
-        await flow(run, job, runner)
+        await flow(run, runner)
+        if verify:  # and what a person has asked for since
+            await runner.each(RELABEL)
+            await runner.each(CROSSWALK)
 
     Session(run, job.deploy, reporter, STAGES, read_input=True, performance=job.report.performance).hold(work)
     return run
@@ -75,7 +78,7 @@ def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Repo
     run.make_arrays((each for each in RELABEL.writes if isinstance(each, RowArray)), of=str(wanted))
 
     async def work(runner: Runner) -> None:
-        await runner.each(RELABEL, of_candidate(run, wanted), under=str(wanted))
+        await runner.each(RELABEL, of_candidate(run, wanted))
         await runner.each(CROSSWALK, [wanted])
 
     Session(run, deploy, reporter, makes=(RELABEL, CROSSWALK), read_input=False).hold(work)

@@ -8,12 +8,11 @@ from typing import Any
 
 from distcluster.errors import JobError, JobFailedError
 from distcluster.execution.runner import Runner
-from distcluster.job import Job
 from distcluster.numerics.sampling import LEAST_SPREAD
 from distcluster.prepare import is_input_unchanged
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS, grid_round
-from distcluster.stages.flow import is_finished
+from distcluster.stages.flow import has_only_scans, is_finished
 from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
 from distcluster.stages.refining import (
@@ -27,22 +26,23 @@ from distcluster.stages.refining import (
 )
 from distcluster.stages.replicating import RECLUSTER, REPLICATE
 from distcluster.stages.searching import BUILD_INDEX, FIND_NEIGHBOURS, FIT_PCA
+from distcluster.stages.stage import NoFacts, Output
 from distcluster.stages.subsampling import CHECK_INPUT, SCAN, SUBSAMPLE, changed
 from distcluster.storage.inputs import input_version
-from distcluster.storage.layout import ONE
-from distcluster.storage.run import Run, RunRef
+from distcluster.storage.run import Run
+from distcluster.storage.settings import RunRef
 from distcluster.storage.urls import public_url
 
 log = logging.getLogger("distcluster")
 
 
-async def flow(run: Run, job: Job, runner: Runner) -> None:
+async def flow(run: Run, runner: Runner) -> None:
     """The whole job; everything that is already committed is skipped."""
-    await _recognise_input(run, job, runner)
+    await _recognise_input(run, runner)
     await runner.each(SCAN)
-    _refuse_invalid_rows(run, job)
+    _refuse_invalid_rows(run)
     await runner.each(SUBSAMPLE)
-    _refuse_alike_rows(run, job)
+    _refuse_alike_rows(run)
     await runner.driven(FIT_PCA, _fit_pca)
     await runner.each(BUILD_INDEX)
     async with asyncio.TaskGroup() as together:
@@ -67,7 +67,7 @@ async def flow(run: Run, job: Job, runner: Runner) -> None:
         raise JobFailedError("what was committed has gone missing during the run: check the storage, then run again")
 
 
-async def _recognise_input(run: Run, job: Job, runner: Runner) -> None:
+async def _recognise_input(run: Run, runner: Runner) -> None:
     """Where the input's objects are not those that were last checked, compare its content with what was scanned.
 
     Raises
@@ -75,24 +75,25 @@ async def _recognise_input(run: Run, job: Job, runner: Runner) -> None:
     InputChangedError
         When rows that were used differ.
     """
-    if is_input_unchanged(run, job) or not run.records.committed(SCAN.name):
+    if is_input_unchanged(run) or not SCAN.committed(run):
         return
-    if SUBSAMPLE.find_facts(run) is None:
-        run.records.forget(SCAN.name)
-    else:
-        differing = sorted(
-            facts.first_changed for facts in await runner.each(CHECK_INPUT) if facts.first_changed is not None
-        )
-        if differing:
-            raise changed(run, differing[0], len(differing))
+    version = input_version(run.input_url)  # before the comparison: what is written meanwhile is not what was compared
+    if version is None or version != run.settings.input_version:
+        if has_only_scans(run):
+            run.records.forget(SCAN.name)
+        else:
+            found = [facts.first_changed for facts in await runner.each(CHECK_INPUT)]
+            differing = sorted(row for row in found if row is not None)
+            if differing:
+                raise changed(run, differing[0], len(differing))
     tables = {**run.settings.job, "input": {**run.settings.job["input"], "url": public_url(run.input_url)}}
-    run.update(input_version=input_version(run.input_url), job=tables)
+    run.update(input_version=version, job=tables)
 
 
-def _fit_pca(ref: RunRef) -> None:
+def _fit_pca(ref: RunRef) -> Output[NoFacts]:
     from distcluster.execution.pca import fit_pca  # dask-ml takes a second to import, and few jobs ask for it
 
-    fit_pca(ref)
+    return fit_pca(ref)
 
 
 async def _fit_grid(run: Run, runner: Runner, after: Awaitable[Any]) -> None:
@@ -124,14 +125,14 @@ async def _refine(run: Run, runner: Runner) -> None:
     if not is_refined(run, iteration):
         with runner.steps(REFINE_MAXIMISE.shown_as, most_iterations(run) - iteration) as advance:
             while not is_refined(run, iteration):
-                await runner.each(REFINE_EXPECT, expectations(run, iteration), under=str(iteration))
+                await runner.each(REFINE_EXPECT, expectations(run, iteration))
                 await runner.each(REFINE_MAXIMISE, [iteration])
                 iteration += 1
                 advance()
     await runner.each(PUBLISH_MIXTURE)
 
 
-def _refuse_invalid_rows(run: Run, job: Job) -> None:
+def _refuse_invalid_rows(run: Run) -> None:
     facts = SCAN.all_facts(run).values()
     n_invalid = sum(each.n_invalid for each in facts)
     if n_invalid == 0:
@@ -139,13 +140,13 @@ def _refuse_invalid_rows(run: Run, job: Job) -> None:
     first = sorted((each for of_partition in facts for each in of_partition.first_invalid), key=lambda each: each.row)
     shown = ", ".join(f"{each.row} ({each.why})" for each in first[:5])
     message = f"{n_invalid:,} of {run.partitioning.n_rows:,} rows cannot be clustered; the first: {shown}"
-    if job.input.on_invalid == "error":
+    if run.job.input.on_invalid == "error":
         raise JobError(f'{message}. Mend them, or set input.on_invalid = "skip" to give them label -1.')
     log.info("%s; they get label -1", message)
 
 
-def _refuse_alike_rows(run: Run, job: Job) -> None:
-    facts, k = SUBSAMPLE.facts_of(run, ONE), job.projection.n_neighbors
+def _refuse_alike_rows(run: Run) -> None:
+    facts, k = SUBSAMPLE.facts_of(run), run.job.projection.n_neighbors
     if facts.distinct <= k + 1:
         raise JobError(
             f"the sample's {facts.sample:,} rows hold only {facts.distinct:,} distinct ones, but n_neighbors = "

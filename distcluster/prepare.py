@@ -10,13 +10,12 @@ from distcluster.errors import JobError
 from distcluster.job import Job, require_extras
 from distcluster.numerics.sampling import auto_sizes, priority_bound
 from distcluster.plan import choose_partitioning, make_plan
-from distcluster.stages.flow import owns, row_arrays
-from distcluster.stages.subsampling import SCAN
+from distcluster.stages.flow import has_only_scans, own_keys, row_arrays
 from distcluster.storage.files import count_labels
 from distcluster.storage.inputs import input_version, missing_chunks, open_input
 from distcluster.storage.items import require_items
-from distcluster.storage.layout import ERROR, PROBE
-from distcluster.storage.run import InputFacts, Run, Settings
+from distcluster.storage.run import Run
+from distcluster.storage.settings import InputFacts, Settings
 from distcluster.storage.urls import absolute_url, public_url, refuse_nested
 
 
@@ -50,8 +49,8 @@ def prepare_run(job: Job, *, overwrite: bool = False) -> Run:
         run.create(_new_settings(job, array))
     found = _differences(run, job, array)
     # Nothing but a scan: a job that was refused for its input, and has been mended since.
-    if overwrite or (found and not _has_more_than_a_scan(run)):
-        run.erase(owns)
+    if overwrite or (found and has_only_scans(run)):
+        run.erase(own_keys())
         run.create(_new_settings(job, array))
     elif found:
         raise JobError(
@@ -63,10 +62,11 @@ def prepare_run(job: Job, *, overwrite: bool = False) -> Run:
     return run
 
 
-def is_input_unchanged(run: Run, job: Job) -> bool:
-    """Whether the input's objects are those whose content was last checked."""
-    version = input_version(absolute_url(job.input.url))
-    return version is not None and version == run.settings.input_version
+def is_input_unchanged(run: Run) -> bool:
+    """Whether the input's objects are those whose content was last checked, where they were then."""
+    version = input_version(run.input_url)
+    is_there = public_url(run.input_url) == run.job.input.url
+    return is_there and version is not None and version == run.settings.input_version
 
 
 def resolve(job: Job) -> Job:
@@ -76,15 +76,6 @@ def resolve(job: Job) -> Job:
             "input": job.input.model_copy(update={"url": absolute_url(job.input.url)}),
             "output": job.output.model_copy(update={"url": absolute_url(job.output.url)}),
         }
-    )
-
-
-def _has_more_than_a_scan(run: Run) -> bool:
-    """Whether any work beyond the scan is recorded, by this version or another."""
-    beside = (f"commit/{SCAN.name}/", PROBE)
-    return any(
-        not key.startswith(beside) and key != ERROR and not key.endswith("zarr.json")
-        for key in run.store.keys_under("commit")
     )
 
 
@@ -141,10 +132,10 @@ def _differences(run: Run, job: Job, array: zarr.Array[Any]) -> list[str]:
     before, seen = run.settings.input, _input_facts(array)
     return [
         *(
-            f"{table}.{key}: {was[table].get(key)!r} in the run, {value!r} in the job"
+            f"{table}.{key}: {was.get(table, {}).get(key)!r} in the run, {value!r} in the job"
             for table, keys in now.items()
             for key, value in keys.items()
-            if key not in ("url", "allow_missing_chunks", "partition_rows") and was[table].get(key) != value
+            if key not in ("url", "allow_missing_chunks", "partition_rows") and was.get(table, {}).get(key) != value
         ),
         *(
             f"the input's {key}: {getattr(before, key)} in the run, {getattr(seen, key)} now"

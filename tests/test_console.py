@@ -10,13 +10,14 @@ from typer.testing import CliRunner
 
 from distcluster.cli import main as command_line
 from distcluster.cli.main import app, main
-from distcluster.cli.progress_bars import ProgressReporter
+from distcluster.cli.progress_bars import STAGE_COLUMNS, ProgressReporter
 from distcluster.cli.tables import status_table, summary_table
 from distcluster.errors import CorruptError, InputChangedError, JobError, JobFailedError, SchedulerLostError
 from distcluster.execution.status import StageStatus, Status
 from distcluster.job import ReportTable
 from distcluster.kubernetes.kubectl import KubectlError
 from distcluster.report.summary import summarise
+from distcluster.stages.flow import lines
 from distcluster.storage.run import Run
 
 FULL, HALF = "█", "▌"
@@ -99,3 +100,7 @@ def test_a_failure_has_its_exit_code_and_only_an_unexpected_one_a_traceback(
         signal.signal(signal.SIGTERM, handler)
     assert left.value.code == code
     assert [record.exc_info is not None for record in caplog.records] == [True] * (type(error) is RuntimeError)
+
+
+def test_every_stage_s_name_fits_its_column() -> None:
+    assert max(map(len, lines())) <= STAGE_COLUMNS

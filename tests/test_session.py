@@ -46,7 +46,7 @@ def relabel(run: Run) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_a_scheduler_that_is_lost_during_relabel_is_exit_75(copied: Run, tmp_path: Path) -> None:
+def test_a_scheduler_that_is_lost_during_relabel_is_worth_another_try(copied: Run, tmp_path: Path) -> None:
     with dask_cluster(tmp_path, n_workers=1) as (address, _):
 
         def kill_the_scheduler() -> None:

@@ -17,6 +17,7 @@ from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, Expe
 from distcluster.job import DeployTable, Job
 from distcluster.job_file import load_job
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
+from distcluster.storage.urls import public_url, without_secrets
 
 app = typer.Typer(
     name="distcluster",
@@ -128,8 +129,8 @@ def relabel(
     with ProgressReporter(console) as reporter:
         done = relabel_run(run_url, wanted, deploy, reporter)
     console.print(
-        f"Run: {done.url}\n  relabel/{wanted}/label, probability: one entry a row; crosswalk: rows by the run's label "
-        f"and by the new one",
+        f"Run: {public_url(done.url)}\n  relabel/{wanted}/label, probability: one entry a row; crosswalk: rows by the "
+        f"run's label and by the new one",
         highlight=False,
     )
 
@@ -213,9 +214,19 @@ def _with_scheduler(job: Job, address: str) -> Job:
     return job.model_copy(update={"deploy": deploy})
 
 
+class _WithoutSecrets(logging.Formatter):
+    """Messages and tracebacks, their URLs without what only the stores should see."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As logging's."""
+        return without_secrets(super().format(record))
+
+
 def main() -> None:
     """Run the command line; every expected failure is a message and an exit code."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_WithoutSecrets("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod that is told to leave: as Ctrl-C
     try:
         app()
@@ -224,7 +235,7 @@ def main() -> None:
             say("Interrupted. What was committed stays: run the same command again to resume.")
         raise
     except ExpectedError as error:
-        say(str(error))
+        say(without_secrets(str(error)))
         sys.exit(error.exit_code)
     except Exception as error:
         logging.getLogger("distcluster").error("unexpected error", exc_info=error)

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-_STAGE_COLUMNS = 18  # as long as the longest name, summarise_clusters
+STAGE_COLUMNS = 18  # as long as the longest name, summarise_clusters
 _BAR_COLUMNS = 24
 
 
@@ -23,7 +23,7 @@ class ProgressReporter:
         self._bars: dict[str, TaskID] = {}
         self._done: dict[str, tuple[int, str]] = {}
         self._progress = Progress(
-            TextColumn(f"{{task.description:<{_STAGE_COLUMNS}}}"),
+            TextColumn(f"{{task.description:<{STAGE_COLUMNS}}}"),
             BarColumn(bar_width=_BAR_COLUMNS),
             _Amount(),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -60,7 +60,7 @@ class ProgressReporter:
             return
         amount, unit = self._done[stage]
         self._console.print(
-            f"{stage:<{_STAGE_COLUMNS}} {amount:>12,} {unit:<5} {seconds:>8.1f} s {_rate(amount / seconds, unit):>18}",
+            f"{stage:<{STAGE_COLUMNS}} {amount:>12,} {unit:<5} {seconds:>8.1f} s {_rate(amount / seconds, unit):>18}",
             highlight=False,
         )
 

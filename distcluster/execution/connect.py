@@ -103,8 +103,10 @@ def new_certificate() -> dict[str, str]:
 
 
 _PRELOAD = """
-import signal, threading
+import logging, signal, threading
 from tqdm import tqdm
+# What a task raises the driver tells, in a sentence and without the secrets of a URL.
+logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
 # Ctrl-C reaches every process of a terminal; workers leave when they are told to, without a traceback each.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 # By default umap-learn's bar, which is off, has a lock between processes, and Python warns of those that stay behind.

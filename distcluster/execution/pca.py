@@ -8,11 +8,10 @@ from dask_ml.decomposition import PCA
 
 from distcluster.environment import pin_to_one_thread
 from distcluster.stages.context import open_run
-from distcluster.stages.searching import FIT_PCA
+from distcluster.stages.stage import NoFacts, Output
 from distcluster.stages.subsampling import part_shapes, read_part
 from distcluster.storage import layout
-from distcluster.storage.layout import ONE
-from distcluster.storage.run import RunRef
+from distcluster.storage.settings import RunRef
 
 Float32 = npt.NDArray[np.float32]
 
@@ -20,8 +19,8 @@ Float32 = npt.NDArray[np.float32]
 _POWER_ITERATIONS = 2
 
 
-def fit_pca(ref: RunRef) -> None:
-    """Compute and commit the mean and the leading principal components of the rows of both subsamples.
+def fit_pca(ref: RunRef) -> Output[NoFacts]:
+    """The mean and the leading principal components of the rows of both subsamples.
 
     By the Dask client in force, and of the subsamples, not of all rows: they are valid rows, 150,000 of them settle a
     hundred directions, and dask-ml keeps all of its rows in the cluster's memory.
@@ -37,10 +36,8 @@ def fit_pca(ref: RunRef) -> None:
     fitted = PCA(
         n_components, svd_solver="randomized", iterated_power=_POWER_ITERATIONS, random_state=run.job.sample.seed
     ).fit(rows)
-    run.commit(
-        FIT_PCA.name,
-        ONE,
-        {},
+    return Output(
+        NoFacts(),
         arrays={
             layout.PCA_MEAN: fitted.mean_.astype(np.float32),
             layout.PCA_COMPONENTS: np.ascontiguousarray(fitted.components_.T, np.float32),

@@ -163,15 +163,16 @@ class LiveReporter:
 
     def _fitted(self) -> dict[str, Any]:
         """The candidates that were committed since, with their criteria on the rows that they were fitted on."""
-        committed = FIT_CANDIDATES.all_facts(self._run)
-        new = committed.keys() - self._candidates
+        folder = f"commit/{FIT_CANDIDATES.name}/"
+        keys = self._run.store.keys_under(folder.rstrip("/"))
+        new = {key.removeprefix(folder).removesuffix(".json") for key in keys} - self._candidates
         self._candidates |= new
         rows, d = SUBSAMPLE.facts_of(self._run).mixture, self._run.job.projection.n_components
         found = {}
         for each in candidates(self._run):
             if str(each) not in new:
                 continue
-            facts = committed[str(each)]
+            facts = FIT_CANDIDATES.facts_of(self._run, each)
             mean = facts.mean_log_likelihood
             bic = None if mean is None else information_criteria(mean * rows, 0.0, each.n_parameters(d), rows)[0]
             found[str(each)] = _point(each, bic, facts.silhouette_euclidean, rows)

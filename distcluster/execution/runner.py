@@ -12,14 +12,15 @@ from distributed import Client
 from distributed.scheduler import KilledWorker
 
 from distcluster.environment import differences, environment
-from distcluster.errors import JobError, JobFailedError
+from distcluster.errors import CorruptError, JobError, JobFailedError
 from distcluster.execution.progress import Reporter
-from distcluster.stages.context import perform
+from distcluster.stages.context import commit, perform
 from distcluster.stages.flow import STAGES
-from distcluster.stages.stage import Stage
+from distcluster.stages.stage import Output, Stage
 from distcluster.storage.inputs import open_input
 from distcluster.storage.layout import ONE
-from distcluster.storage.run import Run, RunRef
+from distcluster.storage.run import Run
+from distcluster.storage.settings import RunRef
 from distcluster.storage.urls import public_url
 
 log = logging.getLogger("distcluster")
@@ -67,7 +68,7 @@ class Runner:
         if found:
             raise JobError("these workers cannot take part:\n" + "\n".join(f"  {line}" for line in found))
 
-    async def each(self, stage: Stage[Any], items: Iterable[Any] | None = None, under: str = "") -> list[Any]:
+    async def each(self, stage: Stage[Any], items: Iterable[Any] | None = None) -> list[Any]:
         """Run a task for every item that has not been committed, then drop what nobody needs any more.
 
         Parameters
@@ -75,8 +76,6 @@ class Runner:
         stage : Stage
         items : iterable, optional
             Absent: all items of the stage.
-        under : str
-            What the items are of, where they are only a part of the stage's: their records lie there.
 
         Returns
         -------
@@ -87,9 +86,14 @@ class Runner:
         ------
         JobFailedError
             When a task killed every worker that tried it.
+        CorruptError
+            When what decides the stage's items is not there any more.
         """
-        items = list(items if items is not None else stage.items(self._run) or [])
-        committed = self._run.records.committed(stage.name, under) if stage.commits else {}
+        decided = items if items is not None else stage.items(self._run)
+        if decided is None:
+            raise CorruptError(f"{stage.name} has lost what decides its items", stage.reads[0], ONE)
+        items = list(decided)
+        committed = stage.committed(self._run, _folder(items)) if stage.commits else {}
         waiting = [item for item in items if str(item) not in committed]
         answers: list[Any] = []
         if waiting:
@@ -121,17 +125,17 @@ class Runner:
                 f"more (deploy.memory_limit; in pods deploy.worker_memory), or make assign.partition_rows smaller."
             ) from error
 
-    async def driven(self, stage: Stage[Any], function: Callable[[RunRef], None]) -> None:
+    async def driven(self, stage: Stage[Any], function: Callable[[RunRef], Output[Any]]) -> None:
         """Run a stage whose function computes Dask collections, in a thread with a client that it may block."""
-        if not stage.items(self._run) or self._run.records.read(stage.name, ONE) is not None:
+        if not stage.items(self._run) or ONE in stage.committed(self._run):
             return
 
-        def drive() -> None:
+        def drive() -> Output[Any]:
             with Client(self._client.scheduler.address, security=self._client.security) as client, client.as_current():
-                function(self._run.ref)
+                return function(self._run.ref)
 
         with self._reported(stage, [ONE], [ONE]) as advance:
-            await asyncio.to_thread(drive)
+            commit(self._run, stage.name, ONE, await asyncio.to_thread(drive))
             advance(ONE)
 
     # -- progress
@@ -176,14 +180,21 @@ class Runner:
     async def verify(self) -> None:
         """Read back everything committed, and forget what is damaged."""
         for stage in STAGES:
-            items = list(self._run.records.committed(stage.name))
+            records = self._run.records.committed(stage.name)
+            items = list(records)
             answers = await self._client.gather(
                 self._client.map(_verified, [self._run.ref] * len(items), [stage.name] * len(items), items, pure=False)
             )
             for item, intact in zip(items, answers, strict=True):
-                if not intact:
+                if not (intact and stage.fits(records[item].facts, item)):
                     log.warning("%s %s is damaged; it is made again", stage.name, item)
                     self._run.records.discard(stage.name, item)
+
+
+def _folder(items: list[Any]) -> str:
+    """What nested items are all of: their records lie there, and no others need be read."""
+    folders = {str(item).rpartition("/")[0] for item in items}
+    return folders.pop() if len(folders) == 1 else ""
 
 
 def _look(ref: RunRef, probe: str, array: str | None) -> tuple[dict[str, str], list[str]]:

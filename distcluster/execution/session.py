@@ -1,7 +1,9 @@
 """One session on a cluster: connect, check the workers, work, repair what is damaged, and say how it ended."""
 
 import asyncio
+import itertools
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +18,14 @@ from distcluster.execution.runner import Runner
 from distcluster.job import DeployTable
 from distcluster.stages.stage import Stage
 from distcluster.storage.run import Run
+from distcluster.storage.urls import without_secrets
 
 log = logging.getLogger("distcluster")
 
 Work = Callable[[Runner], Awaitable[None]]
 """Runs stages. Whatever is committed is skipped, so it is called again when something has to be made again."""
 
-_REPAIRS = 20  # times that lost or damaged data is made again before giving up
+_REPAIRS = 5  # times that an item is made again before its storage is to blame
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Session:
             asyncio.run(self._hold(work))
         except Exception as error:
             cause = _leaves(error)[0]
-            self.run.note_error(f"{type(cause).__name__}: {cause}")
+            self.run.note_error(without_secrets(f"{type(cause).__name__}: {cause}"))
             raise cause from error.__cause__
         self.run.note_error("")
 
@@ -86,18 +89,20 @@ class Session:
 
     async def _work_and_repair(self, runner: Runner, work: Work) -> None:
         """Work until nothing that it reads is damaged."""
-        makes = {stage.name for stage in self.makes}
-        for runner.attempt in range(_REPAIRS):
+        makes, times = {stage.name for stage in self.makes}, Counter[tuple[str, str]]()
+        for runner.attempt in itertools.count():
             try:
                 await work(runner)
                 return
             except* CorruptError as group:
                 for error in _leaves(group):
                     self.run.records.discard(error.stage, error.item)
+                    times[error.stage, error.item] += 1
                     if error.stage not in makes:
                         raise JobFailedError(f"{error}. Run its job again: it makes just that again.") from None
+                    if times[error.stage, error.item] > _REPAIRS:
+                        raise JobFailedError(f"{error}, for the {_REPAIRS + 1}th time: check the storage") from None
                     log.warning("%s; it is made again", error)
-        raise JobFailedError("data that was written keeps being lost or damaged: check the storage")
 
 
 def _leaves(error: BaseException) -> list[Any]:

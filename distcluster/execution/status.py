@@ -41,6 +41,6 @@ def read_status(url: str) -> Status:
     for line, stage in lines().items():
         items = stage.items(run)
         if items is None or len(items) > 0:
-            done = len(run.records.committed(stage.name))
+            done = len(stage.committed(run))
             stages.append(StageStatus(line, done, None if items is None else len(items)))
     return Status(stages, is_finished(run), run.last_error())

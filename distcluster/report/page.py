@@ -1,6 +1,7 @@
 """The report's page: rendered from the run's findings, written into the run."""
 
 import json
+import logging
 from datetime import UTC, datetime
 from functools import cache
 
@@ -14,11 +15,12 @@ from distcluster.report.job_text import public_table
 from distcluster.report.page_sections import SECTIONS
 from distcluster.stages.flow import is_finished
 from distcluster.storage.items import require_items
-from distcluster.storage.layout import ONE, REPORT
+from distcluster.storage.layout import REPORT, REPORT_TABLE
+from distcluster.storage.records import parsed
 from distcluster.storage.run import Run
 from distcluster.storage.urls import public_url
 
-_RECORD = "report"  # of the table that the last page was written with
+log = logging.getLogger("distcluster")
 
 
 def write_report(run: Run, table: ReportTable) -> str:
@@ -42,14 +44,18 @@ def write_report(run: Run, table: ReportTable) -> str:
     """
     page = render_page(run, table)
     run.store.put(REPORT, page.encode())
-    run.commit(_RECORD, ONE, {"table": public_table(table)})
-    return f"{run.url.rstrip('/')}/{REPORT}"
+    run.store.put(REPORT_TABLE, json.dumps(public_table(table)).encode())
+    return f"{public_url(run.url).rstrip('/')}/{REPORT}"
 
 
 def remembered_table(run: Run) -> ReportTable:
     """The table that the run's last report was written with."""
-    record = run.records.read(_RECORD, ONE)
-    return ReportTable() if record is None else ReportTable.model_validate_json(json.dumps(record.facts["table"]))
+    content = run.store.get(REPORT_TABLE) if run.settings else None
+    try:
+        return ReportTable() if content is None else parsed(ReportTable, content, REPORT_TABLE)
+    except ValueError as error:
+        log.warning("%s; the report is written as if it were the first", error)
+        return ReportTable()
 
 
 def render_page(run: Run, table: ReportTable) -> str:

@@ -10,7 +10,9 @@ from distcluster.errors import CorruptError, EnvironmentMismatchError
 from distcluster.stages.stage import Output
 from distcluster.storage.array_store import Array
 from distcluster.storage.layout import ONE, ItemArray
-from distcluster.storage.run import Run, RunRef
+from distcluster.storage.run import Run
+from distcluster.storage.settings import RunRef
+from distcluster.storage.urls import public_url
 
 
 @functools.lru_cache(maxsize=8)
@@ -24,7 +26,7 @@ def open_run(ref: RunRef) -> Run:
     """
     run = Run(ref.url, ref.input_url)
     if run.settings.run_id != ref.run_id:
-        raise RuntimeError(f"{ref.url} now holds another run than the one that was started")
+        raise RuntimeError(f"{public_url(ref.url)} now holds another run than the one that was started")
     found = differences(dict(run.settings.environment), environment())
     if found:
         raise EnvironmentMismatchError("this worker differs from what the run was made with: " + "; ".join(found))
@@ -38,8 +40,13 @@ def perform(ref: RunRef, stage: str, task: Callable[..., Output[Any]], item: Any
     output = task(run) if item == ONE else task(run, item)
     if not commits:
         return output.facts
-    run.commit(stage, str(item), asdict(output.facts), rows=output.rows, arrays=output.arrays)
+    commit(run, stage, item, output)
     return None
+
+
+def commit(run: Run, stage: str, item: Any, output: Output[Any]) -> None:
+    """Commit what a task has given."""
+    run.commit(stage, str(item), asdict(output.facts), rows=output.rows, arrays=output.arrays)
 
 
 def read_model(run: Run, array: ItemArray, item: object = ONE) -> Any:

@@ -20,7 +20,8 @@ from distcluster.stages.projecting import read_points
 from distcluster.stages.stage import NoFacts, Output, Stage
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
-from distcluster.storage.run import Run, RunRef
+from distcluster.storage.run import Run
+from distcluster.storage.settings import RunRef
 
 Float64 = npt.NDArray[np.float64]
 

@@ -1,5 +1,7 @@
 """The list of all stages, in the order of the flow, and what follows from it."""
 
+import re
+from pathlib import PurePosixPath
 from typing import Any
 
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
@@ -62,7 +64,16 @@ def is_finished(run: Run) -> bool:
 def is_complete(run: Run, stage: Stage[Any]) -> bool:
     """Whether all items of a stage are committed."""
     items = stage.items(run)
-    return items is not None and {str(item) for item in items} <= run.records.committed(stage.name).keys()
+    return items is not None and {str(item) for item in items} <= stage.committed(run).keys()
+
+
+def has_only_scans(run: Run) -> bool:
+    """Whether no work beyond the scan is recorded, by this version or another."""
+    beside = (f"commit/{SCAN.name}/", layout.PROBE)
+    return all(
+        key.startswith(beside) or key == layout.ERROR or key.endswith("zarr.json")
+        for key in run.store.keys_under("commit")
+    )
 
 
 def row_arrays(run: Run) -> list[RowArray]:
@@ -77,13 +88,28 @@ def row_arrays(run: Run) -> list[RowArray]:
     ]
 
 
-def owns(key: str) -> bool:
-    """Whether an object is a run's own: what may be deleted when a run is made anew, and nothing else.
+def own_keys() -> re.Pattern[str]:
+    """The objects that are a run's own: what may be deleted when a run is made anew, and nothing else.
 
     Examples
     --------
-    >>> owns("label/c/0"), owns("commit/scan/3.json"), owns("thesis.txt")
-    (True, True, False)
+    >>> [bool(own_keys().fullmatch(key)) for key in ("label/c/0", "commit/scan/3.json", "label/thesis.txt")]
+    [True, True, False]
     """
-    folders = tuple(f"{path}/" for stage in STAGES for path in stage.paths)
-    return key in layout.OBJECTS or key.startswith((*folders, layout.PROBE))
+    paths = {each.path for stage in STAGES for each in stage.writes}
+    parents = {str(parent) for path in paths for parent in PurePosixPath(path).parents} - {"."}
+    arrays, groups = ("|".join(map(_pattern, sorted(each))) for each in (paths, parents))
+    records = "|".join(stage.name for stage in STAGES)
+    return re.compile(
+        f"({arrays})/(zarr[.]json|c(/[0-9]+)*)"
+        f"|({groups}|commit/({records}))/zarr[.]json"
+        f"|commit/({records})/{_ITEM}[.]json"
+        f"|{re.escape(layout.PROBE)}.*|{'|'.join(map(re.escape, layout.OBJECTS))}"
+    )
+
+
+_ITEM = "[^/]+(/[0-9]+)?"
+
+
+def _pattern(path: str) -> str:
+    return re.sub(r"\\{(item|of)\\}", lambda _: _ITEM, re.escape(path))

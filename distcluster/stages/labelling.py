@@ -1,6 +1,6 @@
 """Labels, clusters, the hierarchy over them, and how far the projection can be trusted."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -127,7 +127,7 @@ def label_rows(run: Run, index: int) -> Output[NoFacts]:
         probability_sums.append(np.bincount(label, probability, K).astype(np.float64))
     return Output(
         NoFacts(),
-        rows={layout.ASSIGNMENT[name]: values for name, values in asdict(result).items()},
+        rows={array: getattr(result, name) for name, array in layout.ASSIGNMENT.items()},
         arrays={
             layout.PARTIAL_SIZE: np.bincount(result.label[result.label >= 0], minlength=K),
             layout.PARTIAL_PROBABILITY: tree_sum(probability_sums),
@@ -138,7 +138,12 @@ def label_rows(run: Run, index: int) -> Output[NoFacts]:
 
 
 def _label_cost(sizes: Sizes) -> Cost:
-    return Cost(tasks=sizes.partitions, bytes_written=sizes.n_rows * 4 * (3 + 2 * sizes.top))
+    row_bytes = 4 * (3 + 2 * sizes.top)
+    return Cost(
+        tasks=sizes.partitions,
+        bytes_written=sizes.n_rows * row_bytes,
+        memory_bytes=sizes.partition_rows * (4 * sizes.n_components + 3 * row_bytes),
+    )
 
 
 LABEL_ROWS = Stage(

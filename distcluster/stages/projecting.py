@@ -146,7 +146,7 @@ PROJECT_SUBSAMPLE = Stage(
 
 def read_points(run: Run) -> Float32:
     """The projected mixture subsample, (M, d)."""
-    parts = _subsample_parts(run) or []
+    parts = range(-(-SUBSAMPLE.facts_of(run).mixture // run.partitioning.block_rows))
     return np.concatenate([read_model(run, layout.MIXTURE_POINTS, part) for part in parts])
 
 

@@ -97,5 +97,6 @@ RECLUSTER = Stage(
 
 def replicated_labels(run: Run, what: str) -> list[npt.NDArray[np.int16]]:
     """Labels of the common rows by every replicate of ``what``: (candidates, rows) each, -1 where a fit failed."""
+    SUBSAMPLE.facts_of(run)  # without it there is no telling how many there should be
     items = [item for item in replicates(run) or [] if item.startswith(what)]
     return [run.read(layout.REPLICATE_LABEL, item) for item in items]

@@ -12,10 +12,11 @@ from distcluster.numerics.support import local_scale, support_limit
 from distcluster.stages.context import open_run, read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
-from distcluster.stages.subsampling import READ_SECONDS, read_blocks
+from distcluster.stages.subsampling import READ_SECONDS, SUBSAMPLE, read_blocks
 from distcluster.storage import layout
 from distcluster.storage.layout import ONE
-from distcluster.storage.run import Run, RunRef
+from distcluster.storage.run import Run
+from distcluster.storage.settings import RunRef
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -37,13 +38,9 @@ def search_seconds(sizes: Sizes, n_rows: int) -> float:
 # --- principal components ---------------------------------------------------------------------------------------
 
 
-def _fit_pca(_run: Run) -> Output[NoFacts]:
-    raise RuntimeError("principal components are computed by the driver: execution.pca")
-
-
 FIT_PCA = Stage(
     "fit_pca",
-    _fit_pca,
+    task=None,  # execution.pca: dask-ml works on Dask arrays
     facts=NoFacts,
     items=lambda run: [] if run.job.projection.pca is None else [ONE],
     reads=("subsample",),
@@ -116,7 +113,8 @@ BUILD_INDEX = Stage(
 def find_nearest(run: Run, rows: Float32) -> tuple[Int32, Float32]:
     """Neighbours of prepared rows in the run's sample."""
     table = run.job.projection
-    ids = tuple(record.id for stage in ("build_index", "subsample") if (record := run.records.read(stage, ONE)))
+    records = (run.records.read(stage.name, ONE) for stage in (BUILD_INDEX, SUBSAMPLE))
+    ids = tuple(record.id for record in records if record)
     return nearest(_opened_index(run.ref, ids), searched(run, rows), table.n_neighbors, table.metric)
 
 

@@ -9,7 +9,7 @@ from distcluster.errors import CorruptError
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.storage.array_store import Array
 from distcluster.storage.layout import ONE, ItemArray, RowArray, arrays
-from distcluster.storage.records import parsed, record_key
+from distcluster.storage.records import Record, parsed, record_key
 from distcluster.storage.run import Run
 
 F = TypeVar("F")
@@ -39,7 +39,8 @@ class Stage(Generic[F]):
         In records, in messages, and on the progress line.
     task : callable
         ``task(run, item)``, or ``task(run)`` where the stage is one task; reads what it needs from the run, computes
-        in one thread, and returns what is to be committed. It can be repeated at any time, by anyone.
+        in one thread, and returns what is to be committed. It can be repeated at any time, by anyone. None where the
+        driver computes the stage as Dask collections.
     facts : type
         A frozen dataclass: the small values that an item commits.
     items : callable
@@ -64,7 +65,7 @@ class Stage(Generic[F]):
     """
 
     name: str
-    task: Callable[..., Output[F]]
+    task: Callable[..., Output[F]] | None
     facts: type[F]
     items: Callable[[Run], Sequence[Any] | None]
     reads: tuple[str, ...]
@@ -85,12 +86,6 @@ class Stage(Generic[F]):
     def writes(self) -> list[RowArray | ItemArray]:
         """The arrays that its tasks fill."""
         return [each for each in arrays() if each.stage == self.name]
-
-    @property
-    def paths(self) -> list[str]:
-        """Where all that it writes lies, records included: nothing else of a run is the stage's."""
-        written = {each.path.partition("/{")[0] for each in self.writes}
-        return [f"commit/{self.name}", f"partial/{self.name}", *sorted(written)]
 
     def find_facts(self, run: Run, item: object = ONE) -> F | None:
         """What an item committed, or None.
@@ -115,6 +110,19 @@ class Stage(Generic[F]):
         if found is None:
             raise CorruptError(f"{self.name} {item} is not committed", self.name, str(item))
         return found
+
+    def committed(self, run: Run, under: str = "") -> dict[str, Record]:
+        """Records of the stage, or of its items ``under/...``, whose objects are all there and whose facts fit."""
+        found = run.records.committed(self.name, under)
+        return {item: record for item, record in found.items() if self.fits(record.facts, item)}
+
+    def fits(self, facts: Mapping[str, object], item: str) -> bool:
+        """Whether a record's facts are this stage's."""
+        try:
+            self.parse(facts, item)
+        except CorruptError:
+            return False
+        return True
 
     def all_facts(self, run: Run) -> dict[str, F]:
         """What all items have committed so far, by item."""

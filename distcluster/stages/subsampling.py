@@ -17,7 +17,7 @@ from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.stage import Output, Stage, one, partitions
 from distcluster.storage import layout
 from distcluster.storage.array_store import checksum
-from distcluster.storage.inputs import open_input
+from distcluster.storage.inputs import open_input, read_block
 from distcluster.storage.run import Run
 from distcluster.storage.urls import public_url
 
@@ -46,7 +46,7 @@ def _raw_blocks(run: Run, partition: RowRange) -> Iterator[tuple[RowRange, npt.N
     n_blocks = -(-len(partition) // run.partitioning.block_rows)
     expected = run.read_rows(layout.CHECKSUM, RowRange(partition.index, first, first + n_blocks))
     for block in run.partitioning.blocks(partition):
-        raw = np.asarray(array[block.rows])
+        raw = read_block(array, run.input_url, block)
         yield block, raw, checksum(raw) == int(expected[block.index - first])
 
 
@@ -102,7 +102,7 @@ def scan(run: Run, index: int) -> Output[ScanFacts]:
     checksums, rows_taken, taken = [], [], []
     n_invalid, first_invalid = 0, list[InvalidRow]()
     for block in parts.blocks(parts[index]):
-        raw = np.asarray(array[block.rows])
+        raw = read_block(array, run.input_url, block)
         checksums.append(checksum(raw))
         rows = as_float32(raw)
         wrong = invalid_rows(rows, job.projection.metric)

@@ -18,8 +18,8 @@ from distcluster.storage.urls import local_path, object_store
 
 Array = npt.NDArray[Any]
 
-READ_ERRORS = (ValueError, RuntimeError, OSError)
-"""What zarr, its codecs and obstore raise for objects that are missing, torn or damaged."""
+READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError)
+"""What zarr, its codecs and obstore raise for objects that are missing, torn or damaged; the last two for metadata."""
 
 _COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
 
@@ -140,9 +140,18 @@ class ArrayStore:
     def make_array(
         self, path: str, shape: tuple[int, ...], dtype: str, fill_value: float, chunk: int, shard: int
     ) -> None:
-        """Make an array that is filled in parts, unless it is there; ``chunk`` and ``shard`` count its first axis."""
-        if self.has(f"{path}/zarr.json"):
-            return
+        """Make an array that is filled in parts, unless it is there; ``chunk`` and ``shard`` count its first axis.
+
+        Metadata that cannot be read are made anew: the chunks beside them are still good.
+        """
+        key = f"{path}/zarr.json"
+        if self.has(key):
+            try:
+                self.open_array(path)
+            except READ_ERRORS:
+                self.delete([key])
+            else:
+                return
         zarr.create_array(
             self.zarr_store,
             name=path,

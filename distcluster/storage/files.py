@@ -10,7 +10,7 @@ from obstore.exceptions import BaseError
 from zarr.storage import ObjectStore
 
 from distcluster.errors import JobError
-from distcluster.storage.urls import absolute_url, file_store, local_path, object_store, public_url
+from distcluster.storage.urls import absolute_url, file_store, local_path, object_store, public_url, without_secrets
 
 
 def read_lines(url: str, numbers: Iterable[int]) -> dict[int, str]:
@@ -106,5 +106,8 @@ def require_file(url: str, field: str) -> None:
 
 
 def _stream(url: str) -> Iterable[Any]:
-    store, name = file_store(url)
-    return obstore.get(store, name).stream()
+    try:
+        store, name = file_store(url)
+        yield from obstore.get(store, name).stream()
+    except (OSError, BaseError) as error:
+        raise JobError(f"{public_url(url)} cannot be read: {without_secrets(str(error))}.") from None

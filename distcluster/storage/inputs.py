@@ -6,25 +6,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import numpy.typing as npt
 import obstore
 import xxhash
 import zarr
 from zarr.storage import FsspecStore, ObjectStore, ZipStore
 
 from distcluster.errors import JobError
-from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, public_url
+from distcluster.numerics.partition import RowRange
+from distcluster.storage.array_store import Array
+from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, public_url, without_secrets
 
 INPUT_DTYPES = ("float16", "float32", "float64", "int8", "uint8")
-
-Array = npt.NDArray[Any]
-
-
-def checksum(values: Array) -> int:
-    """XXH3, 64 bits, of an array's decoded bytes in C order."""
-    if values.dtype.kind in "TU":  # strings: zarr gives them back in numpy's variable-length type
-        return xxhash.xxh3_64_intdigest(json.dumps(values.tolist()).encode())
-    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(values).tobytes())
 
 
 def open_input(url: str, name: str) -> zarr.Array[Any]:
@@ -81,8 +73,28 @@ def _open_node(url: str) -> zarr.Array[Any] | zarr.Group:
         hint = ""
         if path is not None and path.suffix in {".npy", ".npz", ".parquet"}:
             hint = f" It looks like {path.suffix}: convert it with `distcluster ingest {path} {path.stem}.zarr`."
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise JobError(f"cannot open {public_url(url)} as Zarr: {reason}.{hint}") from error
+        raise JobError(f"cannot open {public_url(url)} as Zarr: {reason_of(error)}.{hint}") from None
+
+
+def read_block(array: zarr.Array[Any], url: str, block: RowRange) -> Array:
+    """A block of the input, as stored.
+
+    Raises
+    ------
+    JobError
+        When it cannot be read, naming its rows.
+    """
+    try:
+        return np.asarray(array[block.rows])
+    except Exception as error:  # as in _open_node
+        raise JobError(
+            f"rows {block.start:,} to {block.stop - 1:,} of {public_url(url)} cannot be read: {reason_of(error)}."
+        ) from None
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what a store or a codec says, without the secrets of its URLs."""
+    return without_secrets(str(error).splitlines()[0]) if str(error) else type(error).__name__
 
 
 def _listing(group: zarr.Group) -> str:

@@ -17,13 +17,16 @@ ROOT = "zarr.json"
 PROBE = "commit/.probe-"
 ERROR = "commit/error.json"
 REPORT = "report/index.html"
+REPORT_TABLE = "report/table.json"
+"""The table that the last report was written with."""
+
 PERFORMANCE = "report/performance.html"
 """Dask's own report, where a job asks for it."""
 
 GROUPS = ("commit", "model", "sample", "selection", "cluster", "report")
 """Zarr groups that a new run has, so that other libraries can walk it."""
 
-OBJECTS = (ROOT, ERROR, REPORT, PERFORMANCE, "commit/report/all.json", *(f"{group}/zarr.json" for group in GROUPS))
+OBJECTS = (ROOT, ERROR, REPORT, PERFORMANCE, REPORT_TABLE, *(f"{group}/zarr.json" for group in GROUPS))
 """What a run holds beside what its stages write."""
 
 

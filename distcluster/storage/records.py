@@ -1,10 +1,9 @@
 """Records: what says that an item of a stage is complete, typed and checked when they are read."""
 
 import json
-import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TypeVar, cast
 
@@ -45,11 +44,11 @@ class Record:
         Of this commit.
     """
 
-    facts: Mapping[str, object] = field(default_factory=dict)
-    parts: Mapping[str, Part] = field(default_factory=dict)
-    arrays: Mapping[str, int] = field(default_factory=dict)
-    objects: Mapping[str, int] = field(default_factory=dict)
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    facts: Mapping[str, object]
+    parts: Mapping[str, Part]
+    arrays: Mapping[str, int]
+    objects: Mapping[str, int]
+    id: str
 
 
 _reader = cache(TypeAdapter)

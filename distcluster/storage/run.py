@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,61 +30,8 @@ from distcluster.storage.layout import (
     RowArray,
 )
 from distcluster.storage.records import Part, Record, Records, parsed
+from distcluster.storage.settings import ErrorNote, Root, RunRef, Settings
 from distcluster.storage.urls import absolute_url, local_path, public_url
-
-
-@dataclass(frozen=True, slots=True)
-class InputFacts:
-    """What the input was when the run was made."""
-
-    shape: tuple[int, int]
-    dtype: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a run was made for and with.
-
-    Attributes
-    ----------
-    run_id : str
-    environment : mapping of str to str
-        Package versions and instruction level.
-    job : mapping of str to mapping
-        The job's tables without ``[deploy]`` and ``[report]``, URLs without credentials.
-    input : InputFacts
-    input_version : str or None
-        A hash over names, sizes and entity tags of the input's objects, when its content was last checked.
-    priority_bound : int
-        The priority up to which the scan gathers rows for the subsamples.
-    partitioning : Partitioning
-    dropped : tuple of str
-        Paths that have been emptied.
-    format_version : int
-    """
-
-    run_id: str
-    environment: Mapping[str, str]
-    job: Mapping[str, Mapping[str, object]]
-    input: InputFacts
-    input_version: str | None
-    priority_bound: int
-    partitioning: Partitioning
-    dropped: tuple[str, ...] = ()
-    format_version: int = FORMAT_VERSION
-
-
-@dataclass(frozen=True, slots=True)
-class RunRef:
-    """Where a run is and which one, and where its input is now.
-
-    A worker must never mistake a new run at an old place for the old one. The input's URL may hold a signature: it
-    travels to the tasks, and is neither stored nor shown.
-    """
-
-    url: str
-    run_id: str
-    input_url: str = field(repr=False)
 
 
 class Run:
@@ -141,20 +89,29 @@ class Run:
             if other is not None:
                 raise JobError(f"{shown} holds something else ({other}): choose an empty place.")
             return None
-        attributes = json.loads(content).get("attributes", {}).get("distcluster")
-        if attributes is None:
-            raise JobError(f"{shown} is Zarr that distcluster did not make: choose another place.")
-        if attributes["format_version"] != FORMAT_VERSION:
+        try:
+            attributes = parsed(Root, content, f"{shown}/{ROOT}").attributes.get("distcluster")
+            if attributes is None:
+                raise JobError(f"{shown} is Zarr that distcluster did not make: choose another place.")
+            version = attributes.get("format_version")
+            if version != FORMAT_VERSION:
+                raise JobError(
+                    f"the run {shown} has format version {version}, this distcluster writes {FORMAT_VERSION}: use the "
+                    f"version that made it, or another output."
+                )
+            return parsed(Settings, json.dumps(attributes).encode(), f"{shown}/{ROOT}")
+        except JobError:
+            raise
+        except ValueError as error:
             raise JobError(
-                f"the run {shown} has format version {attributes['format_version']}, this distcluster writes "
-                f"{FORMAT_VERSION}: use the version that made it, or another output."
-            )
-        return parsed(Settings, json.dumps(attributes).encode(), f"{shown}/{ROOT}")
+                f"{error}. The run's settings are damaged: restore that file, or choose another output."
+            ) from error
 
     @cached_property
     def job(self) -> Job:
         """The job that the run was made for, with defaults for what is no part of its identity."""
-        return parse_job({table: dict(keys) for table, keys in self.settings.job.items()})
+        tables = {table: dict(keys) for table, keys in self.settings.job.items()}
+        return parse_job(tables, name=f"{public_url(self.url)}/{ROOT}")
 
     @property
     def partitioning(self) -> Partitioning:
@@ -212,10 +169,10 @@ class Run:
             self.update(dropped=(*self.settings.dropped, path))
         self.store.delete(key for key in self.store.keys_under(path) if not key.endswith("zarr.json"))
 
-    def erase(self, owns: Callable[[str], bool]) -> None:
+    def erase(self, own: re.Pattern[str]) -> None:
         """Delete the objects that are a run's own, the root last; what is not stays, and what a link leads to."""
-        own = (key for key in self.store.keys_under("") if key != ROOT and owns(key))
-        self.store.delete(key for key in own if self.store.is_inside(key))
+        keys = (key for key in self.store.keys_under("") if key != ROOT and own.fullmatch(key))
+        self.store.delete(key for key in keys if self.store.is_inside(key))
         self.store.delete([ROOT])
         self.__dict__.pop("settings", None)
         self.__dict__.pop("job", None)
@@ -226,7 +183,7 @@ class Run:
         """One of the run's arrays, as zarr opens it; nothing is checked."""
         return self.store.open_array(path)
 
-    def read_rows(self, array: RowArray, partition: RowRange, of: str = "") -> Array:
+    def read_rows(self, array: RowArray, partition: RowRange) -> Array:
         """A partition's rows (or a range of its blocks) of an array that many items fill.
 
         Raises
@@ -234,17 +191,17 @@ class Run:
         CorruptError
             When a chunk is missing or fails its checksum.
         """
-        item = f"{of}/{partition.index}" if of else str(partition.index)
+        item = str(partition.index)
         path = array.at(item)
-        opened = self.array(path)
-        if not self.store.has(shard_key(opened, partition.start)):  # zarr would read the fill value
-            raise CorruptError(f"partition {partition.index} of {path} is missing", array.stage, item)
         try:
+            opened = self.array(path)
+            if not self.store.has(shard_key(opened, partition.start)):  # zarr would read the fill value
+                raise CorruptError(f"partition {item} of {path} is missing", array.stage, item)
             return np.asarray(opened[partition.rows])
+        except CorruptError:
+            raise
         except READ_ERRORS as error:
-            raise CorruptError(
-                f"partition {partition.index} of {path} cannot be read back: {error}", array.stage, item
-            ) from error
+            raise CorruptError(f"partition {item} of {path} cannot be read back: {error}", array.stage, item) from error
 
     def read(self, array: ItemArray, item: str = ONE) -> Array:
         """An array that an item has published, checked against its record.
@@ -325,7 +282,7 @@ class Run:
             checksums[path] = checksum(values)
         sizes = {key: self.store.size(key) for key in keys}
         self.store.flush(keys)
-        record = Record(dict(facts), parts, checksums, sizes)
+        record = Record(dict(facts), parts, checksums, sizes, uuid.uuid4().hex)
         self.records.write(stage, item, record)
         return record
 
@@ -333,12 +290,15 @@ class Run:
 
     def note_error(self, message: str) -> None:
         """Keep the last error for ``status``; an empty message says that there is none."""
-        self.store.put(ERROR, json.dumps({"error": message}).encode())
+        self.store.put(ERROR, json.dumps(asdict(ErrorNote(message))).encode())
 
     def last_error(self) -> str:
         """What ``note_error`` kept."""
         content = self.store.get(ERROR)
-        return "" if content is None else str(json.loads(content)["error"])
+        try:
+            return "" if content is None else parsed(ErrorNote, content, ERROR).error
+        except ValueError as error:
+            return str(error)
 
     def put_probe(self) -> str:
         """Leave a mark that another process can look for; returns its name."""

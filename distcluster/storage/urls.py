@@ -1,6 +1,7 @@
 """Where data lies: URLs and local paths, and the object stores behind them."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -26,6 +27,20 @@ def public_url(url: str) -> str:
         return url
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def without_secrets(text: str) -> str:
+    """A text in which every URL is a ``public_url``: stores put whole URLs into their messages.
+
+    Examples
+    --------
+    >>> without_secrets("GET https://me:pw@host/x/zarr.json?signature=abc: 403")
+    'GET https://host/x/zarr.json: 403'
+    """
+    return _URL.sub(lambda found: public_url(found[0].rstrip(":,.;")) + found[0][len(found[0].rstrip(":,.;")) :], text)
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
 
 
 def local_path(url: str) -> Path | None:

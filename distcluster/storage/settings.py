@@ -1,0 +1,75 @@
+"""What a run was made for and with, and what travels to its tasks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from distcluster.numerics.partition import Partitioning
+from distcluster.storage.layout import FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class InputFacts:
+    """What the input was when the run was made."""
+
+    shape: tuple[int, int]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run was made for and with.
+
+    Attributes
+    ----------
+    run_id : str
+    environment : mapping of str to str
+        Package versions and instruction level.
+    job : mapping of str to mapping
+        The job's tables without ``[deploy]`` and ``[report]``, URLs without credentials.
+    input : InputFacts
+    input_version : str or None
+        A hash over names, sizes and entity tags of the input's objects, when its content was last checked.
+    priority_bound : int
+        The priority up to which the scan gathers rows for the subsamples.
+    partitioning : Partitioning
+    dropped : tuple of str
+        Paths that have been emptied.
+    format_version : int
+    """
+
+    run_id: str
+    environment: Mapping[str, str]
+    job: Mapping[str, Mapping[str, object]]
+    input: InputFacts
+    input_version: str | None
+    priority_bound: int
+    partitioning: Partitioning
+    dropped: tuple[str, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A Zarr group's metadata, as far as a run goes."""
+
+    attributes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorNote:
+    """What ``commit/error.json`` holds."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """Where a run is and which one, and where its input is now.
+
+    A worker must never mistake a new run at an old place for the old one. URLs may hold a signature: they travel to
+    the tasks, and are neither stored nor shown.
+    """
+
+    url: str = field(repr=False)
+    run_id: str
+    input_url: str = field(repr=False)
