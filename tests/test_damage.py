@@ -116,7 +116,7 @@ class Revoked(Signed):
 
     left = 0
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  the name that http.server calls
         """As the handler's, so many times."""
         type(self).left -= 1
         if self.left < 0:
