@@ -6,8 +6,6 @@ from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
     "test_resume": "faults",
-    "test_session": "faults",
-    "test_input_identity": "faults",
     "test_driver": "faults",
     "test_live_page_browser": "faults",
     "test_podman": "faults",  # at the end, for CI makes the image meanwhile
