@@ -13,6 +13,7 @@ from umap import UMAP
 
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.sampling import sampling_priority
 from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
 
 A, B = 1.929, 0.7915
@@ -153,3 +154,18 @@ def test_the_fit_is_umap_learns_own() -> None:
     ).fit_transform(sample)  # fmt: skip
     assert fits[0].tobytes() == fits[1].tobytes() == theirs.astype(np.float32).tobytes()
     assert fits[0].tobytes() != fits[2].tobytes()
+
+
+def test_a_sample_in_many_parts_is_fitted_to_the_same_bytes_every_time() -> None:
+    """Parts so far apart that the matrix between them is nearly the identity."""
+    rows = planted_rows(8092, 8)[0]
+    sample = rows[np.argsort(sampling_priority(0, len(rows), np.arange(len(rows))), kind="stable")[:1500]]
+    data, facts = build_index(sample, sample, 15, "euclidean")
+    found, distance = nearest(open_index(data, facts, sample), sample, 15, "euclidean")
+    fits = {
+        fit_anchors(
+            sample, found, distance, n_components=3, metric="euclidean", min_dist=0.0, n_epochs=5, seed=0
+        ).tobytes()
+        for _ in range(4)
+    }
+    assert len(fits) == 1

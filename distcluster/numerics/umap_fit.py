@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import warnings
 
 import numpy as np
@@ -41,6 +42,7 @@ def fit_anchors(
     from umap import UMAP  # a second to import; only the tasks that fit need it
 
     _keep_umap_kernels()
+    _seed_restarts()
     itself = np.arange(len(sample), dtype=np.int32)[:, None]
     model = UMAP(
         n_neighbors=index.shape[1],
@@ -78,6 +80,20 @@ def _keep_umap_kernels() -> None:
             layouts._nb_optimize_layout_euclidean_single_epoch,
         ):
             kernel.enable_caching()
+
+
+@functools.cache
+def _seed_restarts() -> None:
+    """Give ARPACK a seed where umap-learn, by way of scikit-learn, gives it none.
+
+    Where the sample's graph falls into more than 2 d parts, their places are eigenvectors of a matrix that is nearly
+    the identity when the parts lie far apart. ARPACK then starts again from random vectors, which are others each
+    time: umap-learn's random_state does not reach them.
+    """
+    from sklearn.manifold import _spectral_embedding
+
+    if "rng" in inspect.signature(_spectral_embedding.eigsh).parameters:  # SciPy 1.17; before, ARPACK seeded itself
+        _spectral_embedding.eigsh = functools.partial(_spectral_embedding.eigsh, rng=0)
 
 
 def curve_parameters(min_dist: float) -> tuple[float, float]:
