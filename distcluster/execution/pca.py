@@ -1,5 +1,6 @@
 """Principal components by dask-ml, before the neighbour search."""
 
+import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +37,12 @@ def fit_pca(ref: RunRef) -> Output[NoFacts]:
     fitted = PCA(
         n_components, svd_solver="randomized", iterated_power=_POWER_ITERATIONS, random_state=run.job.sample.seed
     ).fit(rows)
+    mean, components = dask.compute(fitted.mean_, fitted.components_)  # here: the event loop commits, and must not wait
     return Output(
         NoFacts(),
         arrays={
-            layout.PCA_MEAN: fitted.mean_.astype(np.float32),
-            layout.PCA_COMPONENTS: np.ascontiguousarray(fitted.components_.T, np.float32),
+            layout.PCA_MEAN: mean.astype(np.float32),
+            layout.PCA_COMPONENTS: np.ascontiguousarray(components.T, np.float32),
         },
     )
 
