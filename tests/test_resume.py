@@ -63,6 +63,7 @@ def wait_until_gone(session: int) -> None:
     pytest.fail("workers of a killed client are still there after 30 s")
 
 
+@pytest.mark.timeout(1800)  # two dozen starts of a client and its workers
 def test_a_run_killed_at_every_stage_resumes_to_the_same_bytes(
     reference: Run, new_command: Callable[..., Command]
 ) -> None:
