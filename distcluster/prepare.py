@@ -128,7 +128,7 @@ def _input_facts(array: zarr.Array[Any]) -> InputFacts:
 
 def _differences(run: Run, job: Job, array: zarr.Array[Any]) -> list[str]:
     """What the run was made for and is not so now; the input's content is compared later, by checksum."""
-    was, now = run.settings.job, _stored_job(job)
+    was, now = _stored_job(run.job), _stored_job(job)  # a key that is newer than the run had its default
     before, seen = run.settings.input, _input_facts(array)
     return [
         *(

@@ -221,6 +221,14 @@ def test_arrays_of_a_run_are_as_the_layout_says(reference: Run) -> None:
             assert array.ndim == found[0].shape.strip("(),").count(",") + 1, name
 
 
+def test_every_item_writes_all_that_the_layout_says(reference: Run) -> None:
+    left_out = {"view_3d"}  # which the reference's job does not ask for
+    for stage in STAGES:
+        for item, record in reference.records.of_stage(stage.name).items():
+            expected = {each.at(item) for each in stage.writes} - left_out
+            assert record.parts.keys() | record.arrays.keys() == expected, f"{stage.name} {item}"
+
+
 def test_the_store_layout_s_page_has_every_array_as_the_layout_does() -> None:
     page, flow_page = ((ROOT / "docs" / name).read_text() for name in ("store-layout.md", "architecture.md"))
     assert [stage.name for stage in STAGES if f"`{stage.name}`" not in flow_page] == []

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import warnings
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,10 +91,11 @@ def _seed_restarts() -> None:
     the identity when the parts lie far apart. ARPACK then starts again from random vectors, which are others each
     time: umap-learn's random_state does not reach them.
     """
-    from sklearn.manifold import _spectral_embedding
+    from sklearn.manifold import spectral_embedding
 
-    if "rng" in inspect.signature(_spectral_embedding.eigsh).parameters:  # SciPy 1.17; before, ARPACK seeded itself
-        _spectral_embedding.eigsh = functools.partial(_spectral_embedding.eigsh, rng=0)
+    module: Any = inspect.getmodule(inspect.unwrap(spectral_embedding))
+    if "rng" in inspect.signature(module.eigsh).parameters:  # SciPy 1.17; before, ARPACK seeded itself
+        module.eigsh = functools.partial(module.eigsh, rng=0)
 
 
 def curve_parameters(min_dist: float) -> tuple[float, float]:

@@ -172,9 +172,11 @@ class ArrayStore:
         Raises
         ------
         ValueError
-            When the part is no whole shard.
+            When the part is no whole shard, or of another type: its checksum would not be that of what is read back.
         """
         array = self.open_array(path)
+        if values.dtype != array.dtype:
+            raise ValueError(f"{path}: values of {values.dtype} for an array of {array.dtype}")
         shard_rows = (array.shards or array.chunks)[0]
         if start % shard_rows or (len(values) != shard_rows and start + len(values) != array.shape[0]):
             raise ValueError(f"{path}: {start} to {start + len(values)} is no whole shard of {shard_rows} rows")
