@@ -10,6 +10,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZipFile
 
@@ -74,7 +75,8 @@ def played(
         archive.extractall(data / "demo" / "embeddings.zarr")
     for path in (data, *data.rglob("*")):
         os.chown(path, USER, USER)
-    with machine(tmp_path_factory.mktemp("machine")) as opened:
+    # A short path: podman refuses one of over 50 letters when it starts a killed container again.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as directory, machine(Path(directory)) as opened:
         (data / "local.out").write_text(run_locally(opened, write_job(data, "local", IMAGE, PLANTED)))
         yield opened, data
 
