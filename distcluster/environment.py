@@ -8,7 +8,7 @@ import faiss
 import llvmlite.binding
 import numba
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 _PACKAGES = (
     "distcluster",
@@ -65,8 +65,9 @@ def pin_to_one_thread() -> None:
     lifted them on leaving would lift them under another task of the same process.
     """
     numba.set_num_threads(1)  # first: it may load another OpenMP
-    threadpool_limits(limits=1)
+    libraries = ThreadpoolController()  # looked for each time: a task may have loaded another
+    libraries.limit(limits=1)
     faiss.omp_set_num_threads(1)
-    busy = [lib["filepath"] for lib in threadpool_info() if lib["num_threads"] != 1]
+    busy = [lib["filepath"] for lib in libraries.info() if lib["num_threads"] != 1]
     if busy or faiss.omp_get_max_threads() != 1 or numba.get_num_threads() != 1:
         raise RuntimeError(f"could not pin these libraries to one thread: {', '.join(busy) or 'faiss or numba'}")

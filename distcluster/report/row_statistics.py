@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import datashader
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -199,31 +198,28 @@ def silhouette_sums(rows: npt.NDArray[np.float32], label: npt.NDArray[np.int32],
 def paint(rows: pd.DataFrame, extent: Float64, K: int) -> Float64:
     """A batch's part of the map.
 
-    A pixel's colour is to be the mean colour of its rows, which sums of colours give for any K; one count a cluster,
-    datashader's own way, would hold K images.
+    A pixel's colour is to be the mean colour of its rows, which sums of colours give for any K; one count a cluster
+    would hold K images.
 
     Parameters
     ----------
     rows : pandas.DataFrame
-        x, y, label.
+        x, y, label; every place lies inside the extent.
     extent : (2, 2) float64
     K : int
 
     Returns
     -------
     (MAP_PIXELS, MAP_PIXELS, 4) float64
-        The first row is the lowest y.
+        Sums of red, green and blue, and the number of rows. The first row is the lowest y.
     """
-    rgb = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours(K)], np.float64)
-    of_rows = rgb[rows.label.to_numpy()]
-    frame = pd.DataFrame(
-        {"x": rows.x, "y": rows.y, "red": of_rows[:, 0], "green": of_rows[:, 1], "blue": of_rows[:, 2]}
-    )
     low, high = extent
-    canvas = datashader.Canvas(MAP_PIXELS, MAP_PIXELS, *((low[i], high[i]) for i in (0, 1)))
-    channels = {name: datashader.sum(name) for name in ("red", "green", "blue")}
-    image = canvas.points(frame, "x", "y", agg=datashader.summary(**channels, rows=datashader.count()))
-    return np.nan_to_num(np.stack([image[name].to_numpy() for name in (*channels, "rows")], axis=-1).astype(np.float64))
+    x, y = ((rows[["x", "y"]].to_numpy() - low) / (high - low) * MAP_PIXELS).astype(np.int64).T
+    pixel = y * MAP_PIXELS + x
+    rgb = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours(K)], np.float64)
+    weights = [*rgb[rows.label].T, None]
+    image = np.stack([np.bincount(pixel, weight, MAP_PIXELS**2) for weight in weights], axis=-1)
+    return image.reshape(MAP_PIXELS, MAP_PIXELS, 4).astype(np.float64)
 
 
 def _batches(parts: Partitioning) -> Iterator[list[RowRange]]:

@@ -1,6 +1,5 @@
 """What is rendered is what kustomize makes of k8s/base, holds together, and is refused before any cluster sees it."""
 
-import resource
 import shutil
 import subprocess
 import sys
@@ -46,22 +45,18 @@ def test_the_operators_rendering_is_what_kustomize_makes_of_its_directory() -> N
     assert by_name(rendered) == by_name(kustomize(K8S / "operator" / "cluster"))
 
 
-def test_a_dry_run_prints_the_rendering_in_under_a_second_and_imports_neither_dask_nor_numba(tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_rendering_and_imports_nothing_that_computes(tmp_path: Path) -> None:
     argv = ["submit", str(DEFAULT), "--dry-run", "--name", "first"]
     program = (
         f"import sys\nfrom distcluster.cli.main import main\nsys.argv[1:] = {argv}\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print(sorted({'dask', 'distributed', 'numba', 'umap', 'faiss'} & set(sys.modules)), file=sys.stderr)"
     )
-    # Processor time: nothing is waited for, and the machine that tests does other things too.
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PATH": str(tmp_path)}
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stdout == to_yaml(render(prepare(DEFAULT, name="first")))
     assert done.stderr.strip() == "[]"
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 def test_the_job_reaches_the_driver_byte_for_byte_and_overrides_as_arguments(tmp_path: Path) -> None:
