@@ -57,26 +57,26 @@ def enlarge(source: Run, target: Path, n_rows: int) -> None:
     settings["attributes"]["distcluster"]["partitioning"] = partitioning
     (target / "zarr.json").write_text(json.dumps(settings))
     run = Run(str(target))
-    run.make_arrays(row_arrays(run))
-    arrays = {name: source.array(name)[:] for name in (*PROJECTED, *ASSIGNED)}
-    random = np.random.default_rng(0)
-    size = np.zeros(source.array("cluster/size").shape[0], np.int64)
-    for index in range(len(run.partitioning)):
-        partition = run.partitioning[index]
-        rows = {
-            name: values[np.arange(partition.start, partition.stop) % len(values)] for name, values in arrays.items()
-        }
-        for name in ("projection", "view_2d", "view_3d"):
-            shift = SHIFT * arrays[name].std(axis=0) * random.normal(size=rows[name].shape)
-            rows[name] = (rows[name] + shift).astype(np.float32)
-        size += np.bincount(rows["label"], minlength=len(size))
-        of_path = {array.path: array for array in layout.arrays()}
-        for stage, names in (("project_rows", PROJECTED), ("label_rows", ASSIGNED)):
-            facts = {"n_outside_support": 0} if stage == "project_rows" else {}
-            run.commit(stage, str(index), facts, rows={of_path[name]: rows[name] for name in names})
-    stage = SUMMARISE_CLUSTERS
-    arrays = {array: source.read(array) for array in stage.writes} | {layout.CLUSTER_SIZE: size}
-    run.commit(stage.name, layout.ONE, asdict(stage.facts_of(source)), arrays=arrays)
+    with run.writing(20):
+        run.make_arrays(row_arrays(run))
+        arrays = {name: source.array(name)[:] for name in (*PROJECTED, *ASSIGNED)}
+        random = np.random.default_rng(0)
+        size = np.zeros(source.array("cluster/size").shape[0], np.int64)
+        for index in range(len(run.partitioning)):
+            partition = run.partitioning[index]
+            taken = np.arange(partition.start, partition.stop)
+            rows = {name: values[taken % len(values)] for name, values in arrays.items()}
+            for name in ("projection", "view_2d", "view_3d"):
+                shift = SHIFT * arrays[name].std(axis=0) * random.normal(size=rows[name].shape)
+                rows[name] = (rows[name] + shift).astype(np.float32)
+            size += np.bincount(rows["label"], minlength=len(size))
+            of_path = {array.path: array for array in layout.arrays()}
+            for stage, names in (("project_rows", PROJECTED), ("label_rows", ASSIGNED)):
+                facts = {"n_outside_support": 0} if stage == "project_rows" else {}
+                run.commit(stage, str(index), facts, rows={of_path[name]: rows[name] for name in names})
+        stage = SUMMARISE_CLUSTERS
+        arrays = {array: source.read(array) for array in stage.writes} | {layout.CLUSTER_SIZE: size}
+        run.commit(stage.name, layout.ONE, asdict(stage.facts_of(source)), arrays=arrays)
 
 
 def repeat_lines(source: Path, target: Path, n_rows: int) -> Path:

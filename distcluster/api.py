@@ -8,7 +8,7 @@ from distcluster.execution.session import Session
 from distcluster.job import DeployTable, Job
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.pipeline import flow
-from distcluster.prepare import is_input_unchanged, prepare_run
+from distcluster.prepare import check_job, is_input_unchanged, prepared_run
 from distcluster.stages.fitting import fitted_candidates
 from distcluster.stages.flow import STAGES, is_finished
 from distcluster.stages.relabelling import CROSSWALK, RELABEL, of_candidate
@@ -37,22 +37,24 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bo
         When a task fails for good.
     SchedulerLostError
         When the cluster is gone; what was committed stays, and running again resumes.
+    RunHeldError, LeaseLostError
+        When another process writes to the output, or has taken it from this one.
     """
     if job.deploy.kind != "local":
         scheduler_address(job.deploy)  # before anything is written
-    run = prepare_run(job, overwrite=overwrite)
-    if not verify and is_finished(run) and is_input_unchanged(run):
-        return run
+    with prepared_run(check_job(job, overwrite=overwrite)) as run:
+        if not verify and is_finished(run) and is_input_unchanged(run):
+            return run
 
-    async def work(runner: Runner) -> None:
-        if verify and runner.attempt == 0:
-            await runner.verify()
-        await flow(run, runner)
-        if verify:  # and what a person has asked for since
-            await runner.each(RELABEL)
-            await runner.each(CROSSWALK)
+        async def work(runner: Runner) -> None:
+            if verify and runner.attempt == 0:
+                await runner.verify()
+            await flow(run, runner)
+            if verify:  # and what a person has asked for since
+                await runner.each(RELABEL)
+                await runner.each(CROSSWALK)
 
-    Session(run, job.deploy, reporter, STAGES, read_input=True, performance=job.report.performance).hold(work)
+        Session(run, job.deploy, reporter, STAGES, read_input=True, performance=job.report.performance).hold(work)
     return run
 
 
@@ -63,7 +65,7 @@ def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Repo
     ------
     JobError
         When there is no finished run, or its grid has no such candidate.
-    JobFailedError, SchedulerLostError
+    JobFailedError, SchedulerLostError, RunHeldError, LeaseLostError
         As ``run_job``.
     """
     run = Run(url)
@@ -75,11 +77,12 @@ def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Repo
             f"the grid of {public_url(run.url)} has no fitted candidate {wanted}; it has: "
             f"{', '.join(map(str, fitted))}."
         )
-    run.make_arrays((each for each in RELABEL.writes if isinstance(each, RowArray)), of=str(wanted))
 
     async def work(runner: Runner) -> None:
         await runner.each(RELABEL, of_candidate(run, wanted))
         await runner.each(CROSSWALK, [wanted])
 
-    Session(run, deploy, reporter, makes=(RELABEL, CROSSWALK), read_input=False).hold(work)
+    with run.writing(deploy.lease_seconds):
+        run.make_arrays((each for each in RELABEL.writes if isinstance(each, RowArray)), of=str(wanted))
+        Session(run, deploy, reporter, makes=(RELABEL, CROSSWALK), read_input=False).hold(work)
     return run

@@ -37,6 +37,24 @@ class SchedulerLostError(ExpectedError, ConnectionError):
     exit_code = TRY_AGAIN
 
 
+class StorageError(ExpectedError):
+    """A store was away for longer than it is tried again, or is full: trying later can help."""
+
+    exit_code = TRY_AGAIN
+
+
+class RunHeldError(ExpectedError):
+    """Another process writes to the run; once it has ended, trying again can help."""
+
+    exit_code = TRY_AGAIN
+
+
+class LeaseLostError(ExpectedError):
+    """Another process has taken the run from this one."""
+
+    exit_code = TRY_AGAIN
+
+
 class CorruptError(ExpectedError, RuntimeError):
     """Committed data cannot be read back as it was written; ``stage`` and ``item`` name the record to discard."""
 

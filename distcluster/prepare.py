@@ -1,6 +1,9 @@
 """Before any work: a job held against its input and its output, and the run made or opened."""
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import zarr
@@ -9,7 +12,7 @@ from distcluster.environment import differences, environment
 from distcluster.errors import JobError
 from distcluster.job import Job, require_extras
 from distcluster.numerics.sampling import auto_sizes, priority_bound
-from distcluster.plan import choose_partitioning, make_plan
+from distcluster.plan import Plan, choose_partitioning, make_plan
 from distcluster.stages.flow import has_only_scans, own_keys, row_arrays
 from distcluster.storage.files import count_labels
 from distcluster.storage.inputs import input_version, missing_chunks, open_input
@@ -19,21 +22,38 @@ from distcluster.storage.settings import InputFacts, Settings
 from distcluster.storage.urls import absolute_url, public_url, refuse_nested
 
 
-def prepare_run(job: Job, *, overwrite: bool = False) -> Run:
-    """Check a job against its input and output, and make the run or open the one that it resumes.
+@dataclass(frozen=True, slots=True)
+class CheckedJob:
+    """A job that can be run.
 
-    Parameters
+    Attributes
     ----------
     job : Job
+        With absolute local paths, as workers elsewhere on this machine need them.
+    array : zarr.Array
+        Its input.
+    plan : Plan
+    run : Run
+        Its output, for reading.
     overwrite : bool
-        Make the run anew where there is one, whatever it holds. Only a run's own objects are deleted, never through a
-        link, and a place that is not a run is refused all the same.
+        Make the run anew where there is one, whatever it holds.
+    """
+
+    job: Job
+    array: zarr.Array[Any]
+    plan: Plan
+    run: Run
+    overwrite: bool
+
+
+def check_job(job: Job, *, overwrite: bool = False) -> CheckedJob:
+    """Hold a job against its input and its output; nothing is written.
 
     Raises
     ------
     JobError
         When the input cannot be clustered, or the output holds something else or was made for another job, input or
-        environment, naming every difference. Nothing has been written then.
+        environment, naming every difference.
     """
     job = resolve(job)
     require_extras(job.report)
@@ -43,23 +63,57 @@ def prepare_run(job: Job, *, overwrite: bool = False) -> Run:
     array = open_input(job.input.url, job.input.array)
     _refuse_missing_chunks(job, array)
     _refuse_other_lengths(job, array.shape[0])
-    make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
-    run = Run(job.output.url, job.input.url)
-    if run.find_settings() is None:
-        run.create(_new_settings(job, array))
-    found = _differences(run, job, array)
+    plan = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
+    checked = CheckedJob(job, array, plan, Run(job.output.url, job.input.url), overwrite)
+    _is_to_be_made(checked)
+    return checked
+
+
+@contextmanager
+def prepared_run(checked: CheckedJob) -> Iterator[Run]:
+    """The run of a job, made or opened to be resumed, for its one writer.
+
+    Where a run is made anew only its own objects are deleted, never through a link, and a place that is not a run is
+    refused all the same.
+
+    Raises
+    ------
+    JobError
+        As ``check_job``.
+    RunHeldError
+        When another process writes to the run.
+    """
+    run = checked.run
+    with run.writing(checked.job.deploy.lease_seconds):
+        if _is_to_be_made(checked):  # another writer may have been here since the check
+            if run.find_settings() is not None:
+                run.erase(own_keys())
+            run.create(_new_settings(checked.job, checked.array))
+        run.make_arrays(row_arrays(run))
+        yield run
+
+
+def _is_to_be_made(checked: CheckedJob) -> bool:
+    """Whether there is no run yet, or none that is worth keeping.
+
+    Raises
+    ------
+    JobError
+        When there is one for something else.
+    """
+    run = checked.run
+    run.forget_settings()
+    if run.find_settings() is None or checked.overwrite:
+        return True
+    found = _differences(run, checked.job, checked.array)
     # Nothing but a scan: a job that was refused for its input, and has been mended since.
-    if overwrite or (found and has_only_scans(run)):
-        run.erase(own_keys())
-        run.create(_new_settings(job, array))
-    elif found:
+    if found and not has_only_scans(run):
         raise JobError(
             f"the output {public_url(run.url)} was made for something else:\n"
             + "\n".join(f"  {line}" for line in found)
             + "\nUndo the change, choose another output, or give up what it holds with --overwrite."
         )
-    run.make_arrays(row_arrays(run))
-    return run
+    return bool(found)
 
 
 def is_input_unchanged(run: Run) -> bool:

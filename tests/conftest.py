@@ -13,15 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import hypothesis
 import numpy as np
 import pytest
 import zarr
+from distributed.utils import open_port
 from groups import ByGroup, place_of
 from playwright.sync_api import Browser, sync_playwright
 
 from distcluster.environment import environment
+from distcluster.job import Job
+from distcluster.prepare import check_job, prepared_run
 from distcluster.stages.refining import PUBLISH_MIXTURE
 from distcluster.storage.run import Run
 
@@ -73,6 +77,12 @@ def write_input(path: Path, rows: np.ndarray, **options: Any) -> Path:
 def changed_environment(changes: dict[str, str | None]) -> dict[str, str]:
     """The environment of this process with some variables set, or taken out where the value is None."""
     return {key: value for key, value in (dict(os.environ) | changes).items() if value is not None}
+
+
+def make_run(job: Job, *, overwrite: bool = False) -> Run:
+    """The run of a job, made or opened; for reading once it is there."""
+    with prepared_run(check_job(job, overwrite=overwrite)) as run:
+        return run
 
 
 @dataclass
@@ -289,6 +299,41 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield running
         running.close()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """A real S3 API on this machine, and the environment that points at it."""
+    port = open_port("127.0.0.1")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    endpoint = f"http://127.0.0.1:{port}"
+    environ = {
+        "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }  # fmt: skip
+    for key, value in environ.items():
+        monkeypatch.setenv(key, value)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urlopen(f"{endpoint}/moto-api/data.json").close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, "the S3 API did not start"
+                time.sleep(0.1)
+        import boto3
+
+        client = boto3.client("s3", endpoint_url=endpoint)
+        client.create_bucket(Bucket="bucket")
+        client.close()
+        yield environ
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
 
 
 class SilentReporter:

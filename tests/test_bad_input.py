@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from conftest import Command, planted_rows, unequal, write_input
+from conftest import Command, make_run, planted_rows, unequal, write_input
 
 from distcluster.errors import JobError
 from distcluster.job_file import load_job, parse_job
-from distcluster.prepare import prepare_run
 from distcluster.stages.subsampling import SUBSAMPLE, SubsampleFacts, as_float32
 from distcluster.storage.inputs import open_input
 from distcluster.storage.run import Run
@@ -57,7 +56,7 @@ def test_a_wrong_input_is_refused_and_nothing_is_written(name: str, tmp_path: Pa
     make, message = INPUTS[name]
     source = make(tmp_path / "input")
     with pytest.raises(JobError) as error:
-        prepare_run(parse_job(job(source, tmp_path / "output")))
+        make_run(parse_job(job(source, tmp_path / "output")))
     assert message in str(error.value)
     assert not (tmp_path / "output").exists()
 
@@ -119,7 +118,7 @@ def test_an_output_inside_the_input_or_around_it_is_refused(tmp_path: Path) -> N
         (tmp_path, "inside the output"),
     ):
         with pytest.raises(JobError, match=message):
-            prepare_run(parse_job(job(source, output)))
+            make_run(parse_job(job(source, output)))
 
 
 def test_an_output_that_holds_something_else_is_refused(tmp_path: Path) -> None:
@@ -129,20 +128,21 @@ def test_an_output_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (occupied / "thesis.txt").write_text("mine")
     zarr.open_group(str(other), mode="w")
     with pytest.raises(JobError, match=r"holds something else \(thesis.txt\)"):
-        prepare_run(parse_job(job(source, occupied)))
+        make_run(parse_job(job(source, occupied)))
     with pytest.raises(JobError, match="Zarr that distcluster did not make"):
-        prepare_run(parse_job(job(source, other)))
+        make_run(parse_job(job(source, other)))
     with pytest.raises(JobError, match="is a file"):
-        prepare_run(parse_job(job(source, occupied / "thesis.txt")))
+        make_run(parse_job(job(source, occupied / "thesis.txt")))
 
 
 def test_an_output_made_for_another_job_or_input_names_every_difference(tmp_path: Path) -> None:
     output = tmp_path / "output"
-    run = prepare_run(parse_job(job(write_input(tmp_path / "input", GOOD), output)))
-    run.commit(SUBSAMPLE.name, "all", asdict(SubsampleFacts(1, 1, 0, 2, 0, 1, spread=1.0)))
+    run = make_run(parse_job(job(write_input(tmp_path / "input", GOOD), output)))
+    with run.writing(20):
+        run.commit(SUBSAMPLE.name, "all", asdict(SubsampleFacts(1, 1, 0, 2, 0, 1, spread=1.0)))
     other = write_input(tmp_path / "other", GOOD[:300].astype(np.float16))
     with pytest.raises(JobError) as error:
-        prepare_run(parse_job(job(other, output, sample__seed=3, mixture__tol=0.1, deploy__n_workers=1)))
+        make_run(parse_job(job(other, output, sample__seed=3, mixture__tol=0.1, deploy__n_workers=1)))
     for line in (
         "sample.seed: 0 in the run, 3 in the job",
         "mixture.tol: 0.001 in the run, 0.1 in the job",
@@ -155,12 +155,12 @@ def test_an_output_made_for_another_job_or_input_names_every_difference(tmp_path
 
 def test_an_output_of_another_format_version_is_refused(tmp_path: Path) -> None:
     source, output = write_input(tmp_path / "input", GOOD), tmp_path / "output"
-    prepare_run(parse_job(job(source, output)))
+    make_run(parse_job(job(source, output)))
     root = json.loads((output / "zarr.json").read_text())
     root["attributes"]["distcluster"]["format_version"] = 99
     (output / "zarr.json").write_text(json.dumps(root))
     with pytest.raises(JobError, match="format version 99"):
-        prepare_run(parse_job(job(source, output)))
+        make_run(parse_job(job(source, output)))
 
 
 @pytest.mark.parametrize(("n_rows", "pca"), [(400, 16), (20, 15)])  # as many as features; and as sample rows
@@ -168,7 +168,7 @@ def test_more_principal_components_than_the_rows_have_are_refused(tmp_path: Path
     source = write_input(tmp_path / "input", GOOD[:n_rows])
     wrong = job(source, tmp_path / "output", projection__pca=pca, projection__n_neighbors=5, sample__rows=15)
     with pytest.raises(JobError, match=f"projection.pca = {pca} must be less than"):
-        prepare_run(parse_job(wrong))
+        make_run(parse_job(wrong))
     assert not (tmp_path / "output").exists()
 
 
@@ -176,7 +176,7 @@ def test_missing_items_are_refused(tmp_path: Path) -> None:
     source = write_input(tmp_path / "input", GOOD)
     for name in ("items.txt", "nowhere/items.txt"):
         with pytest.raises(JobError, match=r"report\.items: there is no file"):
-            prepare_run(parse_job(job(source, tmp_path / "output", report__items=str(tmp_path / name))))
+            make_run(parse_job(job(source, tmp_path / "output", report__items=str(tmp_path / name))))
 
 
 def damaged_rows() -> np.ndarray:
@@ -279,13 +279,13 @@ def test_a_missing_chunk_is_refused_unless_it_is_allowed(kind: str, tmp_path: Pa
     if kind == "zip":
         source = Path(shutil.make_archive(str(tmp_path / "input"), "zip", source))
     with pytest.raises(JobError, match=r"1 chunks of rows are not in .*, the first with rows 2,000 to 2,999"):
-        prepare_run(parse_job(job(source, tmp_path / "output")))
+        make_run(parse_job(job(source, tmp_path / "output")))
     assert not (tmp_path / "output").exists()
-    prepare_run(parse_job(job(source, tmp_path / "output", input__allow_missing_chunks=True)))
+    make_run(parse_job(job(source, tmp_path / "output", input__allow_missing_chunks=True)))
 
 
 def test_values_in_the_other_order_of_bytes_are_read(tmp_path: Path) -> None:
     rows = planted_rows(400, 4)[0]
     source = write_input(tmp_path / "input", rows.astype(">f4"), zarr_format=2)
-    assert prepare_run(parse_job(job(source, tmp_path / "output"))).settings.input.dtype in (">f4", "float32")
+    assert make_run(parse_job(job(source, tmp_path / "output"))).settings.input.dtype in (">f4", "float32")
     np.testing.assert_array_equal(as_float32(np.asarray(open_input(str(source), "embeddings")[:])), rows)

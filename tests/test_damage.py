@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command, planted_rows, unequal, write_input
+from conftest import Command, make_run, planted_rows, unequal, write_input
 from test_input_identity import SECRET, Signed
 from test_resume import flip_bit
 
 from distcluster.errors import JobError
-from distcluster.prepare import prepare_run
 from distcluster.stages.flow import own_keys
 from distcluster.storage.run import Run
 
@@ -167,5 +166,5 @@ def test_preparing_the_same_job_twice_changes_nothing(finished: Command) -> None
 
     job = load_job(finished.argv()[4])
     before = (finished.output / "zarr.json").read_bytes()
-    prepare_run(job)
+    make_run(job)
     assert (finished.output / "zarr.json").read_bytes() == before

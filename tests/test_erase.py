@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from conftest import Command, planted_rows, write_input
+from conftest import Command, make_run, planted_rows, write_input
 
 from distcluster.errors import JobError
 from distcluster.job import Job
 from distcluster.job_file import parse_job
-from distcluster.prepare import prepare_run
 
 GOOD = planted_rows(400, 4)[0]
 
@@ -24,20 +23,22 @@ def a_job(source: Path, output: Path, **sample: Any) -> Job:
 @pytest.mark.parametrize("stage", ["subsample", "label_rows", "a stage of another version"])
 def test_a_run_with_any_work_beyond_the_scan_is_not_erased(stage: str, tmp_path: Path) -> None:
     source, output = write_input(tmp_path / "input", GOOD), tmp_path / "output"
-    run = prepare_run(a_job(source, output))
-    run.commit(stage, "0", {})
+    run = make_run(a_job(source, output))
+    with run.writing(20):
+        run.commit(stage, "0", {})
     before = {path for path in output.rglob("*") if path.is_file()}
     with pytest.raises(JobError, match=r"sample.seed: 0 in the run, 7 in the job\n.*--overwrite"):
-        prepare_run(a_job(source, output, seed=7))
+        make_run(a_job(source, output, seed=7))
     assert {path for path in output.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_erased_is_the_run_s_own_and_never_behind_a_link(overwrite: bool, tmp_path: Path) -> None:
     source, output, elsewhere = write_input(tmp_path / "input", GOOD), tmp_path / "output", tmp_path / "elsewhere"
-    run = prepare_run(a_job(source, output))
+    run = make_run(a_job(source, output))
     if overwrite:
-        run.commit("subsample", "all", {})
+        with run.writing(20):
+            run.commit("subsample", "all", {})
     elsewhere.mkdir()
     kept = [elsewhere / "0.json", output / "thesis.txt", output / "notes" / "zarr.json"]
     for path in kept:
@@ -46,7 +47,7 @@ def test_what_is_erased_is_the_run_s_own_and_never_behind_a_link(overwrite: bool
     (output / "commit" / "scan").symlink_to(elsewhere)
     (output / "support").rename(tmp_path / "support")
     (output / "support").symlink_to(tmp_path / "support")
-    made = prepare_run(a_job(source, output, seed=7), overwrite=overwrite)
+    made = make_run(a_job(source, output, seed=7), overwrite=overwrite)
     assert made.settings.run_id != run.settings.run_id
     assert made.job.sample.seed == 7
     assert [path.read_text() for path in kept] == ["mine"] * 3
@@ -58,7 +59,7 @@ def test_overwrite_refuses_a_place_that_is_not_a_run(tmp_path: Path) -> None:
     source, other = write_input(tmp_path / "input", GOOD), tmp_path / "other"
     zarr.create_array(str(other / "label"), data=np.zeros(3))
     with pytest.raises(JobError, match="holds something else"):
-        prepare_run(a_job(source, other), overwrite=True)
+        make_run(a_job(source, other), overwrite=True)
     assert (other / "label" / "zarr.json").exists()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Command, dask_cluster, unequal
 
+from distcluster.stages.flow import STAGES
 from distcluster.storage.run import Run
 
 KILLS = (
@@ -28,11 +29,9 @@ def committed(command: Command) -> dict[str, str]:
     root = command.output / "commit"
     paths = [path for path in root.rglob("*.json") if path.name != "zarr.json"]
     names = [path.relative_to(root).with_suffix("") for path in paths]
-    records = Run(str(command.output)).records
+    records, stages = Run(str(command.output)).records, {stage.name for stage in STAGES}
     found = {
-        str(name): records.read(name.parts[0], "/".join(name.parts[1:]))
-        for name in names
-        if len(name.parts) > 1 and name.parts[0] != "report"  # which every command writes
+        str(name): records.read(name.parts[0], "/".join(name.parts[1:])) for name in names if name.parts[0] in stages
     }
     return {name: record.id for name, record in found.items() if record}
 

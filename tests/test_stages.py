@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command, SilentReporter, planted_rows, write_input
+from conftest import Command, SilentReporter, make_run, planted_rows, write_input
 from distributed import Client, LocalCluster
 from test_resume import flip_bit
 
@@ -25,7 +25,6 @@ from distcluster.job_file import parse_job
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.pipeline import flow
 from distcluster.plan import make_plan
-from distcluster.prepare import prepare_run
 from distcluster.report.timings import stage_times
 from distcluster.stages import context, fitting, searching
 from distcluster.stages.choosing import SELECT_CANDIDATE
@@ -51,7 +50,8 @@ def on_cluster(run: Run, reporter: SilentReporter, work: Callable[[Runner], Any]
         ):
             await work(Runner(client, run, reporter))
 
-    asyncio.run(hold())
+    with run.writing(20):
+        asyncio.run(hold())
 
 
 # --- a toy stage ------------------------------------------------------------------------------------------------
@@ -106,7 +106,8 @@ def test_a_stage_that_is_added_to_the_list_is_seen_everywhere(with_toy: Run, ref
 def test_verify_reads_what_an_added_stage_has_written(with_toy: Run) -> None:
     run = with_toy
     array = layout.ItemArray("partial/toy", "toy", "(n,)", "int64")
-    run.commit(TOY.name, "all", {"answer": 3}, arrays={array: np.arange(9)})
+    with run.writing(20):
+        run.commit(TOY.name, "all", {"answer": 3}, arrays={array: np.arange(9)})
     flip_bit(Path(run.url) / "partial/toy/c/0")
     on_cluster(run, SilentReporter(), lambda runner: runner.verify())
     assert TOY.find_facts(run) is None
@@ -165,7 +166,7 @@ def test_a_stage_reads_what_it_says_and_nothing_else(
         table, _, name = key.partition(".")
         tables.setdefault(table, {})[name] = value
     job = parse_job(tables)
-    run = prepare_run(job)
+    run = make_run(job)
     on_cluster(run, SilentReporter(), lambda runner: flow(run, runner))
     assert is_finished(run)
     declared = {stage.name: set(stage.reads) for stage in STAGES}
@@ -245,7 +246,8 @@ def test_the_store_layout_s_page_has_every_array_as_the_layout_does() -> None:
 def test_a_record_that_does_not_fit_names_its_file_and_keys(reference: Run, tmp_path: Path) -> None:
     run = Run(str(shutil.copytree(reference.url, tmp_path / "run")))
     facts = asdict(SELECT_CANDIDATE.facts_of(run))
-    run.commit("select_candidate", "all", {**facts, "n_components": "many", "covariance_type": "round"})
+    with run.writing(20):
+        run.commit("select_candidate", "all", {**facts, "n_components": "many", "covariance_type": "round"})
     with pytest.raises(CorruptError, match=r"commit/select_candidate/all\.json: facts does not fit") as error:
         SELECT_CANDIDATE.facts_of(run)
     assert "n_components: " in str(error.value)

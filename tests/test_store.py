@@ -2,24 +2,20 @@
 
 import re
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import obstore
 import pytest
 import zarr
 from conftest import BLOCK_ROWS, SMALL, Command, planted_rows, write_input
-from distributed.utils import open_port
 from obstore.store import S3Store
 
 from distcluster.errors import CorruptError
 from distcluster.job_file import parse_job
-from distcluster.prepare import prepare_run
+from distcluster.prepare import check_job, prepared_run
 from distcluster.storage import layout
 from distcluster.storage.array_store import ArrayStore, checksum
 from distcluster.storage.files import read_lines
@@ -53,41 +49,6 @@ def test_lines_of_a_file_are_found_by_number(tmp_path: Path) -> None:
     assert found == {0: "first", 1: "zweite Zeile", 2: "", 3: "last"}
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """A real S3 API on this machine, and the environment that points at it."""
-    port = open_port("127.0.0.1")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    endpoint = f"http://127.0.0.1:{port}"
-    environ = {
-        "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-    }  # fmt: skip
-    for key, value in environ.items():
-        monkeypatch.setenv(key, value)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urlopen(f"{endpoint}/moto-api/data.json").close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, "the S3 API did not start"
-                time.sleep(0.1)
-        import boto3
-
-        client = boto3.client("s3", endpoint_url=endpoint)
-        client.create_bucket(Bucket="bucket")
-        client.close()
-        yield environ
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")
 def test_a_job_from_s3_to_s3_gives_the_bytes_of_a_local_one(
     s3: dict[str, str], new_command: Callable[..., Command], tmp_path: Path
@@ -118,11 +79,12 @@ def test_a_job_from_s3_to_s3_gives_the_bytes_of_a_local_one(
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> Iterator[Run]:
     source = write_input(tmp_path / "input", planted_rows(2000, 4)[0])
     tables = {"input": {"url": str(source)}, "output": {"url": str(tmp_path / "output")}}
     tables["assign"] = {"block_rows": 512, "partition_rows": 512}
-    return prepare_run(parse_job(tables))
+    with prepared_run(check_job(parse_job(tables))) as run:
+        yield run
 
 
 def test_a_commit_is_seen_whole_or_not_at_all(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

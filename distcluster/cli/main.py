@@ -1,6 +1,7 @@
 """The command line: distcluster run, plan, status, relabel, report, export, ingest, and those for Kubernetes."""
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.progress_bars import ProgressReporter
 from distcluster.cli.tables import plan_table, status_table, summary_table
 from distcluster.cli.terminal import open_console, say
-from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError, JobError
+from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError, JobError, StorageError
 from distcluster.job import DeployTable, Job
 from distcluster.job_file import load_job
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
+from distcluster.storage.faults import storage_errors
 from distcluster.storage.urls import public_url, without_secrets
 
 app = typer.Typer(
@@ -85,14 +87,10 @@ def run(
 @app.command()
 def plan(job_file: JobFile, overrides: Overrides = None) -> None:
     """Show what a job will cost: rows, tasks, bytes, memory of a worker, a rough time. Nothing is written."""
-    from distcluster.plan import make_plan
-    from distcluster.storage.inputs import open_input
-    from distcluster.storage.urls import absolute_url
+    from distcluster.prepare import check_job
 
-    job = load_job(job_file, overrides or [])
-    array = open_input(absolute_url(job.input.url), job.input.array)
-    cost = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
-    open_console().print(plan_table(cost, str(array.dtype)), highlight=False)
+    checked = check_job(load_job(job_file, overrides or []))
+    open_console().print(plan_table(checked.plan, str(checked.array.dtype)), highlight=False)
 
 
 @app.command()
@@ -229,13 +227,18 @@ def main() -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod that is told to leave: as Ctrl-C
     try:
-        app()
+        with storage_errors():
+            app()
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED and not isinstance(leaving, Detached):
             say("Interrupted. What was committed stays: run the same command again to resume.")
         raise
     except ExpectedError as error:
         say(without_secrets(str(error)))
+        if isinstance(error, StorageError):
+            # Other requests are still tried again, in threads that abort the interpreter where it ends before them.
+            sys.stdout.flush()
+            os._exit(error.exit_code)
         sys.exit(error.exit_code)
     except Exception as error:
         logging.getLogger("distcluster").error("unexpected error", exc_info=error)

@@ -134,6 +134,8 @@ async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
             processes=True,
             memory_limit=table.memory_limit or "auto",
             dashboard_address=table.dashboard_address,
+            # A scheduler runs what it is sent: without certificates, whatever any user of this machine sends.
+            security=Security.temporary() if table.tls else None,
             silence_logs=logging.ERROR,
             asynchronous=True,
         ) as cluster:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distributed import Client
+from distributed import Client, get_worker
 from distributed.scheduler import KilledWorker
 
 from distcluster.environment import differences, environment
-from distcluster.errors import CorruptError, JobError, JobFailedError
+from distcluster.errors import CorruptError, JobError, JobFailedError, StorageError
 from distcluster.execution.progress import Reporter
 from distcluster.stages.context import commit, perform
 from distcluster.stages.flow import STAGES
@@ -25,6 +25,7 @@ from distcluster.storage.urls import public_url
 
 log = logging.getLogger("distcluster")
 
+_STORAGE_TRIES = 3
 _WINDOW = 64  # futures a stage has under way at most; the driver's memory does not grow with the input
 
 
@@ -113,12 +114,26 @@ class Runner:
         return answers
 
     async def _submit(self, stage: Stage[Any], item: Any) -> Any:
+        """Have a task done; one whose storage fails is tried again elsewhere."""
+        failed: list[str] = []
+        while True:
+            try:
+                return await self._try(stage, item, failed)
+            except StorageError as error:
+                failed.append(str(getattr(error, "worker", "")))
+                if len(failed) == _STORAGE_TRIES:
+                    raise
+                log.warning("%s %s: %s It is tried again.", stage.name, item, error)
+
+    async def _try(self, stage: Stage[Any], item: Any, failed: list[str]) -> Any:
         ref = self._run.ref
-        key = (f"{stage.name}-{ref.run_id[:8]}", str(item), self.attempt)
+        key = (f"{stage.name}-{ref.run_id[:8]}", str(item), ref.token, self.attempt, len(failed))  # no other's task
+        others = [worker for worker in await self._client.nthreads() if worker not in failed] if failed else None
         try:
             return await self._client.submit(
-                perform, ref, stage.name, stage.task, item, stage.commits, key=key, priority=stage.priority, pure=False
-            )
+                _perform, ref, stage.name, stage.task, item, stage.commits, key=key, priority=stage.priority,
+                workers=others or None, allow_other_workers=bool(others), pure=False,
+            )  # fmt: skip
         except KilledWorker as error:
             raise JobFailedError(
                 f"{stage.name} {item} killed every worker that tried it, most likely for lack of memory. Give workers "
@@ -189,6 +204,15 @@ class Runner:
                 if not (intact and stage.fits(records[item].facts, item)):
                     log.warning("%s %s is damaged; it is made again", stage.name, item)
                     self._run.records.discard(stage.name, item)
+
+
+def _perform(*of_task: Any) -> Any:
+    """On a worker: perform a task, and say where its storage failed."""
+    try:
+        return perform(*of_task)
+    except StorageError as error:
+        error.worker = get_worker().address  # type: ignore[attr-defined]
+        raise
 
 
 def _folder(items: list[Any]) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
-from distcluster.errors import CorruptError, JobFailedError, SchedulerLostError
+from distcluster.errors import CorruptError, JobFailedError, LeaseLostError, SchedulerLostError, StorageError
 from distcluster.execution.connect import connect
 from distcluster.execution.progress import Reporter, on_dashboard, performance_saved
 from distcluster.execution.runner import Runner
 from distcluster.job import DeployTable
 from distcluster.stages.stage import Stage
+from distcluster.storage.faults import of_storage
 from distcluster.storage.run import Run
 from distcluster.storage.urls import without_secrets
 
@@ -63,12 +64,16 @@ class Session:
             When a task fails for good.
         SchedulerLostError
             When the cluster is gone; what was committed stays.
+        StorageError
+            When the storage is away or full.
         """
         try:
             asyncio.run(self._hold(work))
         except Exception as error:
             cause = _leaves(error)[0]
-            self.run.note_error(without_secrets(f"{type(cause).__name__}: {cause}"))
+            cause = of_storage(cause) or cause
+            if not isinstance(cause, LeaseLostError | StorageError):  # the run is another's, or away
+                self.run.note_error(without_secrets(f"{type(cause).__name__}: {cause}"))
             raise cause from error.__cause__
         self.run.note_error("")
 

@@ -9,6 +9,7 @@ from distcluster.environment import differences, environment, pin_to_one_thread
 from distcluster.errors import CorruptError, EnvironmentMismatchError
 from distcluster.stages.stage import Output
 from distcluster.storage.array_store import Array
+from distcluster.storage.faults import storage_errors
 from distcluster.storage.layout import ONE, ItemArray
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
@@ -24,7 +25,7 @@ def open_run(ref: RunRef) -> Run:
     EnvironmentMismatchError
         Naming every package version and instruction level that differs.
     """
-    run = Run(ref.url, ref.input_url)
+    run = Run(ref.url, ref.input_url, ref.token)
     if run.settings.run_id != ref.run_id:
         raise RuntimeError(f"{public_url(ref.url)} now holds another run than the one that was started")
     found = differences(dict(run.settings.environment), environment())
@@ -36,11 +37,12 @@ def open_run(ref: RunRef) -> Run:
 def perform(ref: RunRef, stage: str, task: Callable[..., Output[Any]], item: Any, commits: bool = True) -> Any:
     """Compute one item of a stage and commit it; a stage that only checks gives back its facts."""
     pin_to_one_thread()
-    run = open_run(ref)
-    output = task(run) if item == ONE else task(run, item)
-    if not commits:
-        return output.facts
-    commit(run, stage, item, output)
+    with storage_errors():
+        run = open_run(ref)
+        output = task(run) if item == ONE else task(run, item)
+        if not commits:
+            return output.facts
+        commit(run, stage, item, output)
     return None
 
 

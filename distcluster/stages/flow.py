@@ -69,7 +69,7 @@ def is_complete(run: Run, stage: Stage[Any]) -> bool:
 
 def has_only_scans(run: Run) -> bool:
     """Whether no work beyond the scan is recorded, by this version or another."""
-    beside = (f"commit/{SCAN.name}/", layout.PROBE)
+    beside = (f"commit/{SCAN.name}/", f"{layout.LEASE}/", layout.PROBE)
     return all(
         key.startswith(beside) or key == layout.ERROR or key.endswith("zarr.json")
         for key in run.store.keys_under("commit")

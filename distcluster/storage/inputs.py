@@ -11,10 +11,11 @@ import xxhash
 import zarr
 from zarr.storage import FsspecStore, ObjectStore, ZipStore
 
-from distcluster.errors import JobError
+from distcluster.errors import JobError, StorageError
 from distcluster.numerics.partition import RowRange
 from distcluster.storage.array_store import Array
-from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, public_url, without_secrets
+from distcluster.storage.faults import of_storage, reason_of
+from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, public_url
 
 INPUT_DTYPES = ("float16", "float32", "float64", "int8", "uint8")
 
@@ -70,6 +71,9 @@ def _open_node(url: str) -> zarr.Array[Any] | zarr.Group:
     except JobError:
         raise
     except Exception as error:  # every store and codec has exceptions of its own; all mean the same to the user
+        fault = of_storage(error)
+        if isinstance(fault, StorageError):
+            raise fault from None
         hint = ""
         if path is not None and path.suffix in {".npy", ".npz", ".parquet"}:
             hint = f" It looks like {path.suffix}: convert it with `distcluster ingest {path} {path.stem}.zarr`."
@@ -83,18 +87,18 @@ def read_block(array: zarr.Array[Any], url: str, block: RowRange) -> Array:
     ------
     JobError
         When it cannot be read, naming its rows.
+    StorageError
+        When the store is away.
     """
     try:
         return np.asarray(array[block.rows])
     except Exception as error:  # as in _open_node
+        fault = of_storage(error)
+        if fault is not None:
+            raise fault from None
         raise JobError(
             f"rows {block.start:,} to {block.stop - 1:,} of {public_url(url)} cannot be read: {reason_of(error)}."
         ) from None
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of what a store or a codec says, without the secrets of its URLs."""
-    return without_secrets(str(error).splitlines()[0]) if str(error) else type(error).__name__
 
 
 def _listing(group: zarr.Group) -> str:

@@ -91,11 +91,16 @@ class Records:
     store : ArrayStore
     dropped : callable
         The paths that have been emptied since: what lay there is not missed.
+    before_change : callable
+        Called before a record is written or discarded; raises where that is not this process's to do.
     """
 
-    def __init__(self, store: ArrayStore, dropped: Callable[[], Iterable[str]]) -> None:
+    def __init__(
+        self, store: ArrayStore, dropped: Callable[[], Iterable[str]], before_change: Callable[[], None]
+    ) -> None:
         self._store = store
         self._dropped = dropped
+        self._before_change = before_change
 
     def read(self, stage: str, item: str) -> Record | None:
         """What an item of a stage committed, or None.
@@ -114,6 +119,7 @@ class Records:
 
     def write(self, stage: str, item: str, record: Record) -> None:
         """Publish a record; whatever it names has been written and flushed before."""
+        self._before_change()
         key = record_key(stage, item)
         self._store.put(key, json.dumps(asdict(record)).encode())
         self._store.flush([key])
@@ -149,8 +155,10 @@ class Records:
 
     def discard(self, stage: str, item: str) -> None:
         """Forget that an item was committed, so that it is done again."""
+        self._before_change()
         self._store.delete([record_key(stage, item)])
 
     def forget(self, stage: str) -> None:
         """Discard every item of a stage."""
+        self._before_change()
         self._store.delete(self._store.keys_under(f"commit/{stage}"))

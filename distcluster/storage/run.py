@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import obstore
 import zarr
-from obstore.exceptions import AlreadyExistsError
 
 from distcluster.errors import CorruptError, JobError
 from distcluster.job import Job
 from distcluster.job_file import parse_job
 from distcluster.numerics.partition import Partitioning, RowRange
+from distcluster.storage import lease
 from distcluster.storage.array_store import READ_ERRORS, Array, ArrayStore, checksum, shard_key
 from distcluster.storage.layout import (
     ERROR,
     FORMAT_VERSION,
     GROUPS,
+    LEASE,
     ONE,
     PROBE,
     ROOT,
@@ -45,16 +46,19 @@ class Run:
     url : str
     input_url : str, optional
         Where the input is now; absent: where it was when the run was made or last checked.
+    token : int, optional
+        Of the lease of the writer that this process works for; absent: the run can be read only.
     """
 
-    def __init__(self, url: str, input_url: str | None = None) -> None:
+    def __init__(self, url: str, input_url: str | None = None, token: int | None = None) -> None:
         self.url = absolute_url(url)
         path = local_path(self.url)
         if path is not None and path.is_file():
             raise JobError(f"the output {path} is a file: choose a directory that is empty or not there.")
         self.store = ArrayStore(self.url)
-        self.records = Records(self.store, dropped=lambda: self.settings.dropped)
+        self.records = Records(self.store, dropped=lambda: self.settings.dropped, before_change=self._require_lease)
         self._input_url = input_url
+        self._token = token
 
     # -- settings
 
@@ -85,7 +89,7 @@ class Run:
             return None
         content = self.store.get(ROOT)
         if content is None:
-            other = next((key for key in self.store.keys_under("") if not key.startswith(PROBE)), None)
+            other = next((key for key in self.store.keys_under("") if not key.startswith((PROBE, f"{LEASE}/"))), None)
             if other is not None:
                 raise JobError(f"{shown} holds something else ({other}): choose an empty place.")
             return None
@@ -126,18 +130,46 @@ class Run:
     @property
     def ref(self) -> RunRef:
         """What a task needs to open this run."""
-        return RunRef(self.url, self.settings.run_id, self.input_url)
+        return RunRef(self.url, self.settings.run_id, self.input_url, self._token)
 
     # -- life
 
+    @contextlib.contextmanager
+    def writing(self, seconds: float) -> Iterator[None]:
+        """Be the run's one writer, by a lease that lasts so long after it was last renewed.
+
+        Raises
+        ------
+        RunHeldError
+            When another process is.
+        """
+        with lease.held(self.store, seconds) as self._token:
+            try:
+                yield
+            finally:
+                self._token = None
+
+    def _require_lease(self) -> None:
+        """Before every change.
+
+        Raises
+        ------
+        LeaseLostError
+            When another writer has taken the run.
+        """
+        if self._token is None:
+            raise RuntimeError("this run was opened for reading")
+        lease.require(self.store, self._token)
+
     def create(self, settings: Settings) -> None:
-        """Make the run by one conditional put of its root; whoever comes second adopts the winner's settings."""
+        """Make the run by one conditional put of its root."""
+        self._require_lease()
         root = {"zarr_format": 3, "node_type": "group", "attributes": {"distcluster": asdict(settings)}}
-        with contextlib.suppress(AlreadyExistsError):
-            obstore.put(self.store.objects, ROOT, json.dumps(root, indent=2).encode(), mode="create")
+        obstore.put(self.store.objects, ROOT, json.dumps(root, indent=2).encode(), mode="create")
 
     def make_arrays(self, arrays: Iterable[RowArray], of: str = "") -> None:
         """Make the row arrays that are not there yet, in a run that is new or whose making was cut short."""
+        self._require_lease()
         parts, job = self.partitioning, self.job
         sizes = {
             "n_neighbors": job.projection.n_neighbors, "d": job.projection.n_components, "top": job.assign.top,
@@ -155,9 +187,15 @@ class Run:
 
     def update(self, **changes: Any) -> None:
         """Replace single settings."""
+        self._require_lease()
         self.__dict__["settings"] = replace(self.settings, **changes)
         self.__dict__.pop("job", None)
         zarr.open_group(self.store.zarr_store, mode="r+").attrs["distcluster"] = asdict(self.settings)
+
+    def forget_settings(self) -> None:
+        """Read the settings again when they are next asked for: another process may have changed them."""
+        self.__dict__.pop("settings", None)
+        self.__dict__.pop("job", None)
 
     def drop(self, path: str) -> None:
         """Delete what later stages no longer need: every object under a path but array metadata.
@@ -167,15 +205,16 @@ class Run:
         """
         if path not in self.settings.dropped:
             self.update(dropped=(*self.settings.dropped, path))
+        self._require_lease()
         self.store.delete(key for key in self.store.keys_under(path) if not key.endswith("zarr.json"))
 
     def erase(self, own: re.Pattern[str]) -> None:
         """Delete the objects that are a run's own, the root last; what is not stays, and what a link leads to."""
+        self._require_lease()
         keys = (key for key in self.store.keys_under("") if key != ROOT and own.fullmatch(key))
         self.store.delete(key for key in keys if self.store.is_inside(key))
         self.store.delete([ROOT])
-        self.__dict__.pop("settings", None)
-        self.__dict__.pop("job", None)
+        self.forget_settings()
 
     # -- reading
 

@@ -64,7 +64,7 @@ class ErrorNote:
 
 @dataclass(frozen=True, slots=True)
 class RunRef:
-    """Where a run is and which one, and where its input is now.
+    """Where a run is and which one, where its input is now, and the token of its writer's lease, if any.
 
     A worker must never mistake a new run at an old place for the old one. URLs may hold a signature: they travel to
     the tasks, and are neither stored nor shown.
@@ -73,3 +73,4 @@ class RunRef:
     url: str = field(repr=False)
     run_id: str
     input_url: str = field(repr=False)
+    token: int | None = None

@@ -2,6 +2,7 @@
 
 import os
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 from obstore.store import LocalStore, from_url
 
 from distcluster.errors import JobError
+
+_REQUEST = timedelta(seconds=120)  # a shard of some hundred megabytes takes its time
 
 OBJECT_SCHEMES = frozenset({"file", "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"})
 """URL schemes that obstore knows; fsspec may know others."""
@@ -52,13 +55,25 @@ def local_path(url: str) -> Path | None:
 
 
 def object_store(url: str, create: bool = False) -> Any:
-    """Obstore's store for a URL; credentials and endpoints come from the environment (AWS_*, GOOGLE_*, AZURE_*)."""
+    """Obstore's store for a URL; credentials and endpoints come from the environment (AWS_*, GOOGLE_*, AZURE_*).
+
+    What fails for a while is tried again, with exponential backoff and jitter, for five minutes; the environment
+    variable ``DISTCLUSTER_STORE_SECONDS`` says for how long instead.
+    """
     path = local_path(url)
     if path is not None:
         return LocalStore(path, mkdir=create)
-    if url.startswith("http://") or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
-        return from_url(url, client_options={"allow_http": True})
-    return from_url(url)
+    is_plain = url.startswith("http://") or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    seconds = float(os.environ.get("DISTCLUSTER_STORE_SECONDS", "300"))
+    return from_url(
+        url,
+        client_options={"allow_http": is_plain, "connect_timeout": timedelta(seconds=10), "timeout": _REQUEST},
+        retry_config={
+            "max_retries": 10_000,  # the time decides
+            "retry_timeout": timedelta(seconds=seconds),
+            "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=15), "base": 2},
+        },
+    )
 
 
 def file_store(url: str) -> tuple[Any, str]:
