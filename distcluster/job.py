@@ -242,13 +242,15 @@ class ReportTable(Table):
 
     items: str | None = None
     """What a person reads as the row, one entry a row: a text file, JSON Lines, Parquet, or a Zarr array of strings;
-    local path or URL. Entries that are paths or URLs of images are shown as thumbnails."""
+    local path or URL. Entries that are paths of images below its directory are shown as thumbnails."""
     item_column: str = "text"
     """The field of JSON Lines, or the column of Parquet."""
     labels: tuple[str, ...] = ()
     """Taxonomies to compare the clusters with: text files with a row's label a line, several with tabs between them, or
     Zarr arrays, of N strings or integers, (N, m) strings, or (N, C) indicators, whose attribute ``classes`` names the
     columns; an empty label is none."""
+    remote_images: bool = False
+    """Show thumbnails of entries that are URLs of images, too: whoever wrote the items then says what is asked for."""
     tsne: bool = False
     """Show t-SNE of some rows beside UMAP and PCA, by openTSNE: ``pip install 'distcluster[tsne]'``."""
     performance: bool = False

@@ -7,21 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import hypothesis
 import numpy as np
 import pytest
 import zarr
-from distributed.utils import open_port
 from groups import ByGroup, place_of
 from playwright.sync_api import Browser, sync_playwright
+from servers import changed_environment, s3_api
 
 from distcluster.environment import environment
 from distcluster.job import Job
@@ -72,11 +69,6 @@ def write_input(path: Path, rows: np.ndarray, **options: Any) -> Path:
     options = {"chunks": (1000, rows.shape[1])} | options
     zarr.create_array(str(path), name="embeddings", data=rows, **options)
     return path
-
-
-def changed_environment(changes: dict[str, str | None]) -> dict[str, str]:
-    """The environment of this process with some variables set, or taken out where the value is None."""
-    return {key: value for key, value in (dict(os.environ) | changes).items() if value is not None}
 
 
 def make_run(job: Job, *, overwrite: bool = False) -> Run:
@@ -303,37 +295,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """A real S3 API on this machine, and the environment that points at it."""
-    port = open_port("127.0.0.1")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    endpoint = f"http://127.0.0.1:{port}"
-    environ = {
-        "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-    }  # fmt: skip
-    for key, value in environ.items():
-        monkeypatch.setenv(key, value)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urlopen(f"{endpoint}/moto-api/data.json").close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, "the S3 API did not start"
-                time.sleep(0.1)
-        import boto3
-
-        client = boto3.client("s3", endpoint_url=endpoint)
-        client.create_bucket(Bucket="bucket")
-        client.close()
+    """A real S3 API on this machine with a bucket, and the environment that points at it."""
+    with s3_api() as environ:
+        for key, value in environ.items():
+            monkeypatch.setenv(key, value)
         yield environ
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
 
 
 class SilentReporter:
@@ -361,32 +327,3 @@ class SilentReporter:
 def unequal(a: Run, b: Run) -> list[str]:
     """Result arrays whose bytes differ."""
     return [name for name in RESULTS if a.array(name)[:].tobytes() != b.array(name)[:].tobytes()]
-
-
-@contextmanager
-def dask_cluster(
-    directory: Path, n_workers: int, n_threads: int = 1, environ: dict[str, str | None] | None = None
-) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler and workers as processes of their own: the address, and the workers."""
-    scheduler_file = directory / "scheduler.json"
-    scheduler = [sys.executable, "-m", "dask", "scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
-    worker = [sys.executable, "-m", "dask", "worker", "--nthreads", str(n_threads), "--no-dashboard"]
-    where = ["--scheduler-file", str(scheduler_file)]
-    silence: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    silence["env"] = changed_environment(environ or {})
-    processes = [subprocess.Popen([*scheduler, "--host", "127.0.0.1", *where], **silence)]
-    try:
-        deadline = time.monotonic() + 60
-        while not scheduler_file.exists():
-            assert time.monotonic() < deadline, "the scheduler did not start"
-            time.sleep(0.05)
-        processes += [
-            subprocess.Popen([*worker, "--local-directory", str(directory), *where], **silence)
-            for _ in range(n_workers)
-        ]
-        yield json.loads(scheduler_file.read_text())["address"], processes[1:]
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-        for process in processes:
-            process.wait(timeout=30)

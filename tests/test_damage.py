@@ -18,7 +18,9 @@ from test_input_identity import SECRET, Signed
 from test_resume import flip_bit
 
 from distcluster.errors import JobError
+from distcluster.report.shown_items import ShownItems, kept_items
 from distcluster.stages.flow import own_keys
+from distcluster.storage import layout
 from distcluster.storage.run import Run
 
 
@@ -81,14 +83,11 @@ def test_a_damaged_note_of_the_last_error_hides_nothing(content: str, reference:
     assert "commit/error.json does not fit" in Run(str(output)).last_error()
 
 
-def test_a_damaged_memory_of_the_last_report_is_as_none(reference: Run, tmp_path: Path) -> None:
-    from distcluster.job import ReportTable
-    from distcluster.report import remembered_table
-
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"texts": 3}', b'{"images": {"1": "javascript:alert(1)"}}'])
+def test_a_damaged_memory_of_the_last_report_is_as_none(content: bytes, reference: Run, tmp_path: Path) -> None:
     run = Run(str(shutil.copytree(reference.url, tmp_path / "run")))
-    for content in (b"", b"{}", b'{"items": 3, "nothing": 1}'):
-        run.store.put("report/table.json", content)
-        assert remembered_table(run) == ReportTable()
+    run.store.put(layout.SHOWN_ITEMS, content)
+    assert kept_items(run) == ShownItems()
 
 
 def test_verify_makes_again_what_relabelling_has_written(finished: Command) -> None:
@@ -103,9 +102,10 @@ def test_verify_makes_again_what_relabelling_has_written(finished: Command) -> N
 
 def test_an_erase_that_is_cut_short_leaves_a_place_for_a_new_run(finished: Command) -> None:
     run = Run(str(finished.output))
-    run.erase(own_keys())
+    with run.writing(20):
+        run.erase(own_keys())
     left = [str(path.relative_to(finished.output)) for path in finished.output.rglob("*") if path.is_file()]
-    assert left == []
+    assert [Path(path).parent for path in left] == [Path(layout.LEASE)]
     assert not own_keys().fullmatch("model/notes.txt")
     assert not own_keys().fullmatch("relabel/mine.txt")
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BLOCK_ROWS, Command, dask_cluster, unequal
+from conftest import BLOCK_ROWS, Command, unequal
+from servers import dask_cluster
 
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.neighbors import INDEX_ARRAYS, nearest, open_index

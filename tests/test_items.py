@@ -1,7 +1,10 @@
 """Items read the same from every format."""
 
 import json
+import threading
 from base64 import b64decode
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
@@ -13,7 +16,8 @@ import zarr
 from PIL import Image
 
 from distcluster.errors import JobError
-from distcluster.report.thumbnails import thumbnail
+from distcluster.report.shown_items import IMAGE
+from distcluster.report.thumbnails import thumbnails
 from distcluster.storage.items import read_items, require_items
 
 TEXTS = [f"item {i}: Grüße, “quoted”" for i in range(2_500)]
@@ -54,20 +58,64 @@ def test_missing_items_are_refused(tmp_path: Path, name: str) -> None:
         require_items(str(tmp_path / name), "text")
 
 
-def test_image_names_become_thumbnails_and_others_do_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "pictures").mkdir()
-    Image.new("RGB", (400, 200), (200, 10, 10)).save(tmp_path / "pictures" / "red.png")
-    (tmp_path / "pictures" / "torn.jpg").write_bytes(b"no image")
-    items = str(tmp_path / "items.txt")
-    for name in ("pictures/red.png", str(tmp_path / "pictures" / "red.png"), (tmp_path / "pictures/red.png").as_uri()):
-        data = thumbnail(name, items)
-        with Image.open(BytesIO(b64decode(data.removeprefix("data:image/webp;base64,")))) as small:
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A directory of items with images below it, and one image beside it."""
+    (tmp_path / "own" / "pictures").mkdir(parents=True)
+    for place in (tmp_path / "own" / "pictures" / "red.png", tmp_path / "beside.png"):
+        Image.new("RGB", (400, 200), (200, 10, 10)).save(place)
+    return tmp_path / "own"
+
+
+def shown(name: str, directory: Path, remote: bool = False) -> str:
+    return thumbnails({7: name}, str(directory / "items.txt"), remote=remote).get(7, "")
+
+
+def test_image_names_become_thumbnails_and_others_do_not(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    red = pictures / "pictures" / "red.png"
+    for name in ("pictures/red.png", str(red), red.as_uri()):
+        with Image.open(BytesIO(b64decode(shown(name, pictures).removeprefix(IMAGE)))) as small:
             assert small.size == (96, 48)
             assert np.abs(np.array(small)[24, 48].astype(int) - (200, 10, 10)).max() < 8
-    assert thumbnail("a red picture", items) == ""
+    assert shown("a red picture", pictures) == ""
     assert caplog.messages == []
-    assert thumbnail("pictures/torn.jpg", items) == thumbnail("pictures/none.png", items) == ""
-    assert len(caplog.messages) == 2
+
+
+@pytest.mark.parametrize("name", ["../beside.png", "{beside}", "file://{beside}", "pictures/link.png", "~/beside.png"])
+def test_an_image_that_lies_elsewhere_is_not_read(
+    name: str, pictures: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(pictures.parent))
+    (pictures / "pictures" / "link.png").symlink_to(pictures.parent / "beside.png")
+    assert shown(name.format(beside=pictures.parent / "beside.png"), pictures) == ""
+    assert "cannot be shown: " in caplog.text
+
+
+def test_what_is_no_image_costs_its_own_picture_only(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (pictures / "torn.jpg").write_bytes(b"no image")
+    (pictures / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    Image.new("1", (20_000, 20_000)).save(pictures / "huge.png")
+    items = dict(enumerate(["torn.jpg", "none.png", "script.png", "huge.png", "\0.png", "pictures/red.png"]))
+    assert thumbnails(items, str(pictures / "items.txt"), remote=False).keys() == {5}
+    assert len(caplog.messages) == 5
+
+
+def test_urls_are_asked_for_only_where_the_job_says_so(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[str] = []
+
+    class Server(SimpleHTTPRequestHandler):
+        def log_message(self, _format: str, *arguments: object) -> None:
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(pictures))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/pictures/red.png"
+        assert shown(url, pictures) == ""
+        assert asked == []
+        assert "report.remote_images = true" in caplog.text
+        assert shown(url, pictures, remote=True).startswith(IMAGE)
+        assert "/pictures/red.png" in asked
+        server.shutdown()
 
 
 def test_a_line_that_is_not_json_is_refused_with_its_row(tmp_path: Path) -> None:

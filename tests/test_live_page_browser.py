@@ -11,8 +11,9 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import numpy as np
-from conftest import Command, dask_cluster, unequal
+from conftest import Command, unequal
 from playwright.sync_api import Browser, Page
+from servers import dask_cluster
 
 from distcluster.storage.run import Run
 

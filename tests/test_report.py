@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from distcluster.cli.main import app
 from distcluster.errors import JobError
 from distcluster.job import ReportTable
 from distcluster.job_file import parse_job
-from distcluster.report import remembered_table, render_page
+from distcluster.report import render_page, write_report
 from distcluster.report.clusters import badge
 from distcluster.report.figures import Curve, curve_panel, spread, tree
 from distcluster.report.job_text import job_toml
@@ -31,6 +32,8 @@ from distcluster.report.row_statistics import (
 from distcluster.report.words import distinguishing_words, weights
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.storage.run import Run
+
+WRITTEN = re.compile(r"[0-9-]+ [0-9:]+ UTC")
 
 
 @pytest.fixture(scope="module")
@@ -157,16 +160,24 @@ def test_items_are_escaped(page: str) -> None:
     assert "<script>document.title" not in page
 
 
-def test_a_report_remembers_what_a_row_is_without_credentials(reference: Run, items: str, tmp_path: Path) -> None:
-    job = reference.settings.job
-    assert remembered_table(reference).items is None  # that run's own report
-    text = job_toml(job, ReportTable(items="https://user:secret@host/items.txt?signature=1"))
-    assert tomllib.loads(text)["report"]["items"] == "https://host/items.txt"
+def test_another_report_shows_the_items_that_the_run_keeps_and_opens_no_file(
+    reference: Run, items: str, tmp_path: Path
+) -> None:
+    run = Run(str(shutil.copytree(reference.url, tmp_path / "run")))
+    source = tmp_path / "secret.txt"
+    source.write_text(Path(items).read_text())
+    write_report(run, ReportTable(items=str(source)))
+    with_items = (Path(run.url) / "report" / "index.html").read_text()
+    source.write_text("not for others\n" * run.partitioning.n_rows)
+    write_report(run, ReportTable())
+    again = (Path(run.url) / "report" / "index.html").read_text()
+    assert "not for others" not in again
+    assert WRITTEN.sub("", again) == WRITTEN.sub("", with_items)
 
 
 def test_the_shown_job_is_a_job_file(reference: Run) -> None:
     job = reference.settings.job
-    shown = parse_job(tomllib.loads(job_toml(job, ReportTable())))
+    shown = parse_job(tomllib.loads(job_toml(job, ReportTable(), "")))
     assert json.loads(shown.model_dump_json(exclude={"deploy", "report"})) == job
 
 

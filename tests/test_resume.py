@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Command, dask_cluster, unequal
+from conftest import Command, unequal
+from servers import dask_cluster
 
 from distcluster.stages.flow import STAGES
 from distcluster.storage.run import Run

@@ -3,13 +3,20 @@
 import os
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import Command, SilentReporter, dask_cluster, unequal
+from conftest import Command, SilentReporter, unequal
+from distributed.security import Security
+from servers import dask_cluster
 from test_resume import flip_bit, truncate
 
 from distcluster.api import relabel_run
@@ -114,3 +121,48 @@ def test_relabelling_does_not_need_the_input(
     lines = [line.split()[0] for line in done.stdout.splitlines() if "/s" in line]
     assert lines == ["relabel", "crosswalk"]
     assert unequal(reference, run) == []
+
+
+# --- nobody else ------------------------------------------------------------------------------------------------
+
+
+def greets(port: int, stranger: ssl.SSLContext | None) -> bool:
+    """Whether one of Dask's servers begins to talk with a stranger: they say first what they can decompress."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as plain:
+            talking = plain if stranger is None else stranger.wrap_socket(plain)
+            return b"compression" in talking.recv(4096)
+    except OSError:  # nothing is said, or the certificate is refused
+        return False
+
+
+def without_checks(security: Security | None = None) -> ssl.SSLContext:
+    """TLS that takes any server, with a certificate or without."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if security is not None:
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+            file.write(security.tls_client_cert + security.tls_client_key)
+            file.flush()
+            context.load_cert_chain(file.name)
+    return context
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_no_other_user_of_the_machine_reaches_the_local_cluster(tls: bool, new_command: Callable[..., Command]) -> None:
+    strangers = (None, without_checks(), without_checks(Security.temporary()))  # of another authority
+    command = new_command(deploy__tls=tls, projection__n_epochs=100_000)  # it would take an hour
+    process = command.start()
+    try:
+        while not list((command.output / "commit" / "scan").glob("*.json")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        open_ports = psutil.Process(process.pid).net_connections()
+        ports = {each.laddr.port for each in open_ports if each.status == psutil.CONN_LISTEN}
+        assert len(ports) >= 4  # the scheduler, the dashboard, two nannies
+        let_in = [port for stranger in strangers for port in ports if greets(port, stranger)]
+        assert process.poll() is None, "it ended before the strangers came"
+        assert bool(let_in) is not tls  # without certificates a stranger gets in: so this test can fail
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # its workers, too, are in the middle of something
+        process.communicate()

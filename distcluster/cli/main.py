@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from distcluster.cli.options import JobFile, Overrides, RunUrl
+from distcluster.cli.options import ItemColumn, JobFile, Overrides, RunUrl
 from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.progress_bars import ProgressReporter
 from distcluster.cli.tables import plan_table, status_table, summary_table
 from distcluster.cli.terminal import open_console, say
 from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError, JobError, StorageError
-from distcluster.job import DeployTable, Job
+from distcluster.job import DeployTable, Job, ReportTable
 from distcluster.job_file import load_job
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
 from distcluster.storage.faults import storage_errors
@@ -137,8 +137,12 @@ def relabel(
 def report(
     run_url: RunUrl,
     items: Annotated[
-        str | None, typer.Option(help="What a row is, as report.items; by default as for the last report.")
+        str | None, typer.Option(help="What a row is, as report.items; by default what the last report showed.")
     ] = None,
+    item_column: ItemColumn = "text",
+    remote_images: Annotated[
+        bool, typer.Option("--remote-images", help="Show images that items name by URLs, as report.remote_images.")
+    ] = False,
     labels: Annotated[
         list[str] | None, typer.Option(help="A taxonomy to compare with, as in report.labels; may be repeated.")
     ] = None,
@@ -149,18 +153,13 @@ def report(
 
     [dim]distcluster report runs/demo --open[/dim]
     """
-    from distcluster.report import remembered_table, write_report
+    from distcluster.report import write_report
     from distcluster.storage.run import Run
 
-    done = Run(run_url)
-    table = remembered_table(done)
-    if items is not None:
-        table = table.model_copy(update={"items": items})
-    if labels:
-        table = table.model_copy(update={"labels": tuple(labels)})
-    if tsne:
-        table = table.model_copy(update={"tsne": True})
-    url = write_report(done, table)
+    table = ReportTable(
+        items=items, item_column=item_column, labels=tuple(labels or ()), remote_images=remote_images, tsne=tsne
+    )
+    url = write_report(Run(run_url), table)
     open_console().print(f"Report: {url}", highlight=False, soft_wrap=True)
     if open_it:
         typer.launch(url)
@@ -173,6 +172,8 @@ def export(
     form: Annotated[
         str, typer.Option("--to", help="parquet, anndata (directories), sklearn or atlas (files).")
     ] = "parquet",
+    items: Annotated[str | None, typer.Option(help="What a row is, as report.items: a column of its own.")] = None,
+    item_column: ItemColumn = "text",
 ) -> None:
     """Write a finished run's results for other tools.
 
@@ -183,11 +184,10 @@ def export(
     [dim]distcluster export runs/demo demo-parquet[/dim]
     """
     from distcluster.export import export_run
-    from distcluster.report import remembered_table
     from distcluster.storage.run import Run
 
-    done = Run(run_url)
-    typer.echo(export_run(done, target, form, remembered_table(done)))
+    table = ReportTable(items=items, item_column=item_column)
+    typer.echo(export_run(Run(run_url), target, form, table))
 
 
 @app.command()

@@ -19,3 +19,4 @@ Context = Annotated[str | None, typer.Option(help="kubectl's context; by default
 Dashboard = Annotated[
     bool, typer.Option("--dashboard", help="Forward the Dask dashboard to this machine while following.")
 ]
+ItemColumn = Annotated[str, typer.Option(help="The field of JSON Lines, or the column of Parquet, that holds them.")]

@@ -11,14 +11,17 @@ from distcluster.numerics.mixture.parameters import Mixture
 from distcluster.report.clusters import ClusterRow, cluster_rows
 from distcluster.report.compare import Comparison, compare
 from distcluster.report.row_statistics import RowStatistics, collect_row_statistics
+from distcluster.report.shown_items import ShownItems, kept_items
 from distcluster.report.subsample_rows import SubsampleRows, read_subsample_rows, silhouettes
 from distcluster.report.summary import Summary, summarise
+from distcluster.report.thumbnails import thumbnails
 from distcluster.stages.labelling import SUMMARISE_CLUSTERS
 from distcluster.stages.projecting import views
 from distcluster.stages.refining import published_mixture
 from distcluster.storage.items import read_items
 from distcluster.storage.layout import ItemArray
 from distcluster.storage.run import Run
+from distcluster.storage.urls import absolute_url, public_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,8 @@ class Findings:
     mixture : Mixture
     statistics : RowStatistics
     subsample : SubsampleRows
-    texts : mapping of int to str
-        The items of all rows that are shown or read for words, by row.
+    shown : ShownItems
+        The items of all rows that are shown or read for words.
     clusters : list of ClusterRow
         Those with rows.
     comparisons : list of Comparison
@@ -49,7 +52,7 @@ class Findings:
     mixture: Mixture
     statistics: RowStatistics
     subsample: SubsampleRows
-    texts: Mapping[int, str]
+    shown: ShownItems
     clusters: list[ClusterRow]
     comparisons: list[Comparison]
     seed: int
@@ -74,7 +77,15 @@ def read_findings(run: Run, table: ReportTable) -> Findings:
     statistics = collect_row_statistics(run, K, has_map="view_2d" in views(run.job))
     subsample = read_subsample_rows(run)
     texts = _read_texts(table, statistics, subsample, arrays["exemplar"])
+    kept = kept_items(run) if table.items is None else ShownItems()
+    texts, has_items = texts or kept.texts, table.items is not None or bool(kept.source)
     cosine = silhouettes(subsample.embedding, subsample.label, K)
+    clusters = cluster_rows(arrays, statistics, cosine, texts, has_items=has_items)
+    shown = ShownItems(
+        source=kept.source if table.items is None else public_url(absolute_url(table.items)),
+        texts=texts,
+        images=kept.images if table.items is None else _thumbnails(table, texts, clusters, statistics),
+    )
     return Findings(
         run=run,
         table=table,
@@ -82,8 +93,8 @@ def read_findings(run: Run, table: ReportTable) -> Findings:
         mixture=published_mixture(run),
         statistics=statistics,
         subsample=subsample,
-        texts=texts,
-        clusters=cluster_rows(arrays, statistics, cosine, texts, has_items=table.items is not None),
+        shown=shown,
+        clusters=clusters,
         comparisons=[compare(run, url, statistics, subsample.row) for url in table.labels],
         seed=run.job.sample.seed,
     )
@@ -99,3 +110,14 @@ def _read_texts(
     )  # fmt: skip
     shown = [*(frame.row for frame in frames), subsample.row, exemplars[exemplars >= 0]]
     return read_items(table.items, (int(row) for row in np.unique(np.concatenate(shown))), table.item_column)
+
+
+def _thumbnails(
+    table: ReportTable, texts: Mapping[int, str], clusters: list[ClusterRow], statistics: RowStatistics
+) -> Mapping[int, str]:
+    """Of the rows in the tables whose items are images, by row."""
+    assert table.items is not None
+    rows = {item.row for each in clusters for item in (*each.typical, *each.borderline)}
+    rows |= {int(row) for frame in (statistics.outliers, statistics.ambiguous) for row in frame.row}
+    items = {row: texts[row] for row in sorted(rows) if row in texts}
+    return thumbnails(items, table.items, remote=table.remote_images)

@@ -8,16 +8,14 @@ from distcluster.job import ReportTable
 from distcluster.storage.urls import absolute_url, public_url
 
 
-def public_table(table: ReportTable) -> dict[str, Any]:
-    """The table as another command can use it."""
-    stored = table.model_dump(mode="json")
+def job_toml(job: Mapping[str, Mapping[str, Any]], table: ReportTable, items: str) -> str:
+    """The job as a file that runs it again; defaults are written out, what is unset is left out.
+
+    ``items`` is where the shown items came from, or empty.
+    """
     labels = [public_url(absolute_url(url)) for url in table.labels]
-    return stored | {"items": public_url(absolute_url(table.items)) if table.items else None, "labels": labels}
-
-
-def job_toml(job: Mapping[str, Mapping[str, Any]], table: ReportTable) -> str:
-    """The job as a file that runs it again; defaults are written out, what is unset is left out."""
-    tables: Sequence[tuple[str, Mapping[str, Any]]] = [*job.items(), ("report", public_table(table))]
+    shown = table.model_dump(mode="json") | {"items": items or None, "labels": labels}
+    tables: Sequence[tuple[str, Mapping[str, Any]]] = [*job.items(), ("report", shown)]
     lines = []
     for name, keys in tables:
         # JSON's strings, numbers, booleans and lists are TOML's.

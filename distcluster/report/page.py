@@ -1,7 +1,5 @@
 """The report's page: rendered from the run's findings, written into the run."""
 
-import json
-import logging
 from datetime import UTC, datetime
 from functools import cache
 
@@ -10,17 +8,14 @@ import numpy as np
 
 from distcluster.errors import JobError
 from distcluster.job import ReportTable, require_extras
-from distcluster.report.findings import read_findings
-from distcluster.report.job_text import public_table
+from distcluster.report.findings import Findings, read_findings
 from distcluster.report.page_sections import SECTIONS
+from distcluster.report.shown_items import keep_items
 from distcluster.stages.flow import is_finished
 from distcluster.storage.items import require_items
-from distcluster.storage.layout import REPORT, REPORT_TABLE
-from distcluster.storage.records import parsed
+from distcluster.storage.layout import REPORT
 from distcluster.storage.run import Run
 from distcluster.storage.urls import public_url
-
-log = logging.getLogger("distcluster")
 
 
 def write_report(run: Run, table: ReportTable) -> str:
@@ -30,7 +25,7 @@ def write_report(run: Run, table: ReportTable) -> str:
     ----------
     run : Run
     table : ReportTable
-        What a row is; the run remembers it for the next report.
+        What a row is. Without items those are shown that the last report showed, which the run keeps.
 
     Returns
     -------
@@ -42,20 +37,10 @@ def write_report(run: Run, table: ReportTable) -> str:
     JobError
         When the run is not finished, or a file of the table is not there.
     """
-    page = render_page(run, table)
-    run.store.put(REPORT, page.encode())
-    run.store.put(REPORT_TABLE, json.dumps(public_table(table)).encode())
+    findings = _find(run, table)
+    run.store.put(REPORT, _render(findings).encode())
+    keep_items(run, findings.shown)
     return f"{public_url(run.url).rstrip('/')}/{REPORT}"
-
-
-def remembered_table(run: Run) -> ReportTable:
-    """The table that the run's last report was written with."""
-    content = run.store.get(REPORT_TABLE) if run.settings else None
-    try:
-        return ReportTable() if content is None else parsed(ReportTable, content, REPORT_TABLE)
-    except ValueError as error:
-        log.warning("%s; the report is written as if it were the first", error)
-        return ReportTable()
 
 
 def render_page(run: Run, table: ReportTable) -> str:
@@ -66,12 +51,19 @@ def render_page(run: Run, table: ReportTable) -> str:
     JobError
         When the run is not finished, or a file of the table is not there.
     """
+    return _render(_find(run, table))
+
+
+def _find(run: Run, table: ReportTable) -> Findings:
     if not is_finished(run):
         raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
     if table.items is not None:
         require_items(table.items, table.item_column)
     require_extras(table)
-    findings = read_findings(run, table)
+    return read_findings(run, table)
+
+
+def _render(findings: Findings) -> str:
     shown = {name: value for section in SECTIONS for name, value in section(findings).items()}
     return str(_template().render(shown, written=datetime.now(UTC)))
 

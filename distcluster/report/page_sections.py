@@ -17,7 +17,6 @@ from distcluster.report.interactive_3d import interactive_views
 from distcluster.report.job_text import job_toml
 from distcluster.report.palette import colours
 from distcluster.report.replicates import measure_stability
-from distcluster.report.thumbnails import thumbnail
 from distcluster.report.timings import stage_times
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.labelling import MEASURE_PROJECTION
@@ -61,7 +60,7 @@ def row_map(findings: Findings) -> Shown:
         "y": np.round(points.y.to_numpy(float), 3).tolist(),
         "label": points.label.tolist(),
         "probability": np.round(points.probability.to_numpy(float), 2).tolist(),
-        "item": [shown_item(row, findings.texts, _POINT_LETTERS) for row in points.row],
+        "item": [shown_item(row, findings.shown.texts, _POINT_LETTERS) for row in points.row],
         "colours": colours(findings.n_components),
         "middle": [[int(k), round(float(x), 3), round(float(y), 3)] for k, x, y in middles.itertuples()],
     }
@@ -74,7 +73,7 @@ def three_dimensions(findings: Findings) -> Shown:
         findings.subsample,
         findings.n_components,
         findings.comparisons,
-        findings.texts,
+        findings.shown.texts,
         findings.seed if findings.table.tsne else None,
     )
     return {"views_3d": views}
@@ -85,21 +84,10 @@ def cluster_table(findings: Findings) -> Shown:
     return {
         "clusters": findings.clusters,
         "n_subsample": len(findings.subsample.row),
-        "images": _images(findings),
-        "has_items": findings.table.items is not None,
+        "images": findings.shown.images,
+        "has_items": bool(findings.shown.source),
         "frequent": [_frequent(each, findings.n_components) for each in findings.comparisons],
     }
-
-
-def _images(findings: Findings) -> dict[int, str]:
-    """Thumbnails of the rows in the tables whose items are images, by row."""
-    texts, items = findings.texts, findings.table.items
-    if items is None:
-        return {}
-    shown = {item.row for each in findings.clusters for item in (*each.typical, *each.borderline)}
-    shown |= {*findings.statistics.outliers.row, *findings.statistics.ambiguous.row}
-    images = {row: thumbnail(texts[row], items) for row in sorted(shown) if row in texts}
-    return {row: image for row, image in images.items() if image}
 
 
 def _frequent(comparison: Comparison, K: int) -> list[str]:
@@ -156,7 +144,7 @@ def _confusions(forests: Forests, classes: Sequence[str]) -> list[tuple[str, Mar
 
 def outliers(findings: Findings) -> Shown:
     """The rows that the UMAP subsample represents least, and those that the mixture is least sure of."""
-    statistics, texts, fills = findings.statistics, findings.texts, colours(findings.n_components)
+    statistics, texts, fills = findings.statistics, findings.shown.texts, colours(findings.n_components)
     far = [
         {
             "row": int(row.row),
@@ -213,7 +201,7 @@ def provenance(findings: Findings) -> Shown:
         "stages": stage_times(run),
         "has_performance": run.store.has(layout.PERFORMANCE),
         "environment": run.settings.environment,
-        "job": job_toml(run.settings.job, findings.table),
+        "job": job_toml(run.settings.job, findings.table, findings.shown.source),
         "run_id": run.settings.run_id,
     }
 

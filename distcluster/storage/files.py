@@ -74,15 +74,15 @@ def open_entries(url: str, field: str, dimensions: tuple[int, ...] = (1,)) -> za
     return array
 
 
-def read_bytes(url: str) -> bytes:
-    """A whole file.
+def read_bytes(url: str, seconds: float | None = None) -> bytes:
+    """A whole file, had within so many seconds or not at all; absent: as long as a store is tried again.
 
     Raises
     ------
     OSError or obstore's BaseError
         When it cannot be read.
     """
-    store, name = file_store(url)
+    store, name = file_store(url, seconds)
     return bytes(obstore.get(store, name).bytes())
 
 

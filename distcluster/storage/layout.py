@@ -20,8 +20,8 @@ LEASE = "commit/lease"
 """The writer's lease, by its number: it outlives the run that it was taken for."""
 
 REPORT = "report/index.html"
-REPORT_TABLE = "report/table.json"
-"""The table that the last report was written with."""
+SHOWN_ITEMS = "report/items.json"
+"""What the last report showed of the items."""
 
 PERFORMANCE = "report/performance.html"
 """Dask's own report, where a job asks for it."""
@@ -29,7 +29,7 @@ PERFORMANCE = "report/performance.html"
 GROUPS = ("commit", "model", "sample", "selection", "cluster", "report")
 """Zarr groups that a new run has, so that other libraries can walk it."""
 
-OBJECTS = (ROOT, ERROR, REPORT, PERFORMANCE, REPORT_TABLE, *(f"{group}/zarr.json" for group in GROUPS))
+OBJECTS = (ROOT, ERROR, REPORT, PERFORMANCE, SHOWN_ITEMS, *(f"{group}/zarr.json" for group in GROUPS))
 """What a run holds beside what its stages write."""
 
 

@@ -54,20 +54,24 @@ def local_path(url: str) -> Path | None:
     return Path(parts.path) if parts.scheme == "file" else None
 
 
-def object_store(url: str, create: bool = False) -> Any:
+def object_store(url: str, create: bool = False, seconds: float | None = None) -> Any:
     """Obstore's store for a URL; credentials and endpoints come from the environment (AWS_*, GOOGLE_*, AZURE_*).
 
-    What fails for a while is tried again, with exponential backoff and jitter, for five minutes; the environment
-    variable ``DISTCLUSTER_STORE_SECONDS`` says for how long instead.
+    What fails for a while is tried again, with exponential backoff and jitter, for so many seconds; absent: five
+    minutes, or as many seconds as the environment variable ``DISTCLUSTER_STORE_SECONDS`` says.
     """
     path = local_path(url)
     if path is not None:
         return LocalStore(path, mkdir=create)
     is_plain = url.startswith("http://") or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    seconds = float(os.environ.get("DISTCLUSTER_STORE_SECONDS", "300"))
+    seconds = seconds or float(os.environ.get("DISTCLUSTER_STORE_SECONDS", "300"))
     return from_url(
         url,
-        client_options={"allow_http": is_plain, "connect_timeout": timedelta(seconds=10), "timeout": _REQUEST},
+        client_options={
+            "allow_http": is_plain,
+            "connect_timeout": timedelta(seconds=10),
+            "timeout": min(_REQUEST, timedelta(seconds=seconds)),
+        },
         retry_config={
             "max_retries": 10_000,  # the time decides
             "retry_timeout": timedelta(seconds=seconds),
@@ -76,13 +80,13 @@ def object_store(url: str, create: bool = False) -> Any:
     )
 
 
-def file_store(url: str) -> tuple[Any, str]:
-    """The store of a file's directory, and the file's name in it."""
+def file_store(url: str, seconds: float | None = None) -> tuple[Any, str]:
+    """The store of a file's directory, and the file's name in it; ``seconds`` as for ``object_store``."""
     directory, _, name = absolute_url(url).rpartition("/")
     path = local_path(directory or "/")
     if path is not None and not path.is_dir():
         raise FileNotFoundError(path)
-    return object_store(directory or "/"), name
+    return object_store(directory or "/", seconds=seconds), name
 
 
 def refuse_nested(input_url: str, output_url: str) -> None:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Command, changed_environment, unequal
+from conftest import Command, unequal
+from servers import changed_environment
 
 from distcluster.execution.connect import new_certificate
 from distcluster.storage.run import Run
