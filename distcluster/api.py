@@ -40,7 +40,7 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bo
     RunHeldError, LeaseLostError
         When another process writes to the output, or has taken it from this one.
     """
-    if job.deploy.kind != "local":
+    if job.deploy.kind == "kubernetes":
         scheduler_address(job.deploy)  # before anything is written
     with prepared_run(check_job(job, overwrite=overwrite)) as run:
         if not verify and is_finished(run) and is_input_unchanged(run):

@@ -21,7 +21,27 @@ from distcluster.numerics.mixture.selection import Rule
 from distcluster.numerics.partition import BLOCK_ROWS, Partitioning
 from distcluster.numerics.sampling import SubsampleSizes, resolve_sizes
 
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
+
+
+def _usable(url: str) -> str:
+    """Refuse what no store takes, and what a terminal or a log would obey."""
+    if not url or not url.isprintable():
+        raise ValueError("must be a path or a URL, and hold no control characters")
+    return url
+
+
+def _writable(url: str) -> str:
+    scheme = url.partition("://")[0] if "://" in url else "file"
+    if scheme not in WRITABLE_SCHEMES:
+        raise ValueError(f"a run can be written to a local path or to {', '.join(sorted(WRITABLE_SCHEMES))}")
+    return url
+
+
+WRITABLE_SCHEMES = frozenset({"file", "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss"})
+"""URL schemes that a run can be written to."""
+
+Url = Annotated[str, AfterValidator(_usable)]
 
 
 class Table(BaseModel):
@@ -33,7 +53,7 @@ class Table(BaseModel):
 class InputTable(Table):
     """``[input]``: the embeddings."""
 
-    url: str
+    url: Url
     """A Zarr array (N, D), or a group that holds one: local path, or a URL (s3://, gs://, az://, https://, ...)."""
     array: str = "embeddings"
     """The array's name, when `url` is a group."""
@@ -48,7 +68,7 @@ class InputTable(Table):
 class OutputTable(Table):
     """``[output]``: the run."""
 
-    url: str
+    url: Annotated[Url, AfterValidator(_writable)]
     """Where the run's Zarr group is made, or resumed: local path or s3://, gs://, az:// URL."""
 
 
@@ -77,7 +97,7 @@ class ProjectionTable(Table):
     pca: PositiveInt | None = None
     """Principal components that neighbours are searched among; absent: all features. Fewer is faster and finds fewer of
     the true neighbours (docs/method.md)."""
-    n_epochs: PositiveInt | None = None
+    n_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Epochs of UMAP's fit; absent: umap-learn's own choice, 500 up to 10,000 subsample rows, 200 beyond."""
     views: tuple[Literal[2, 3], ...] = (2, 3)
     """Extra projections for looking, never clustered; [] makes none."""
@@ -95,13 +115,13 @@ class MixtureTable(Table):
     """The ks to try (1 is always added); auto: 2, 3, 4, 6, 8, 11, 16 ... 128, as far as the rows allow."""
     covariance_type: Annotated[tuple[CovarianceType, ...], Field(min_length=1)] = COVARIANCE_TYPES
     """The covariance types to try."""
-    n_init: PositiveInt = 5
+    n_init: Annotated[int, Field(ge=1, le=1000)] = 5
     """k-means starts per k, of which the best starts the four mixtures of that k."""
-    max_iter: PositiveInt = 100
+    max_iter: Annotated[int, Field(ge=1, le=100_000)] = 100
     """EM iterations at most."""
-    tol: Annotated[float, Field(gt=0.0)] = 1e-3
+    tol: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1e-3
     """EM stops when the mean log-likelihood gains less than this, nats per row."""
-    reg_covar: Annotated[float, Field(ge=0.0)] = 1e-6
+    reg_covar: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 1e-6
     """Added to the diagonal of every covariance, squared units of the projection."""
 
     @field_validator("n_components", "covariance_type")
@@ -135,7 +155,7 @@ class AssignTable(Table):
 
     top: Annotated[int, Field(ge=1, le=64)] = 3
     """Number of most probable components stored for each row."""
-    block_rows: Annotated[int, Field(ge=16)] = BLOCK_ROWS
+    block_rows: Annotated[int, Field(ge=16, le=2**24)] = BLOCK_ROWS
     """Rows of a storage chunk and of a partial sum; smaller only for small inputs and tests."""
     partition_rows: PositiveInt | None = None
     """Rows of a task: block_rows times a power of two; absent: chosen from N and D. Results do not depend on it."""
@@ -186,9 +206,9 @@ class DeployTable(Table):
     kind: Literal["local", "address", "kubernetes"] = "local"
     """local: worker processes on this machine; address: an existing Dask scheduler; kubernetes: pods that
     ``distcluster submit`` makes."""
-    n_workers: PositiveInt | None = None
+    n_workers: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Worker processes of one thread each, or worker pods; absent: one per core, or 2 pods."""
-    memory_limit: str | None = None
+    memory_limit: Memory | None = None
     """Memory of one local worker, e.g. "4GiB"; absent: the machine's memory divided by the workers."""
     address: str | None = None
     """The scheduler, e.g. tcp://10.0.0.5:8786, when kind is address; absent: DASK_SCHEDULER_ADDRESS names it."""
@@ -240,12 +260,12 @@ class DeployTable(Table):
 class ReportTable(Table):
     """``[report]``: what is shown; no result depends on it."""
 
-    items: str | None = None
+    items: Url | None = None
     """What a person reads as the row, one entry a row: a text file, JSON Lines, Parquet, or a Zarr array of strings;
     local path or URL. Entries that are paths of images below its directory are shown as thumbnails."""
     item_column: str = "text"
     """The field of JSON Lines, or the column of Parquet."""
-    labels: tuple[str, ...] = ()
+    labels: tuple[Url, ...] = ()
     """Taxonomies to compare the clusters with: text files with a row's label a line, several with tabs between them, or
     Zarr arrays, of N strings or integers, (N, m) strings, or (N, C) indicators, whose attribute ``classes`` names the
     columns; an empty label is none."""

@@ -32,7 +32,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
         tables = tomllib.loads(Path(path).read_text())
     except OSError as error:
         raise JobError(f"cannot read the job file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits, too
         raise JobError(f"{path} is not TOML: {error}") from error
     for override in overrides:
         _override(tables, override)
@@ -69,6 +69,8 @@ def _override(tables: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    except (ValueError, RecursionError) as error:
+        raise JobError(f"--set {key}: {error}") from error
     section = tables.setdefault(table, {})
     if not isinstance(section, dict):
         raise JobError(f"--set {override}: {table} is not a table in the job file")

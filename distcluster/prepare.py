@@ -1,25 +1,29 @@
 """Before any work: a job held against its input and its output, and the run made or opened."""
 
+import math
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import zarr
 
 from distcluster.environment import differences, environment
 from distcluster.errors import JobError
-from distcluster.job import Job, require_extras
+from distcluster.job import Job, memory_bytes, require_extras
 from distcluster.numerics.sampling import auto_sizes, priority_bound
 from distcluster.plan import Plan, choose_partitioning, make_plan
 from distcluster.stages.flow import has_only_scans, own_keys, row_arrays
 from distcluster.storage.files import count_labels
-from distcluster.storage.inputs import input_version, missing_chunks, open_input
+from distcluster.storage.inputs import input_version, missing_chunks, open_input, refuse_bombs
 from distcluster.storage.items import require_items
 from distcluster.storage.run import Run
 from distcluster.storage.settings import InputFacts, Settings
 from distcluster.storage.urls import absolute_url, public_url, refuse_nested
+
+_MOST_MEMORY = 2**42  # of one worker of a cluster that somebody else runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +61,19 @@ def check_job(job: Job, *, overwrite: bool = False) -> CheckedJob:
     """
     job = resolve(job)
     require_extras(job.report)
+    if job.deploy.kind == "address":
+        from distcluster.execution.connect import scheduler_address  # Dask takes a second to import
+
+        scheduler_address(job.deploy)
     if job.report.items is not None:
         require_items(job.report.items, job.report.item_column)
     refuse_nested(job.input.url, job.output.url)
     array = open_input(job.input.url, job.input.array)
+    plan = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
+    _refuse_impossible_sizes(job, array, plan)
+    refuse_bombs(job.input.url, array)
     _refuse_missing_chunks(job, array)
     _refuse_other_lengths(job, array.shape[0])
-    plan = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
     checked = CheckedJob(job, array, plan, Run(job.output.url, job.input.url), overwrite)
     _is_to_be_made(checked)
     return checked
@@ -133,14 +143,30 @@ def resolve(job: Job) -> Job:
     )
 
 
+def _refuse_impossible_sizes(job: Job, array: zarr.Array[Any], plan: Plan) -> None:
+    """Refuse what no worker can hold, most often a shape that is a typing error, before anything has that size."""
+    has = _MOST_MEMORY
+    if job.deploy.kind == "local":
+        has = memory_bytes(job.deploy.memory_limit) if job.deploy.memory_limit else psutil.virtual_memory().total
+    elif job.deploy.kind == "kubernetes":
+        has = memory_bytes(job.deploy.worker_memory)
+    chunk = math.prod(array.chunks) * array.dtype.itemsize
+    for needed, what in ((chunk, f"a chunk of {array.chunks}, which is read whole,"), (plan.memory_bytes, "a worker")):
+        if needed > has:
+            raise JobError(
+                f"{public_url(job.input.url)} has the shape {array.shape}: {what} needs {needed / 2**30:,.1f} GiB, and "
+                f"a worker has {has / 2**30:,.1f} GiB. Smaller chunks, or a smaller assign.partition_rows, sample.rows "
+                f"or sample.mixture_rows, need less."
+            )
+
+
 def _refuse_missing_chunks(job: Job, array: zarr.Array[Any]) -> None:
     if job.input.allow_missing_chunks:
         return
-    missing = missing_chunks(job.input.url, array)
+    missing, first = missing_chunks(job.input.url, array)
     if missing:
-        first = missing[0]
         raise JobError(
-            f"{len(missing):,} chunks of rows are not in {public_url(job.input.url)}, the first with rows "
+            f"{missing:,} chunks of rows are not in {public_url(job.input.url)}, the first with rows "
             f"{first.start:,} to {first.stop - 1:,}: Zarr would read them as {array.fill_value}. Complete the input, "
             f"or set input.allow_missing_chunks = true where they are meant to be so."
         )

@@ -130,8 +130,10 @@ def greets(port: int, stranger: ssl.SSLContext | None) -> bool:
     """Whether one of Dask's servers begins to talk with a stranger: they say first what they can decompress."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as plain:
-            talking = plain if stranger is None else stranger.wrap_socket(plain)
-            return b"compression" in talking.recv(4096)
+            if stranger is None:
+                return b"compression" in plain.recv(4096)
+            with stranger.wrap_socket(plain) as encrypted:
+                return b"compression" in encrypted.recv(4096)
     except OSError:  # nothing is said, or the certificate is refused
         return False
 

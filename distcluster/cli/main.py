@@ -13,7 +13,7 @@ from distcluster.cli.options import ItemColumn, JobFile, Overrides, RunUrl
 from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.progress_bars import ProgressReporter
 from distcluster.cli.tables import plan_table, status_table, summary_table
-from distcluster.cli.terminal import open_console, say
+from distcluster.cli.terminal import open_console, plain, say, tell
 from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError, JobError, StorageError
 from distcluster.job import DeployTable, Job, ReportTable
 from distcluster.job_file import load_job
@@ -81,7 +81,7 @@ def run(
     console.print(summary_table(summarise(done, job.report), bars=console.is_terminal), highlight=False)
     from distcluster.report import write_report  # after the work: it draws, and imports what draws
 
-    console.print(f"Report: {write_report(done, job.report)}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {plain(write_report(done, job.report))}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -127,8 +127,8 @@ def relabel(
     with ProgressReporter(console) as reporter:
         done = relabel_run(run_url, wanted, deploy, reporter)
     console.print(
-        f"Run: {public_url(done.url)}\n  relabel/{wanted}/label, probability: one entry a row; crosswalk: rows by the "
-        f"run's label and by the new one",
+        f"Run: {plain(public_url(done.url))}\n  relabel/{wanted}/label, probability: one entry a row; crosswalk: rows "
+        f"by the run's label and by the new one",
         highlight=False,
     )
 
@@ -160,7 +160,7 @@ def report(
         items=items, item_column=item_column, labels=tuple(labels or ()), remote_images=remote_images, tsne=tsne
     )
     url = write_report(Run(run_url), table)
-    open_console().print(f"Report: {url}", highlight=False, soft_wrap=True)
+    open_console().print(f"Report: {plain(url)}", highlight=False, soft_wrap=True)
     if open_it:
         typer.launch(url)
 
@@ -187,7 +187,7 @@ def export(
     from distcluster.storage.run import Run
 
     table = ReportTable(items=items, item_column=item_column)
-    typer.echo(export_run(Run(run_url), target, form, table))
+    tell(str(export_run(Run(run_url), target, form, table)))
 
 
 @app.command()
@@ -204,7 +204,7 @@ def ingest(
 
     done = convert(source, target, column, on_invalid)
     left_out = f"; {done.skipped:,} rows that are no vectors were left out" if done.skipped else ""
-    typer.echo(f"{target}: array embeddings, {done.rows:,} rows x {done.features:,} features{left_out}")
+    tell(f"{target}: array embeddings, {done.rows:,} rows x {done.features:,} features{left_out}")
 
 
 def _with_scheduler(job: Job, address: str) -> Job:
@@ -217,7 +217,7 @@ class _WithoutSecrets(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """As logging's."""
-        return without_secrets(super().format(record))
+        return plain(without_secrets(super().format(record)))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from distcluster.cli.options import Context, Dashboard, JobFile, Name, Namespace, Overrides
-from distcluster.cli.terminal import open_console, say
+from distcluster.cli.terminal import open_console, say, tell
 from distcluster.errors import INTERRUPTED, TRY_AGAIN, JobError
 from distcluster.kubernetes.follow import follow, look
 from distcluster.kubernetes.forward import DashboardForward
@@ -117,7 +117,7 @@ def logs(
     if not files:
         raise JobError(f"no pods of {name} are there, and no logs were kept in {directory}")
     for file in files:
-        typer.echo(f"==> {file.stem} <==\n{file.read_text()}")
+        tell(f"==> {file.stem} <==\n{file.read_text()}")
 
 
 @kubernetes_commands.command()
@@ -150,7 +150,7 @@ def _follow(kubectl: Kubectl, name: str, dashboard: bool) -> None:
         command = kubectl.argv("port-forward", f"service/{name}-scheduler", str(DASHBOARD_PORT))
         say(f"Dashboard: `{' '.join(command)}`, then http://localhost:{DASHBOARD_PORT}/status")
     try:
-        ended = follow(kubectl, name, say, typer.echo, forward.keep_open if dashboard else lambda _: None)
+        ended = follow(kubectl, name, say, tell, forward.keep_open if dashboard else lambda _: None)
     except KeyboardInterrupt:
         say(
             f"Detached: the job goes on. `distcluster attach {name}{where}` follows it again, "

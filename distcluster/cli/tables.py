@@ -8,6 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from distcluster.cli.terminal import plain
+
 if TYPE_CHECKING:  # each takes seconds to import, and comes with the command that needs it
     from distcluster.execution.status import Status
     from distcluster.plan import Plan
@@ -65,7 +67,7 @@ def status_table(status: "Status", *, bars: bool) -> RenderableType:
     return Group(
         table,
         Text("finished" if status.finished else "not finished: run the job again to go on"),
-        *([Text(f"last error: {status.last_error}")] if status.last_error else []),
+        *([Text(plain(f"last error: {status.last_error}"))] if status.last_error else []),
     )
 
 
@@ -82,7 +84,7 @@ def summary_table(summary: "Summary", *, bars: bool) -> RenderableType:
     shown = len(summary.clusters)
     which = f"The largest {shown} of {summary.n_clusters}" if shown < summary.n_clusters else f"All {shown}"
     return Group(
-        Text(summary.reason),
+        Text(plain(summary.reason)),
         Text(),
         Text(
             f"{summary.n_rows:,} rows in {summary.n_clusters} clusters of {smallest:,} to {largest:,} rows, "
@@ -90,11 +92,11 @@ def summary_table(summary: "Summary", *, bars: bool) -> RenderableType:
         ),
         Text(),
         _cluster_table(summary, bars=bars),
-        Text(summary.quality),
+        Text(plain(summary.quality)),
         Text(),
-        *(Text(f"Warning: {warning}") for warning in summary.warnings),
+        *(Text(plain(f"Warning: {warning}")) for warning in summary.warnings),
         Text(
-            f"Run: {summary.url}\n"
+            f"Run: {plain(summary.url)}\n"
             f"  label, probability, top_label, top_probability, log_density, support: one entry a row\n"
             f"  projection, view_2d, view_3d: coordinates; selection/: every candidate; cluster/: every cluster"
         ),
@@ -111,7 +113,7 @@ def _cluster_table(summary: "Summary", *, bars: bool) -> Table:
     table.add_column("probability", justify="right", no_wrap=True, min_width=11)
     table.add_column("most typical items", overflow="ellipsis", no_wrap=True)
     for each in summary.clusters:
-        items = "\n".join(escape(item) for item in each.items)
+        items = "\n".join(escape(plain(item)) for item in each.items)
         bar = [Bar(largest, 0, each.size, width=_CLUSTER_BAR, color="blue")] if bars else []
         table.add_row(str(each.label), f"{each.size:,}", *bar, f"{each.mean_probability:.2f}", items)
     return table

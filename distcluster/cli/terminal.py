@@ -1,5 +1,7 @@
 """Where a command's words go: results to standard output, remarks to the error stream."""
 
+import re
+
 import typer
 from rich.console import Console
 
@@ -14,4 +16,23 @@ def open_console() -> Console:
 
 def say(sentence: str) -> None:
     """Remark something on the error stream: standard output holds results, or a followed job's lines, alone."""
-    typer.echo(f"distcluster: {sentence}", err=True)
+    typer.echo(f"distcluster: {plain(sentence)}", err=True)
+
+
+def tell(text: str) -> None:
+    """Print a line of somebody else's words."""
+    typer.echo(plain(text))
+
+
+def plain(text: str) -> str:
+    r"""A text without what a terminal would obey: items, names and logs come from strangers.
+
+    Examples
+    --------
+    >>> plain("a\x1b[2Jb\tc\r")
+    'a\ufffd[2Jb\tc\ufffd'
+    """
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

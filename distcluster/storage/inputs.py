@@ -1,6 +1,7 @@
 """The input: a Zarr array of embeddings, and what recognises it again."""
 
 import json
+import math
 import zipfile
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,6 +50,9 @@ def open_input(url: str, name: str) -> zarr.Array[Any]:
             raise JobError(
                 f"the group {shown} has no array {name!r}; it holds {_listing(node)}. Set input.array."
             ) from error
+        except Exception as error:  # as in _open_node
+            fault = of_storage(error)
+            raise fault or JobError(f"{shown}/{name} is no array that Zarr can open: {reason_of(error)}.") from None
         if isinstance(found, zarr.Group):
             raise JobError(
                 f"{name!r} in {shown} is a group that holds {_listing(found)}, not an array. Set input.array."
@@ -124,23 +128,43 @@ def _check_input(array: zarr.Array[Any], shown: str) -> None:
         raise JobError(f"{shown} is empty: shape {array.shape}; there is nothing to cluster.")
 
 
-def missing_chunks(url: str, array: zarr.Array[Any]) -> list[slice]:
-    """The rows of chunks (or shards) that are not there; none where the store cannot list.
+def refuse_bombs(url: str, array: zarr.Array[Any]) -> None:
+    """Refuse a zip in which a chunk unpacks to more than a chunk can be.
+
+    Raises
+    ------
+    JobError
+        Naming it.
+    """
+    path = local_path(url)
+    if path is None or not path.is_file():
+        return
+    most = 2 * math.prod(array.shards or array.chunks) * array.dtype.itemsize + 2**20  # codecs add a little
+    for name, size, _ in _listed(url) or ():
+        if size > most:
+            raise JobError(f"{name} in {path} unpacks to {size:,} bytes, and a chunk has {most:,} at most.")
+
+
+def missing_chunks(url: str, array: zarr.Array[Any]) -> tuple[int, slice]:
+    """How many chunks (or shards) are not there, and the rows of the first; none where the store cannot list.
 
     Zarr reads such a chunk as the fill value, whether it was never written, lost, or left out for holding nothing else.
     """
     there = _listed(url)
     if there is None:
-        return []
+        return 0, slice(0, 0)
     names = {name for name, _, _ in there}
     rows, features = array.shards or array.chunks
     prefix = f"{array.path}/" if array.path else ""
-    across = range(-(-array.shape[1] // features))
-    return [
-        slice(start, min(start + rows, array.shape[0]))
-        for i, start in enumerate(range(0, array.shape[0], rows))
-        if any(f"{prefix}{array.metadata.encode_chunk_key((i, j))}" not in names for j in across)
-    ]
+    down, across = -(-array.shape[0] // rows), -(-array.shape[1] // features)
+    keys = ((i, f"{prefix}{array.metadata.encode_chunk_key((i, j))}") for i in range(down) for j in range(across))
+    first = next((i for i, key in keys if key not in names), None)
+    if first is None:
+        return 0, slice(0, 0)
+    # Of a shape that is a typing error there are too many to look for each: those that are there are counted.
+    below = f"{prefix}c/" if array.metadata.zarr_format == 3 else prefix
+    n_there = sum(name.startswith(below) and name[len(below) :][:1].isdigit() for name in names)
+    return down * across - n_there, slice(first * rows, min((first + 1) * rows, array.shape[0]))
 
 
 def input_version(url: str) -> str | None:

@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
-import pyarrow.parquet
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from distcluster.errors import JobError
+from distcluster.storage.faults import of_storage, reason_of
 from distcluster.storage.files import open_entries, read_lines, require_file, stream_lines
 from distcluster.storage.urls import absolute_url, public_url
 
@@ -102,9 +104,17 @@ def _field(line: str, row: int, column: str, url: str) -> str:
 
 
 def _read_parquet(url: str, wanted: list[int], column: str) -> dict[int, str]:
+    try:
+        return _taken_from_parquet(url, wanted, column)
+    except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as error:
+        fault = of_storage(error)
+        raise fault or JobError(f"report.items: {public_url(url)} cannot be read: {reason_of(error)}.") from None
+
+
+def _taken_from_parquet(url: str, wanted: list[int], column: str) -> dict[int, str]:
     found: dict[int, str] = {}
     with fsspec.open(absolute_url(url), "rb") as file:
-        table = pyarrow.parquet.ParquetFile(file)
+        table = pq.ParquetFile(file)
         if column not in table.schema_arrow.names:
             names = ", ".join(table.schema_arrow.names)
             raise JobError(

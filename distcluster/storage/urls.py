@@ -5,30 +5,55 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
 from distcluster.errors import JobError
+from distcluster.job import WRITABLE_SCHEMES
 
 _REQUEST = timedelta(seconds=120)  # a shard of some hundred megabytes takes its time
 
-OBJECT_SCHEMES = frozenset({"file", "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"})
+OBJECT_SCHEMES = WRITABLE_SCHEMES | {"http", "https"}
 """URL schemes that obstore knows; fsspec may know others."""
 
 
 def absolute_url(url: str) -> str:
-    """The URL as workers with another working directory can use it: local paths become absolute."""
-    if "://" in url:
+    """The URL as workers with another working directory can use it: local paths become absolute, ``file://`` too.
+
+    Raises
+    ------
+    JobError
+        When it is a path that no file can have.
+    """
+    path = local_path(url)
+    if path is None:
         return url
-    return str(Path(url).expanduser().resolve())
+    try:
+        return str(path.expanduser().resolve())
+    except (RuntimeError, ValueError, OSError) as error:  # no such user, a NUL, a loop of links
+        raise JobError(f"{url!r} is no path: {error}.") from error
 
 
 def public_url(url: str) -> str:
-    """The URL without user, password and query, which may hold credentials or signatures."""
+    """The URL without user, password and query, which may hold credentials or signatures; a chain link by link.
+
+    Examples
+    --------
+    >>> public_url("zip://a.zarr::https://me:pw@host/b.zip?sig=abc")
+    'zip://a.zarr::https://host/b.zip'
+    """
+    return "::".join(_public(link) for link in url.split("::"))
+
+
+def _public(url: str) -> str:
     if "://" not in url:
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that are no address
+        return f"{url.partition('://')[0]}://..."
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -50,8 +75,7 @@ def local_path(url: str) -> Path | None:
     """The path behind a local URL, else None."""
     if "://" not in url:
         return Path(url)
-    parts = urlsplit(url)
-    return Path(parts.path) if parts.scheme == "file" else None
+    return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
 
 
 def object_store(url: str, create: bool = False, seconds: float | None = None) -> Any:
@@ -65,19 +89,22 @@ def object_store(url: str, create: bool = False, seconds: float | None = None) -
         return LocalStore(path, mkdir=create)
     is_plain = url.startswith("http://") or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     seconds = seconds or float(os.environ.get("DISTCLUSTER_STORE_SECONDS", "300"))
-    return from_url(
-        url,
-        client_options={
+    options: dict[str, Any] = {
+        "client_options": {
             "allow_http": is_plain,
             "connect_timeout": timedelta(seconds=10),
             "timeout": min(_REQUEST, timedelta(seconds=seconds)),
         },
-        retry_config={
+        "retry_config": {
             "max_retries": 10_000,  # the time decides
             "retry_timeout": timedelta(seconds=seconds),
             "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=15), "base": 2},
         },
-    )
+    }
+    try:
+        return from_url(url, **options)
+    except (BaseError, ValueError) as error:
+        raise JobError(f"{public_url(url)} is nothing that can be opened: {str(error).splitlines()[0]}.") from None
 
 
 def file_store(url: str, seconds: float | None = None) -> tuple[Any, str]:
@@ -97,7 +124,7 @@ def refuse_nested(input_url: str, output_url: str) -> None:
     JobError
         When one URL is a prefix of the other.
     """
-    source, target = (f"{public_url(url).removeprefix('file://').rstrip('/')}/" for url in (input_url, output_url))
+    source, target = (f"{public_url(absolute_url(url)).rstrip('/')}/" for url in (input_url, output_url))
     if target.startswith(source):
         raise JobError(f"the output {target} lies inside the input {source}: writing would damage it.")
     if source.startswith(target):
