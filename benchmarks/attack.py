@@ -205,7 +205,7 @@ def attack(run: Path, each: int, seed: int) -> tuple[dict[str, Counter[str]], li
 def one_case(case: Callable[[Path, random.Random], None], place: Path, watch: Watch, chance: random.Random) -> str:
     """How a case ended: fine, a sentence with its exit code, or a finding."""
     place.mkdir()
-    watch.place, watch.outside = place, set()
+    watch.place, watch.outside = place.parent, set()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         with storage_errors():
@@ -237,7 +237,7 @@ def main() -> None:
         print(
             f"{target:10} {sum(counts.values()):6,}  " + ", ".join(f"{end} {n:,}" for end, n in sorted(counts.items()))
         )
-    print("\n".join(findings))
+    print("\n".join(findings[:20]))
     if arguments.json:
         arguments.json.write_text(json.dumps({"ends": ends, "findings": findings, "versions": environment()}, indent=2))
     sys.exit(bool(findings))

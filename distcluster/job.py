@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +29,7 @@ def _usable(url: str) -> str:
     """Refuse what no store takes, and what a terminal or a log would obey."""
     if not url or not url.isprintable():
         raise ValueError("must be a path or a URL, and hold no control characters")
+    urlsplit(url)  # a ValueError says what is wrong with its host
     return url
 
 

@@ -18,6 +18,8 @@ from distcluster.storage.array_store import Array
 from distcluster.storage.faults import of_storage, reason_of
 from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, public_url
 
+_MOST = 2**60  # rows or features that a number of a process can count
+
 INPUT_DTYPES = ("float16", "float32", "float64", "int8", "uint8")
 
 
@@ -124,6 +126,8 @@ def _check_input(array: zarr.Array[Any], shown: str) -> None:
             f"{shown} has {array.ndim} dimension{'s' * (array.ndim != 1)}, shape {array.shape}; "
             f"embeddings must be (rows, features)."
         )
+    if max(array.shape) > _MOST or min(array.chunks) < 1:
+        raise JobError(f"{shown} says that its shape is {array.shape} in chunks of {array.chunks}: that cannot be.")
     if 0 in array.shape:
         raise JobError(f"{shown} is empty: shape {array.shape}; there is nothing to cluster.")
 
@@ -185,7 +189,8 @@ def _listed(url: str) -> list[tuple[str, int, str]] | None:
     path = local_path(url)
     if path is not None and path.is_file():
         with zipfile.ZipFile(path) as archive:
-            return [(each.filename, each.file_size, str(each.CRC)) for each in archive.infolist()]
+            entries = (each for each in archive.infolist() if not each.is_dir())
+            return [(each.filename, each.file_size, str(each.CRC)) for each in entries]
     if path is None and urlsplit(url).scheme not in OBJECT_SCHEMES - {"http", "https"}:
         return None
     return [_seen(item) for batch in obstore.list(object_store(url)) for item in batch]

@@ -1,5 +1,6 @@
 """Files of vectors, read a batch of rows at a time: .npy, .npz, Parquet."""
 
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ BATCH_ROWS = 16_384
 Batch = npt.NDArray[Any]
 
 _SHOWN = 5  # rows that an error names
-_READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, pa.ArrowException)
+# The last is what numpy gives for a header that is no Python.
+_READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, pa.ArrowException, tokenize.TokenError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,218 @@
+"""Random kills of everything that takes part in a job, and whether the bytes are those of an undisturbed run.
+
+    python -m benchmarks.chaos [--kills 50] [--partitions 200] [--seed 0] [--json FILE]
+
+Scheduler, workers and client are processes of their own. Workers, scheduler and client are killed, told to leave, or
+stopped for some seconds and continued, at random moments; what is gone is started again, the client with the same
+command. Stores that fail for a while are another test's (tests/test_storage_faults.py).
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from distcluster.environment import environment
+from distcluster.errors import DONE, TRY_AGAIN
+from distcluster.storage.run import Run
+
+WORKERS = 2
+BLOCK_ROWS = 256
+STRIKES = (
+    ("worker", signal.SIGKILL), ("worker", signal.SIGKILL), ("worker", signal.SIGTERM), ("worker", signal.SIGSTOP),
+    ("scheduler", signal.SIGKILL), ("client", signal.SIGKILL), ("client", signal.SIGTERM), ("client", signal.SIGSTOP),
+)  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """What happened in the disturbed run."""
+
+    seed: int
+    strikes: Counter[str] = field(default_factory=Counter)
+    starts: int = 0
+    commits: int = 0
+    redone: int = 0
+    seconds: float = 0.0
+    undisturbed_seconds: float = 0.0
+    differing: list[str] = field(default_factory=list)
+
+
+class Cluster:
+    """A scheduler and workers, each in a session of its own, and all started again when they are gone."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self._directory = directory
+        self.address = f"tcp://127.0.0.1:{port}"
+        self._argv = {
+            "scheduler": ["scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
+            **{f"worker {i}": self._worker() for i in range(WORKERS)},
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def _worker(self) -> list[str]:
+        options = ["--nthreads", "1", "--no-dashboard", "--death-timeout", "20", "--no-nanny"]
+        return ["worker", self.address, *options, "--local-directory", str(self._directory)]
+
+    def start_missing(self) -> None:
+        """Start what has never been started, and what has gone."""
+        for name, argv in self._argv.items():
+            if name not in self.processes or self.processes[name].poll() is not None:
+                # A task that has lost a few workers is usually to blame itself; here it is not.
+                environ = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1000"}
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, "-m", "dask", *argv],
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environ,
+                )  # fmt: skip
+
+    def stop(self) -> None:
+        """End all of them."""
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+
+def write_job(directory: Path, partitions: int, output: str) -> Path:
+    """A small job of many partitions, and its input where there is none yet."""
+    source = directory / "input.zarr"
+    if not source.exists():
+        chance = np.random.default_rng(0)
+        centres, n_rows = chance.normal(scale=8.0, size=(8, 16)), partitions * BLOCK_ROWS
+        rows = centres[chance.integers(8, size=n_rows)] + chance.normal(size=(n_rows, 16))
+        zarr.create_array(str(source), name="embeddings", data=rows.astype(np.float32), chunks=(8192, 16))
+    settings = {
+        "input.url": str(source), "output.url": str(directory / output), "sample.rows": 1500,
+        "sample.mixture_rows": 3000, "projection.metric": "euclidean", "projection.n_epochs": 100,
+        "projection.views": [2], "mixture.n_components": [2, 4, 8, 16], "mixture.n_init": 1, "selection.replicates": 0,
+        "assign.block_rows": BLOCK_ROWS, "assign.partition_rows": BLOCK_ROWS, "deploy.lease_seconds": 5.0,
+        "deploy.kind": "address",
+    }  # fmt: skip
+    job = directory / f"{output}.toml"
+    job.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items()))
+    return job
+
+
+def start_client(job: Path, address: str) -> subprocess.Popen[str]:
+    """The same command each time."""
+    argv = [sys.executable, "-m", "distcluster", "run", str(job), "--scheduler", address]
+    return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def commits(output: Path) -> dict[str, tuple[int, int]]:
+    """Every record that is there, and what changes when it is written again."""
+    found = {}
+    for path in (output / "commit").rglob("*.json"):
+        if "lease" not in path.parts and path.name not in ("zarr.json", "error.json"):
+            try:
+                seen = path.stat()
+            except FileNotFoundError:
+                continue
+            found[str(path)] = (seen.st_ino, seen.st_mtime_ns)
+    return found
+
+
+def disturb(job: Path, output: Path, cluster: Cluster, kills: int, outcome: Outcome) -> None:
+    """Run a job to its end under so many strikes."""
+    chance, pending, seen = random.Random(outcome.seed), list[tuple[float, subprocess.Popen[str]]](), {}
+    client = start_client(job, cluster.address)
+    outcome.starts += 1
+    while True:
+        time.sleep(chance.uniform(0.2, 2.0))
+        for due, process in [each for each in pending if each[0] < time.monotonic()]:
+            pending.remove((due, process))
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+        now = commits(output)
+        outcome.redone += sum(seen[path] != now[path] for path in seen.keys() & now.keys())
+        outcome.commits += len(now.keys() - seen.keys())
+        seen |= now
+        cluster.start_missing()
+        if client.poll() is not None:
+            _, said = client.communicate()
+            if client.returncode == DONE:
+                return
+            if client.returncode not in (TRY_AGAIN, 130, -signal.SIGKILL, -signal.SIGTERM):
+                raise RuntimeError(f"seed {outcome.seed}: exit {client.returncode}: {said}")
+            client = start_client(job, cluster.address)
+            outcome.starts += 1
+        elif sum(outcome.strikes.values()) < kills and now:
+            whom, how = chance.choice(STRIKES)
+            name = f"worker {chance.randrange(WORKERS)}" if whom == "worker" else whom
+            process = client if whom == "client" else cluster.processes[name]
+            if process.poll() is None:
+                process.send_signal(how)
+                outcome.strikes[f"{whom} {how.name}"] += 1
+                if how == signal.SIGSTOP:
+                    pending.append((time.monotonic() + chance.uniform(1, 8), process))  # type: ignore[arg-type]
+
+
+def measure(directory: Path, kills: int, partitions: int, seed: int) -> Outcome:
+    """An undisturbed run and a disturbed one of the same job."""
+    from distributed.utils import open_port
+
+    outcome = Outcome(seed)
+    cluster = Cluster(directory, open_port("127.0.0.1"))
+    try:
+        cluster.start_missing()
+        started = time.monotonic()
+        client = start_client(write_job(directory, partitions, "undisturbed"), cluster.address)
+        _, said = client.communicate()
+        if client.returncode != DONE:
+            raise RuntimeError(f"the undisturbed run: exit {client.returncode}: {said}")
+        outcome.undisturbed_seconds = time.monotonic() - started
+        started = time.monotonic()
+        disturb(write_job(directory, partitions, "disturbed"), directory / "disturbed", cluster, kills, outcome)
+        outcome.seconds = time.monotonic() - started
+    finally:
+        cluster.stop()
+    outcome.differing = differing(directory / "undisturbed", directory / "disturbed")
+    return outcome
+
+
+def differing(expected: Path, found: Path) -> list[str]:
+    """Arrays whose decoded bytes are not equal, of all that either run has."""
+    ours, theirs = dict(arrays(expected)), dict(arrays(found))
+    unequal = {path for path in ours.keys() & theirs.keys() if ours[path][:].tobytes() != theirs[path][:].tobytes()}
+    return sorted((ours.keys() ^ theirs.keys()) | unequal)
+
+
+def arrays(run: Path) -> list[tuple[str, zarr.Array]]:
+    """All arrays of a run that have not been emptied, by path."""
+    dropped = Run(str(run)).settings.dropped
+    paths = [str(file.parent.relative_to(run)) for file in run.rglob("zarr.json") if '"array"' in file.read_text()]
+    return [(path, Run(str(run)).array(path)) for path in paths if not path.startswith(dropped)]
+
+
+def main() -> None:
+    """Disturb, print, and fail where bytes differ."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--partitions", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        outcome = measure(Path(directory), arguments.kills, arguments.partitions, arguments.seed)
+    for kind, count in sorted(outcome.strikes.items()):
+        print(f"{kind:20} {count:3}")
+    print(f"{outcome.starts} starts of the client; {outcome.redone} of {outcome.commits} commits were made again")
+    print(f"{outcome.seconds:.0f} s, undisturbed {outcome.undisturbed_seconds:.0f} s")
+    print(f"differing arrays: {outcome.differing or 'none'}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(asdict(outcome) | {"environment": environment()}, indent=2))
+    sys.exit(bool(outcome.differing))
+
+
+if __name__ == "__main__":
+    main()
