@@ -1,0 +1,55 @@
+"""What TLS between the local cluster's processes costs a job: the same job with it and without, by turns.
+
+    python -m benchmarks.encryption [--pairs 5] [--json FILE]
+
+A small job shows the most: making the certificate is its only fixed cost, and what travels are tasks, not rows.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.chaos import write_job
+from distcluster.environment import environment
+
+PARTITIONS = 64
+
+
+def seconds(job: Path, output: Path, tls: bool) -> float:
+    """One run of a job, from the command to its end, in a fresh output."""
+    overrides = {"deploy.tls": str(tls).lower(), "deploy.kind": "local", "output.url": str(output)}
+    sets = [word for key, value in overrides.items() for word in ("--set", f"{key}={value}")]
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "distcluster", "run", str(job), *sets], check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Run the pairs, and print the medians and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        job = write_job(Path(directory), PARTITIONS, "run")
+        seconds(job, Path(directory) / "warm", tls=True)  # compiles what is not compiled yet
+        pairs = []
+        for pair in range(arguments.pairs):
+            order = (True, False) if pair % 2 else (False, True)
+            pairs.append({tls: seconds(job, Path(directory) / f"{pair}-{tls}", tls) for tls in order})
+    with_tls, without = (statistics.median(pair[tls] for pair in pairs) for tls in (True, False))
+    ratio = statistics.median(pair[True] / pair[False] for pair in pairs)
+    print(f"with TLS {with_tls:.1f} s, without {without:.1f} s: {ratio:.3f} times (median of {len(pairs)} pairs)")
+    if arguments.json:
+        listed = [{"with_tls": pair[True], "without": pair[False]} for pair in pairs]
+        found = {"with_tls": with_tls, "without": without, "ratio": ratio, "pairs": listed}
+        arguments.json.write_text(json.dumps(found | {"environment": environment()}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
