@@ -190,7 +190,8 @@ def differing(expected: Path, found: Path) -> list[str]:
 def arrays(run: Path) -> list[tuple[str, zarr.Array]]:
     """All arrays of a run that have not been emptied, by path."""
     dropped = Run(str(run)).settings.dropped
-    paths = [str(file.parent.relative_to(run)) for file in run.rglob("zarr.json") if '"array"' in file.read_text()]
+    files = [file for file in run.rglob("zarr.json") if json.loads(file.read_text())["node_type"] == "array"]
+    paths = [str(file.parent.relative_to(run)) for file in files]
     return [(path, Run(str(run)).array(path)) for path in paths if not path.startswith(dropped)]
 
 
