@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -211,7 +211,7 @@ def main() -> None:
     print(f"{outcome.seconds:.0f} s, undisturbed {outcome.undisturbed_seconds:.0f} s")
     print(f"differing arrays: {outcome.differing or 'none'}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(outcome) | {"environment": environment()}, indent=2))
+        arguments.json.write_text(json.dumps(vars(outcome) | {"environment": environment()}, indent=2))
     sys.exit(bool(outcome.differing))
 
 
