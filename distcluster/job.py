@@ -220,7 +220,7 @@ class DeployTable(Table):
     """Our certificate (PEM)."""
     tls_client_key: str | None = None
     """Its key (PEM)."""
-    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 20.0
+    lease_seconds: Annotated[float, Field(ge=2, le=3600)] = 20.0
     """A run has one writer. One that dies on another machine is given up after this long, and the next may begin."""
     dashboard_address: str = "127.0.0.1:8787"
     """Where a local dashboard listens; another port is taken when this one is busy."""

@@ -14,7 +14,6 @@ from distcluster.stages.flow import STAGES
 from distcluster.stages.searching import index_bytes
 
 _PARTITION_BYTES = 2**27  # of float32 rows: some seconds of work, a small part of a worker's memory
-_MOST_PARTITIONS = 1_000_000  # a record each, which the driver lists
 _LEAST_PARTITIONS = 16  # so that a handful of workers finish together
 
 _PROCESS_BYTES = 450 * 2**20  # Python, dask, scikit-learn, umap-learn, faiss and the compiled kernels
@@ -112,12 +111,10 @@ def measure(job: Job, shape: tuple[int, int], itemsize: int) -> Sizes:
         When the subsamples cannot be taken, or there would be too many partitions.
     """
     N, D = shape
-    parts = choose_partitioning(job, N, D)
-    if len(parts) > _MOST_PARTITIONS:
-        raise JobError(
-            f"an input of {N:,} x {D:,} makes {len(parts):,} partitions of {parts.partition_rows:,} rows, more than "
-            f"{_MOST_PARTITIONS:,}: make assign.partition_rows larger."
-        )
+    try:
+        parts = choose_partitioning(job, N, D)
+    except ValueError as error:
+        raise JobError(f"an input of {N:,} x {D:,}: {error}.") from error
     subsamples = subsample_sizes(job, N)
     pca = job.projection.pca
     if pca is not None and min(D, subsamples.sample) <= pca:

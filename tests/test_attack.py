@@ -169,7 +169,7 @@ def test_a_file_url_is_a_path(tmp_path: Path) -> None:
 
 SECRETS = (
     "https://me:pw@host/a?sig=s3cr3t", "zip://a.zarr::https://me:pw@host/b.zip?sig=s3cr3t", "s3://key:pw@bucket/in#s3cr3t",
-    "simplecache::s3://pw@bucket/in?s3cr3t",
+    "simplecache::s3://pw@bucket/in?s3cr3t", "https://me:pw('s3cr3t@host/x",
 )  # fmt: skip
 
 

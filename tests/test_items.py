@@ -95,7 +95,8 @@ def test_what_is_no_image_costs_its_own_picture_only(pictures: Path, caplog: pyt
     (pictures / "torn.jpg").write_bytes(b"no image")
     (pictures / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     Image.new("1", (20_000, 20_000)).save(pictures / "huge.png")
-    items = dict(enumerate(["torn.jpg", "none.png", "script.png", "huge.png", "\0.png", "pictures/red.png"]))
+    odd = ["torn.jpg", "none.png", "script.png", "huge.png", "\0.png", "pictures/red.png", "https://[gone]/page"]
+    items = dict(enumerate(odd))
     assert thumbnails(items, str(pictures / "items.txt"), remote=False).keys() == {5}
     assert len(caplog.messages) == 5
 
@@ -116,6 +117,9 @@ def test_urls_are_asked_for_only_where_the_job_says_so(pictures: Path, caplog: p
         assert shown(url, pictures, remote=True).startswith(IMAGE)
         assert "/pictures/red.png" in asked
         server.shutdown()
+    for other in ("s3://bucket/red.png", "FILE:///etc/red.png", "ftp://host/red.png"):
+        assert shown(other, pictures, remote=True) == ""
+        assert "only http and https" in caplog.messages[-1]
 
 
 def test_a_line_that_is_not_json_is_refused_with_its_row(tmp_path: Path) -> None:

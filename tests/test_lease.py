@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import Command, unequal
 
 from distcluster.errors import LeaseLostError, RunHeldError
+from distcluster.execution.status import read_status
 from distcluster.storage import layout, lease
 from distcluster.storage.array_store import ArrayStore
 from distcluster.storage.run import Run
@@ -65,9 +69,10 @@ def test_a_writer_that_has_died_here_is_not_waited_for(tmp_path: Path) -> None:
     url = str(tmp_path / "run")
     assert subprocess.run([sys.executable, "-c", program, url], check=False).returncode == 9
     store = ArrayStore(url)
-    assert lease.find_writer(store) is not None
+    (left,) = store.keys_under(layout.LEASE)
+    assert lease.find_writer(store) is None
     with lease.held(store, 20) as token:
-        assert token == 2
+        assert key(token - 1) == left
 
 
 def test_a_writer_elsewhere_that_renews_keeps_the_run_and_one_that_does_not_loses_it(store: ArrayStore) -> None:
@@ -80,6 +85,27 @@ def test_a_writer_elsewhere_that_renews_keeps_the_run_and_one_that_does_not_lose
     store.put(key(first), json.dumps(holder | {"is_over": False}).encode())
     with lease.held(store, 20) as second:
         assert second == first + 1
+
+
+def test_a_number_is_not_given_twice_where_the_output_was_removed(tmp_path: Path) -> None:
+    with lease.held(ArrayStore(str(tmp_path / "run")), 20) as first:
+        shutil.rmtree(tmp_path / "run")
+        with lease.held(ArrayStore(str(tmp_path / "run")), 20) as second:
+            assert second > first
+            with pytest.raises(LeaseLostError):
+                lease.require(ArrayStore(str(tmp_path / "run")), first)
+
+
+def test_a_process_that_cannot_be_seen_is_not_called_dead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    store = ArrayStore(str(tmp_path / "run"))
+    with lease.held(store, 20):
+        holder = lease.find_writer(store)
+        assert holder is not None
+        assert holder.lives() is True
+        assert replace(holder, started=holder.started - 5).lives() is None  # the clock was set
+        assert replace(holder, pid=2**22 - 1).lives() is False
+        monkeypatch.setattr(psutil.Process, "create_time", lambda _: (_ for _ in ()).throw(psutil.AccessDenied()))
+        assert holder.lives() is None
 
 
 def test_a_torn_lease_is_nobody_s(store: ArrayStore) -> None:
@@ -143,6 +169,7 @@ def test_of_two_jobs_with_one_output_the_second_ends_at_once(
     two: tuple[Command, subprocess.Popen[str]], reference: Run
 ) -> None:
     command, first = two
+    assert read_status(str(command.output)).writer.startswith(f"process {first.pid} of ")
     second = command.run()
     assert second.returncode == 75, second.stderr
     assert f"is being written by process {first.pid} of" in " ".join(second.stderr.split())

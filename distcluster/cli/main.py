@@ -5,9 +5,10 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 
 from distcluster.cli.options import ItemColumn, JobFile, Overrides, RunUrl
 from distcluster.cli.pods import Detached, kubernetes_commands
@@ -156,7 +157,7 @@ def report(
     from distcluster.report import write_report
     from distcluster.storage.run import Run
 
-    table = ReportTable(
+    table = _report_table(
         items=items, item_column=item_column, labels=tuple(labels or ()), remote_images=remote_images, tsne=tsne
     )
     url = write_report(Run(run_url), table)
@@ -186,7 +187,7 @@ def export(
     from distcluster.export import export_run
     from distcluster.storage.run import Run
 
-    table = ReportTable(items=items, item_column=item_column)
+    table = _report_table(items=items, item_column=item_column)
     tell(str(export_run(Run(run_url), target, form, table)))
 
 
@@ -210,6 +211,14 @@ def ingest(
 def _with_scheduler(job: Job, address: str) -> Job:
     deploy = job.deploy.model_copy(update={"kind": "address", "address": address})
     return job.model_copy(update={"deploy": deploy})
+
+
+def _report_table(**options: Any) -> ReportTable:
+    try:
+        return ReportTable(**options)
+    except ValidationError as error:
+        wrong = "; ".join(f"--{each['loc'][0]}: {each['msg'].removeprefix('Value error, ')}" for each in error.errors())
+        raise JobError(wrong.replace("_", "-")) from error
 
 
 class _WithoutSecrets(logging.Formatter):

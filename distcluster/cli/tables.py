@@ -67,6 +67,7 @@ def status_table(status: "Status", *, bars: bool) -> RenderableType:
     return Group(
         table,
         Text("finished" if status.finished else "not finished: run the job again to go on"),
+        *([Text(plain(f"being written by {status.writer}"))] if status.writer else []),
         *([Text(plain(f"last error: {status.last_error}"))] if status.last_error else []),
     )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from distcluster.errors import JobError
 from distcluster.stages.flow import is_finished, lines
+from distcluster.storage.lease import find_writer
 from distcluster.storage.run import Run
 from distcluster.storage.urls import public_url
 
@@ -19,11 +20,12 @@ class StageStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A run: its stages in order, whether it is finished, and the last error, if any."""
+    """A run: its stages in order, whether it is finished, the last error, and the process that writes to it, if any."""
 
     stages: list[StageStatus]
     finished: bool
     last_error: str
+    writer: str = ""
 
 
 def read_status(url: str) -> Status:
@@ -43,4 +45,5 @@ def read_status(url: str) -> Status:
         if items is None or len(items) > 0:
             done = len(stage.committed(run))
             stages.append(StageStatus(line, done, None if items is None else len(items)))
-    return Status(stages, is_finished(run), run.last_error())
+    writer = find_writer(run.store)
+    return Status(stages, is_finished(run), run.last_error(), str(writer) if writer is not None else "")

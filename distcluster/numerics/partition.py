@@ -27,6 +27,12 @@ class RowRange:
         return slice(self.start, self.stop)
 
 
+MOST_PARTITIONS = 1_000_000
+"""Of a run: each has a record for every stage, which the driver lists."""
+
+_MOST_ROWS = 2**60
+
+
 @dataclass(frozen=True, slots=True)
 class Partitioning:
     """How N rows are cut into blocks (the unit of sums) and partitions (the unit of tasks).
@@ -43,7 +49,7 @@ class Partitioning:
     Raises
     ------
     ValueError
-        When ``partition_rows`` is not ``block_rows`` times a power of two.
+        When a number cannot be, or ``partition_rows`` is not ``block_rows`` times a power of two.
 
     Examples
     --------
@@ -59,11 +65,18 @@ class Partitioning:
     partition_rows: int
 
     def __post_init__(self) -> None:
+        if not (1 <= self.n_rows <= _MOST_ROWS and 1 <= self.block_rows <= _MOST_ROWS):
+            raise ValueError(f"{self.n_rows:,} rows in blocks of {self.block_rows:,}: that cannot be")
         blocks, rest = divmod(self.partition_rows, self.block_rows)
         if rest or blocks < 1 or blocks & (blocks - 1):
             raise ValueError(
                 f"partition_rows is {self.partition_rows:,}; it must be block_rows ({self.block_rows:,}) "
                 f"times 1, 2, 4, 8 or another power of two"
+            )
+        if len(self) > MOST_PARTITIONS:
+            raise ValueError(
+                f"{self.n_rows:,} rows make {len(self):,} partitions of {self.partition_rows:,} rows, more than "
+                f"{MOST_PARTITIONS:,}: make assign.partition_rows larger"
             )
 
     @property

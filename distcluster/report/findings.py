@@ -23,6 +23,8 @@ from distcluster.storage.layout import ItemArray
 from distcluster.storage.run import Run
 from distcluster.storage.urls import absolute_url, public_url
 
+_LETTERS = 1_000  # of an item that are read for words and kept: documents may be long, and the run is copied about
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -109,7 +111,8 @@ def _read_texts(
         statistics.points, statistics.word_rows, statistics.outliers, statistics.borderline, statistics.ambiguous,
     )  # fmt: skip
     shown = [*(frame.row for frame in frames), subsample.row, exemplars[exemplars >= 0]]
-    return read_items(table.items, (int(row) for row in np.unique(np.concatenate(shown))), table.item_column)
+    found = read_items(table.items, (int(row) for row in np.unique(np.concatenate(shown))), table.item_column)
+    return {row: text[:_LETTERS] for row, text in found.items()}
 
 
 def _thumbnails(

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from distcluster.environment import differences, environment, pin_to_one_thread
-from distcluster.errors import CorruptError, EnvironmentMismatchError
+from distcluster.errors import CorruptError, EnvironmentMismatchError, LeaseLostError
 from distcluster.stages.stage import Output
 from distcluster.storage.array_store import Array
 from distcluster.storage.faults import storage_errors
@@ -24,10 +24,12 @@ def open_run(ref: RunRef) -> Run:
     ------
     EnvironmentMismatchError
         Naming every package version and instruction level that differs.
+    LeaseLostError
+        When another run lies there.
     """
     run = Run(ref.url, ref.input_url, ref.token)
     if run.settings.run_id != ref.run_id:
-        raise RuntimeError(f"{public_url(ref.url)} now holds another run than the one that was started")
+        raise LeaseLostError(f"{public_url(ref.url)} now holds another run than the one that was started")
     found = differences(dict(run.settings.environment), environment())
     if found:
         raise EnvironmentMismatchError("this worker differs from what the run was made with: " + "; ".join(found))

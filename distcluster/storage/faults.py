@@ -12,6 +12,9 @@ from distcluster.errors import ExpectedError, JobError, StorageError
 from distcluster.storage.urls import without_secrets
 
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_WRONG = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL,
+}  # fmt: skip
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -22,7 +25,7 @@ def storage_errors() -> Iterator[None]:
     Raises
     ------
     JobError
-        When it says no: missing rights, a read-only file system.
+        When it says no: missing rights, a read-only file system, a path that cannot be.
     StorageError
         When it was away for longer than it is tried again, or is full: trying later can help.
     """
@@ -42,11 +45,15 @@ def of_storage(error: Exception) -> JobError | StorageError | None:
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (inner := _SYSTEM_ERROR.search(str(error))):  # obstore's
         number = int(inner[1])
+    if number is None and type(error) is FileNotFoundError:  # obstore's, of a bucket
+        return JobError(f"there is no such place: {reason_of(error)}.")
     if number is None and not isinstance(error, BaseError):
         return None
     said = os.strerror(number) if number is not None else reason_of(error)
     if number in _REFUSED or isinstance(error, PermissionDeniedError | UnauthenticatedError):
         return JobError(f"the storage refuses: {said}{_place(error)}.")
+    if number in _WRONG:
+        return JobError(f"{said}{_place(error)}.")
     if number == errno.ENOSPC:
         return StorageError(f"the storage is full{_place(error)}. What was committed stays: make room and run again.")
     return StorageError(f"the storage failed: {said}{_place(error)}. What was committed stays: run again to resume.")

@@ -9,8 +9,9 @@ import zarr
 from obstore.exceptions import BaseError
 from zarr.storage import ObjectStore
 
-from distcluster.errors import JobError
-from distcluster.storage.urls import absolute_url, file_store, local_path, object_store, public_url, without_secrets
+from distcluster.errors import JobError, StorageError
+from distcluster.storage.faults import of_storage, reason_of
+from distcluster.storage.urls import absolute_url, file_store, http_store, local_path, object_store, public_url
 
 
 def read_lines(url: str, numbers: Iterable[int]) -> dict[int, str]:
@@ -67,22 +68,22 @@ def open_entries(url: str, field: str, dimensions: tuple[int, ...] = (1,)) -> za
     try:
         array = zarr.open_array(ObjectStore(object_store(absolute_url(url)), read_only=True), mode="r")
     except (FileNotFoundError, ValueError, BaseError) as error:
-        raise JobError(f"{field}: there is no file and no Zarr array at {shown}.") from error
+        raise _away(error) or JobError(f"{field}: there is no file and no Zarr array at {shown}.") from error
     if array.ndim not in dimensions:
         wanted = " or ".join({1: "(N,)", 2: "(N, m)"}[each] for each in dimensions)
         raise JobError(f"{field}: {shown} has the shape {array.shape}; it must be {wanted}, one entry a row.")
     return array
 
 
-def read_bytes(url: str, seconds: float | None = None) -> bytes:
-    """A whole file, had within so many seconds or not at all; absent: as long as a store is tried again.
+def read_http(url: str, seconds: float) -> bytes:
+    """What a web server has at a URL, within so many seconds, asked without any credential.
 
     Raises
     ------
-    OSError or obstore's BaseError
-        When it cannot be read.
+    obstore's BaseError
+        When it does not answer so.
     """
-    store, name = file_store(url, seconds)
+    store, name = http_store(url, seconds)
     return bytes(obstore.get(store, name).bytes())
 
 
@@ -102,7 +103,7 @@ def require_file(url: str, field: str) -> None:
     try:
         obstore.head(*file_store(url))
     except (FileNotFoundError, BaseError) as error:
-        raise JobError(f"{field}: there is no file at {public_url(url)}.") from error
+        raise _away(error) or JobError(f"{field}: there is no file at {public_url(url)}.") from error
 
 
 def _stream(url: str) -> Iterable[Any]:
@@ -110,4 +111,10 @@ def _stream(url: str) -> Iterable[Any]:
         store, name = file_store(url)
         yield from obstore.get(store, name).stream()
     except (OSError, BaseError) as error:
-        raise JobError(f"{public_url(url)} cannot be read: {without_secrets(str(error))}.") from None
+        raise _away(error) or JobError(f"{public_url(url)} cannot be read: {reason_of(error)}.") from None
+
+
+def _away(error: Exception) -> StorageError | None:
+    """The error of a store that is away; of one that has no such file, none."""
+    fault = of_storage(error)
+    return fault if isinstance(fault, StorageError) else None

@@ -3,6 +3,7 @@
 import json
 import math
 import zipfile
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ from distcluster.storage.array_store import Array
 from distcluster.storage.faults import of_storage, reason_of
 from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, public_url
 
+_METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
+_MOST_METADATA = 2**26  # bytes
 _MOST = 2**60  # rows or features that a number of a process can count
 
 INPUT_DTYPES = ("float16", "float32", "float64", "int8", "uint8")
@@ -70,6 +73,9 @@ def _open_node(url: str) -> zarr.Array[Any] | zarr.Group:
         raise JobError(f"there is no input at {path}. Set input.url to a Zarr array or group.")
     try:
         if path is not None and path.is_file():
+            for name, size, _ in _listed(url) or ():
+                if size > _MOST_METADATA and PurePosixPath(name).name in _METADATA:
+                    raise JobError(f"{name} in {path} unpacks to {size:,} bytes: that is no array's metadata.")
             return zarr.open(ZipStore(path, mode="r"), mode="r")
         if path is not None or urlsplit(url).scheme in OBJECT_SCHEMES:
             return zarr.open(ObjectStore(object_store(url), read_only=True), mode="r")
@@ -144,8 +150,9 @@ def refuse_bombs(url: str, array: zarr.Array[Any]) -> None:
     if path is None or not path.is_file():
         return
     most = 2 * math.prod(array.shards or array.chunks) * array.dtype.itemsize + 2**20  # codecs add a little
+    below = f"{array.path}/" if array.path else ""
     for name, size, _ in _listed(url) or ():
-        if size > most:
+        if size > most and name.startswith(below):
             raise JobError(f"{name} in {path} unpacks to {size:,} bytes, and a chunk has {most:,} at most.")
 
 
@@ -168,7 +175,7 @@ def missing_chunks(url: str, array: zarr.Array[Any]) -> tuple[int, slice]:
     # Of a shape that is a typing error there are too many to look for each: those that are there are counted.
     below = f"{prefix}c/" if array.metadata.zarr_format == 3 else prefix
     n_there = sum(name.startswith(below) and name[len(below) :][:1].isdigit() for name in names)
-    return down * across - n_there, slice(first * rows, min((first + 1) * rows, array.shape[0]))
+    return max(1, down * across - n_there), slice(first * rows, min((first + 1) * rows, array.shape[0]))
 
 
 def input_version(url: str) -> str | None:

@@ -7,6 +7,7 @@ one; the highest number is the writer's, and every commit carries it.
 import contextlib
 import getpass
 import json
+import logging
 import os
 import platform
 import threading
@@ -27,7 +28,13 @@ from distcluster.storage.array_store import ArrayStore
 from distcluster.storage.layout import LEASE, PROBE
 from distcluster.storage.records import parsed
 
+MOST_SECONDS = 3600.0
+"""No lease lasts longer, whatever it says."""
+
 _RENEWALS = 6  # in the time that a lease lasts: some may fail
+_PATIENCE = 5.0  # seconds that a renewal under way is waited for
+
+log = logging.getLogger("distcluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +73,12 @@ class Holder:
         """Whether its process is there; None where this process cannot know."""
         if self.machine != _machine():
             return None
-        try:
-            return bool(abs(psutil.Process(self.pid).create_time() - self.started) < 1)
-        except psutil.NoSuchProcess:
+        if not psutil.pid_exists(self.pid):
             return False
+        try:  # clocks are set, and other users' processes may be hidden: what is not certain is not known
+            return True if abs(psutil.Process(self.pid).create_time() - self.started) < 1 else None
+        except psutil.Error:
+            return None
 
 
 @contextlib.contextmanager
@@ -103,8 +112,8 @@ def held(store: ArrayStore, seconds: float) -> Iterator[int]:
     finally:
         over.set()
         if not is_away:
-            renewal.join()  # or it would write after this
-            if _newest(store) == token:
+            renewal.join(_PATIENCE)  # or it would write after this
+            if not renewal.is_alive() and _newest(store) == token:
                 _write(store, token, replace(me, is_over=True))
 
 
@@ -124,35 +133,52 @@ def require(store: ArrayStore, token: int) -> None:
 
 
 def find_writer(store: ArrayStore) -> Holder | None:
-    """Who holds the run, if anyone says so; it may have died since."""
+    """Who holds the run; on another machine it may have died since."""
     found = _read(store, _newest(store))
-    return None if found is None or found.is_over else found
+    return None if found is None or found.is_over or found.lives() is False else found
 
 
 def _take(store: ArrayStore, me: Holder) -> int:
     """Make the next lease once the last one is over, or its holder is dead, or has not renewed it in its time."""
-    seen = None
     while True:
         last = _newest(store)
-        holder = _read(store, last)
-        if holder is not None and not holder.is_over and holder.lives() is not False:
-            renewed, age = _renewed(store, last)
-            if age < holder.seconds:
-                if holder.lives() or seen not in (None, (last, renewed)):
-                    raise RunHeldError(
-                        f"the run is being written by {holder}, and has one writer at a time. Wait for it, end it, or "
-                        f"choose another output."
-                    )
-                seen = last, renewed
-                time.sleep(1)
-                continue
+        _wait_for(store, last)
+        # The first number is the time: an output that was removed must not give a number twice.
+        token = last + 1 if last else time.time_ns()
         try:
-            obstore.put(store.objects, _key(last + 1), _encoded(me), mode="create")
+            obstore.put(store.objects, _key(token), _encoded(me), mode="create")
         except AlreadyExistsError:
             continue
-        if _newest(store) == last + 1:
-            store.delete(key for key in store.keys_under(LEASE) if _number(key) <= last)
-            return last + 1
+        if _newest(store) == token:
+            store.delete(key for key in store.keys_under(LEASE) if _number(key) < token)
+            return token
+
+
+def _wait_for(store: ArrayStore, token: int) -> None:
+    """Wait until a lease is over, its holder dead, or it has not been renewed in its time.
+
+    Raises
+    ------
+    RunHeldError
+        When the holder is there, or renews.
+    """
+    holder = _read(store, token)
+    if holder is None or holder.is_over or (lives := holder.lives()) is False:
+        return
+    lasts = min(holder.seconds, MOST_SECONDS)
+    first, age = _renewed(store, token)
+    until = time.monotonic() + lasts - max(age, 0.0)
+    if age < lasts and not lives:
+        log.warning("the run was being written by %s; waiting to see whether it still is", holder)
+    renewed = first
+    while time.monotonic() < until:
+        if lives or renewed != first:
+            raise RunHeldError(
+                f"the run is being written by {holder}, and has one writer at a time. Wait for it, end it, or choose "
+                f"another output."
+            )
+        time.sleep(1)
+        renewed, _ = _renewed(store, token)
 
 
 def _renew(store: ArrayStore, token: int, me: Holder, over: threading.Event) -> None:

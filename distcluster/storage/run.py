@@ -34,6 +34,8 @@ from distcluster.storage.records import Part, Record, Records, parsed
 from distcluster.storage.settings import ErrorNote, Root, RunRef, Settings
 from distcluster.storage.urls import absolute_url, local_path, public_url
 
+_LOOK_EVERY = 50  # deletes: a second or so in an object store
+
 
 class Run:
     """One output: a Zarr v3 group, its settings, and the records of what has been committed to it.
@@ -205,15 +207,20 @@ class Run:
         """
         if path not in self.settings.dropped:
             self.update(dropped=(*self.settings.dropped, path))
-        self._require_lease()
-        self.store.delete(key for key in self.store.keys_under(path) if not key.endswith("zarr.json"))
+        self._delete(key for key in self.store.keys_under(path) if not key.endswith("zarr.json"))
+
+    def _delete(self, keys: Iterable[str]) -> None:
+        """Delete what is many objects: whether the run is still this writer's is looked at all along."""
+        for number, key in enumerate(keys):
+            if number % _LOOK_EVERY == 0:
+                self._require_lease()
+            self.store.delete([key])
 
     def erase(self, own: re.Pattern[str]) -> None:
         """Delete the objects that are a run's own, the root last; what is not stays, and what a link leads to."""
-        self._require_lease()
         keys = (key for key in self.store.keys_under("") if key != ROOT and own.fullmatch(key))
-        self.store.delete(key for key in keys if self.store.is_inside(key))
-        self.store.delete([ROOT])
+        self._delete(key for key in keys if self.store.is_inside(key))
+        self._delete([ROOT])
         self.forget_settings()
 
     # -- reading
@@ -313,10 +320,12 @@ class Run:
             index, path = int(item.rpartition("/")[2]), each.at(item)
             of_rows = each.counts == "rows"
             start = index * (self.partitioning.partition_rows if of_rows else self.partitioning.partition_blocks)
+            self._require_lease()
             keys += self.store.write_part(path, start, values)
             parts[path] = Part(start, start + len(values), checksum(values))
         for array, values in (arrays or {}).items():
             path = array.at(item)
+            self._require_lease()
             keys += self.store.write_array(path, values)
             checksums[path] = checksum(values)
         sizes = {key: self.store.size(key) for key in keys}
@@ -329,6 +338,7 @@ class Run:
 
     def note_error(self, message: str) -> None:
         """Keep the last error for ``status``; an empty message says that there is none."""
+        self._require_lease()
         self.store.put(ERROR, json.dumps(asdict(ErrorNote(message))).encode())
 
     def last_error(self) -> str:

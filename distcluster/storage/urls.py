@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore, from_url
+from obstore.store import HTTPStore, LocalStore, from_url
 
 from distcluster.errors import JobError
 from distcluster.job import WRITABLE_SCHEMES
@@ -65,9 +65,11 @@ def without_secrets(text: str) -> str:
     >>> without_secrets("GET https://me:pw@host/x/zarr.json?signature=abc: 403")
     'GET https://host/x/zarr.json: 403'
     """
+    text = _USER.sub("", text)
     return _URL.sub(lambda found: public_url(found[0].rstrip(":,.;")) + found[0][len(found[0].rstrip(":,.;")) :], text)
 
 
+_USER = re.compile(r"(?<=://)[^/\s]*@")  # a password may hold quotes and brackets
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
 
 
@@ -88,7 +90,7 @@ def object_store(url: str, create: bool = False, seconds: float | None = None) -
     if path is not None:
         return LocalStore(path, mkdir=create)
     is_plain = url.startswith("http://") or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    seconds = seconds or float(os.environ.get("DISTCLUSTER_STORE_SECONDS", "300"))
+    seconds = seconds or _store_seconds()
     options: dict[str, Any] = {
         "client_options": {
             "allow_http": is_plain,
@@ -107,13 +109,31 @@ def object_store(url: str, create: bool = False, seconds: float | None = None) -
         raise JobError(f"{public_url(url)} is nothing that can be opened: {str(error).splitlines()[0]}.") from None
 
 
-def file_store(url: str, seconds: float | None = None) -> tuple[Any, str]:
-    """The store of a file's directory, and the file's name in it; ``seconds`` as for ``object_store``."""
+def _store_seconds() -> float:
+    given = os.environ.get("DISTCLUSTER_STORE_SECONDS", "300")
+    try:
+        return min(max(float(given), 1.0), 86_400.0)
+    except ValueError as error:
+        raise JobError(f"DISTCLUSTER_STORE_SECONDS is {given!r}: it must be a number of seconds.") from error
+
+
+def http_store(url: str, seconds: float) -> tuple[Any, str]:
+    """The web server of a file's directory and the file's name, for one try without credentials."""
+    directory, _, name = url.rpartition("/")
+    options: dict[str, Any] = {
+        "client_options": {"allow_http": True, "timeout": timedelta(seconds=seconds)},
+        "retry_config": {"max_retries": 0},
+    }
+    return HTTPStore.from_url(directory, **options), name
+
+
+def file_store(url: str) -> tuple[Any, str]:
+    """The store of a file's directory, and the file's name in it."""
     directory, _, name = absolute_url(url).rpartition("/")
     path = local_path(directory or "/")
     if path is not None and not path.is_dir():
         raise FileNotFoundError(path)
-    return object_store(directory or "/", seconds=seconds), name
+    return object_store(directory or "/"), name
 
 
 def refuse_nested(input_url: str, output_url: str) -> None:
