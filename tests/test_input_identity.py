@@ -51,7 +51,7 @@ def test_a_copy_of_the_input_serves_when_the_original_is_gone(
     assert "nothing was left to do" in command.run().stdout  # it is known from now on
 
 
-@pytest.mark.parametrize("n_changed", [1, 8000])
+@pytest.mark.parametrize("n_changed", [8000])
 def test_another_input_of_the_same_shape_is_refused_by_its_first_differing_block(
     n_changed: int, new_command: Callable[..., Command], tmp_path: Path
 ) -> None:

@@ -15,12 +15,10 @@ from distcluster.stages.flow import STAGES
 from distcluster.storage.run import Run
 
 KILLS = (
-    ("scan", 1), ("scan", 16), ("subsample", 1), ("build_index", 1), ("find_neighbours", 1),
-    ("find_neighbours", 16), ("fit_umap", 1), ("fit_views", 1), ("project_subsample", 1), ("project_rows", 1),
-    ("project_subsample", 3), ("start_kmeans", 1), ("start_kmeans", 9), ("fit_candidates", 1), ("project_rows", 16),
-    ("fit_candidates", 36), ("score_candidates", 1), ("score_candidates", 16), ("sum_components", 1),
-    ("sum_silhouettes", 5), ("sum_silhouettes", 16), ("select_candidate", 1), ("measure_projection", 1),
-    ("label_rows", 1), ("label_rows", 16),
+    ("scan", 1), ("scan", 16), ("subsample", 1), ("build_index", 1), ("find_neighbours", 1), ("fit_umap", 1),
+    ("fit_views", 1), ("project_subsample", 1), ("project_rows", 1), ("start_kmeans", 9), ("fit_candidates", 1),
+    ("fit_candidates", 36), ("score_candidates", 1), ("sum_components", 1), ("sum_silhouettes", 5),
+    ("select_candidate", 1), ("measure_projection", 1), ("label_rows", 1), ("label_rows", 16),
 )  # fmt: skip
 """Kill the client as soon as this many items of a stage are committed: in the middle, and between two stages."""
 
