@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -107,9 +107,14 @@ class ArrayStore:
         root = self._path.resolve()
         return (root / key).resolve() == root / key
 
-    def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects; those that are not there already are no error."""
-        for key in keys:
+    def delete(self, keys: Iterable[str], look: Callable[[], None] = lambda: None) -> None:
+        """Delete objects; those that are not there already are no error.
+
+        ``look`` is called before the first and every fifty, a second or so in an object store; what it raises ends it.
+        """
+        for number, key in enumerate(keys):
+            if number % 50 == 0:
+                look()
             try:
                 obstore.delete(self.objects, key)
             except FileNotFoundError:

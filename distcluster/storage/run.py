@@ -34,8 +34,6 @@ from distcluster.storage.records import Part, Record, Records, parsed
 from distcluster.storage.settings import ErrorNote, Root, RunRef, Settings
 from distcluster.storage.urls import absolute_url, local_path, public_url
 
-_LOOK_EVERY = 50  # deletes: a second or so in an object store
-
 
 class Run:
     """One output: a Zarr v3 group, its settings, and the records of what has been committed to it.
@@ -207,20 +205,14 @@ class Run:
         """
         if path not in self.settings.dropped:
             self.update(dropped=(*self.settings.dropped, path))
-        self._delete(key for key in self.store.keys_under(path) if not key.endswith("zarr.json"))
-
-    def _delete(self, keys: Iterable[str]) -> None:
-        """Delete what is many objects: whether the run is still this writer's is looked at all along."""
-        for number, key in enumerate(keys):
-            if number % _LOOK_EVERY == 0:
-                self._require_lease()
-            self.store.delete([key])
+        keys = (key for key in self.store.keys_under(path) if not key.endswith("zarr.json"))
+        self.store.delete(keys, look=self._require_lease)
 
     def erase(self, own: re.Pattern[str]) -> None:
         """Delete the objects that are a run's own, the root last; what is not stays, and what a link leads to."""
         keys = (key for key in self.store.keys_under("") if key != ROOT and own.fullmatch(key))
-        self._delete(key for key in keys if self.store.is_inside(key))
-        self._delete([ROOT])
+        self.store.delete((key for key in keys if self.store.is_inside(key)), look=self._require_lease)
+        self.store.delete([ROOT], look=self._require_lease)
         self.forget_settings()
 
     # -- reading
