@@ -23,6 +23,12 @@ from distcluster.storage.urls import absolute_url, public_url, refuse_nested, wi
 GOOD = planted_rows(400, 4)[0]
 
 
+@pytest.fixture(autouse=True)
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts that are not there are tried again for a second, not for minutes."""
+    monkeypatch.setenv("DISTCLUSTER_STORE_SECONDS", "1")
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     write_input(tmp_path / "in.zarr", GOOD)
