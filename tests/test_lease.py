@@ -123,7 +123,7 @@ def test_the_commit_of_a_writer_that_has_lost_the_run_changes_nothing(copied: Ru
     before = {path: path.read_bytes() for path in Path(copied.url).rglob("*") if path.is_file()}
     labels = copied.read_rows(layout.LABEL, copied.partitioning[0]) + 1
     with copied.writing(20):
-        copied.store.put(key(99), b"{}")
+        copied.store.put(key(2**62), b"{}")
         changes: tuple[Callable[[], object], ...] = (
             lambda: copied.commit("label_rows", "0", {}, rows={layout.LABEL: labels}),
             lambda: copied.records.discard("label_rows", "0"),
