@@ -17,7 +17,13 @@ from distcluster.numerics.sampling import auto_sizes, priority_bound
 from distcluster.plan import Plan, choose_partitioning, make_plan
 from distcluster.stages.flow import has_only_scans, own_keys, row_arrays
 from distcluster.storage.files import count_labels
-from distcluster.storage.inputs import input_version, missing_chunks, open_input, refuse_bombs
+from distcluster.storage.inputs import (
+    input_version,
+    missing_chunks,
+    open_input,
+    refuse_large_chunks,
+    refuse_large_metadata,
+)
 from distcluster.storage.items import require_items
 from distcluster.storage.run import Run
 from distcluster.storage.settings import InputFacts, Settings
@@ -68,10 +74,11 @@ def check_job(job: Job, *, overwrite: bool = False) -> CheckedJob:
     if job.report.items is not None:
         require_items(job.report.items, job.report.item_column)
     refuse_nested(job.input.url, job.output.url)
+    refuse_large_metadata(job.input.url)
     array = open_input(job.input.url, job.input.array)
     plan = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
     _refuse_impossible_sizes(job, array, plan)
-    refuse_bombs(job.input.url, array)
+    refuse_large_chunks(job.input.url, array)
     _refuse_missing_chunks(job, array)
     _refuse_other_lengths(job, array.shape[0])
     checked = CheckedJob(job, array, plan, Run(job.output.url, job.input.url), overwrite)
@@ -163,10 +170,11 @@ def _refuse_impossible_sizes(job: Job, array: zarr.Array[Any], plan: Plan) -> No
 def _refuse_missing_chunks(job: Job, array: zarr.Array[Any]) -> None:
     if job.input.allow_missing_chunks:
         return
-    missing, first = missing_chunks(job.input.url, array)
-    if missing:
+    missing = missing_chunks(job.input.url, array)
+    if missing is not None:
+        number, first = missing
         raise JobError(
-            f"{missing:,} chunks of rows are not in {public_url(job.input.url)}, the first with rows "
+            f"{number:,} chunks of rows are not in {public_url(job.input.url)}, the first with rows "
             f"{first.start:,} to {first.stop - 1:,}: Zarr would read them as {array.fill_value}. Complete the input, "
             f"or set input.allow_missing_chunks = true where they are meant to be so."
         )

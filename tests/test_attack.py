@@ -144,6 +144,13 @@ def test_a_zip_whose_chunk_unpacks_to_more_than_a_chunk_is_refused(place: Path) 
         check_job(load_job(write_job(place, input=str(place / "bad.zip"))))
 
 
+def test_a_zip_whose_metadata_unpack_to_more_than_metadata_is_refused(place: Path) -> None:
+    with zipfile.ZipFile(place / "bad.zip", "w", zipfile.ZIP_DEFLATED) as bad:
+        bad.writestr("zarr.json", bytes(100_000_000))
+    with pytest.raises(JobError, match=r"zarr.json in .* unpacks to 100,000,000 bytes"):
+        check_job(load_job(write_job(place, input=str(place / "bad.zip"))))
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
 def test_a_chunk_that_cannot_be_read_names_its_rows(damage: bytes | None, place: Path) -> None:
     from distcluster.numerics.partition import Partitioning

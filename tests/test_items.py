@@ -48,8 +48,9 @@ def test_every_format_gives_the_same_items(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["items.jsonl", "items.parquet"])
 def test_a_missing_column_is_refused_with_those_that_are_there(tmp_path: Path, name: str) -> None:
     url = write(tmp_path / name)
-    with pytest.raises(JobError, match=r"id, text, not 'title'"):
+    with pytest.raises(JobError, match=r"id, text, not 'title'") as error:
         require_items(url, "title")
+    assert str(error.value).count("report.items") == 1  # one sentence, not one inside another
 
 
 @pytest.mark.parametrize("name", ["items.txt", "items.jsonl", "items.parquet", "items.zarr"])

@@ -27,9 +27,7 @@ class RowRange:
         return slice(self.start, self.stop)
 
 
-MOST_PARTITIONS = 1_000_000
-"""Of a run: each has a record for every stage, which the driver lists."""
-
+_MOST_PARTITIONS = 1_000_000  # each has a record for every stage, which the driver lists
 _MOST_ROWS = 2**60
 
 
@@ -73,10 +71,10 @@ class Partitioning:
                 f"partition_rows is {self.partition_rows:,}; it must be block_rows ({self.block_rows:,}) "
                 f"times 1, 2, 4, 8 or another power of two"
             )
-        if len(self) > MOST_PARTITIONS:
+        if len(self) > _MOST_PARTITIONS:
             raise ValueError(
                 f"{self.n_rows:,} rows make {len(self):,} partitions of {self.partition_rows:,} rows, more than "
-                f"{MOST_PARTITIONS:,}: make assign.partition_rows larger"
+                f"{_MOST_PARTITIONS:,}: make assign.partition_rows larger"
             )
 
     @property

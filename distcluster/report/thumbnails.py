@@ -12,9 +12,8 @@ import obstore
 from PIL import Image, ImageOps
 
 from distcluster.report.shown_items import IMAGE
-from distcluster.storage.faults import reason_of
 from distcluster.storage.files import read_http
-from distcluster.storage.urls import absolute_url, local_path, object_store, public_url
+from distcluster.storage.urls import absolute_url, local_path, object_store, public_url, reason_of
 
 log = logging.getLogger("distcluster")
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from distcluster.errors import ExpectedError, JobError, StorageError
-from distcluster.storage.urls import without_secrets
+from distcluster.storage.urls import reason_of
 
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _WRONG = {
@@ -57,11 +57,6 @@ def of_storage(error: Exception) -> JobError | StorageError | None:
     if number == errno.ENOSPC:
         return StorageError(f"the storage is full{_place(error)}. What was committed stays: make room and run again.")
     return StorageError(f"the storage failed: {said}{_place(error)}. What was committed stays: run again to resume.")
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of what a store or a codec says, without the secrets of its URLs."""
-    return without_secrets(str(error).splitlines()[0]) if str(error) else type(error).__name__
 
 
 def _place(error: Exception) -> str:

@@ -10,8 +10,16 @@ from obstore.exceptions import BaseError
 from zarr.storage import ObjectStore
 
 from distcluster.errors import JobError, StorageError
-from distcluster.storage.faults import of_storage, reason_of
-from distcluster.storage.urls import absolute_url, file_store, http_store, local_path, object_store, public_url
+from distcluster.storage.faults import of_storage
+from distcluster.storage.urls import (
+    absolute_url,
+    file_store,
+    http_store,
+    local_path,
+    object_store,
+    public_url,
+    reason_of,
+)
 
 
 def read_lines(url: str, numbers: Iterable[int]) -> dict[int, str]:

@@ -16,12 +16,11 @@ from zarr.storage import FsspecStore, ObjectStore, ZipStore
 from distcluster.errors import JobError, StorageError
 from distcluster.numerics.partition import RowRange
 from distcluster.storage.array_store import Array
-from distcluster.storage.faults import of_storage, reason_of
-from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, public_url
+from distcluster.storage.faults import of_storage
+from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, public_url, reason_of
 
 _METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 _MOST_METADATA = 2**26  # bytes
-_MOST = 2**60  # rows or features that a number of a process can count
 
 INPUT_DTYPES = ("float16", "float32", "float64", "int8", "uint8")
 
@@ -73,9 +72,6 @@ def _open_node(url: str) -> zarr.Array[Any] | zarr.Group:
         raise JobError(f"there is no input at {path}. Set input.url to a Zarr array or group.")
     try:
         if path is not None and path.is_file():
-            for name, size, _ in _listed(url) or ():
-                if size > _MOST_METADATA and PurePosixPath(name).name in _METADATA:
-                    raise JobError(f"{name} in {path} unpacks to {size:,} bytes: that is no array's metadata.")
             return zarr.open(ZipStore(path, mode="r"), mode="r")
         if path is not None or urlsplit(url).scheme in OBJECT_SCHEMES:
             return zarr.open(ObjectStore(object_store(url), read_only=True), mode="r")
@@ -132,13 +128,26 @@ def _check_input(array: zarr.Array[Any], shown: str) -> None:
             f"{shown} has {array.ndim} dimension{'s' * (array.ndim != 1)}, shape {array.shape}; "
             f"embeddings must be (rows, features)."
         )
-    if max(array.shape) > _MOST or min(array.chunks) < 1:
-        raise JobError(f"{shown} says that its shape is {array.shape} in chunks of {array.chunks}: that cannot be.")
+    if min(array.chunks) < 1:
+        raise JobError(f"{shown} says that its chunks are {array.chunks}: that cannot be.")
     if 0 in array.shape:
         raise JobError(f"{shown} is empty: shape {array.shape}; there is nothing to cluster.")
 
 
-def refuse_bombs(url: str, array: zarr.Array[Any]) -> None:
+def refuse_large_metadata(url: str) -> None:
+    """Refuse a zip whose metadata, which are read whole, unpack to more than metadata can be.
+
+    Raises
+    ------
+    JobError
+        Naming what does.
+    """
+    for name, size in _zipped(url):
+        if size > _MOST_METADATA and PurePosixPath(name).name in _METADATA:
+            raise JobError(f"{name} in {local_path(url)} unpacks to {size:,} bytes: that is no array's metadata.")
+
+
+def refuse_large_chunks(url: str, array: zarr.Array[Any]) -> None:
     """Refuse a zip in which a chunk unpacks to more than a chunk can be.
 
     Raises
@@ -146,24 +155,28 @@ def refuse_bombs(url: str, array: zarr.Array[Any]) -> None:
     JobError
         Naming it.
     """
-    path = local_path(url)
-    if path is None or not path.is_file():
-        return
     most = 2 * math.prod(array.shards or array.chunks) * array.dtype.itemsize + 2**20  # codecs add a little
     below = f"{array.path}/" if array.path else ""
-    for name, size, _ in _listed(url) or ():
+    for name, size in _zipped(url):
         if size > most and name.startswith(below):
-            raise JobError(f"{name} in {path} unpacks to {size:,} bytes, and a chunk has {most:,} at most.")
+            raise JobError(f"{name} in {local_path(url)} unpacks to {size:,} bytes, and a chunk has {most:,} at most.")
 
 
-def missing_chunks(url: str, array: zarr.Array[Any]) -> tuple[int, slice]:
-    """How many chunks (or shards) are not there, and the rows of the first; none where the store cannot list.
+def _zipped(url: str) -> list[tuple[str, int]]:
+    """Name and unpacked size of what a zip holds; nothing where the input is none."""
+    path = local_path(url)
+    is_zip = path is not None and path.is_file() and zipfile.is_zipfile(path)
+    return [(name, size) for name, size, _ in _listed(url) or ()] if is_zip else []
+
+
+def missing_chunks(url: str, array: zarr.Array[Any]) -> tuple[int, slice] | None:
+    """How many chunks (or shards) are not there, and the rows of the first; None where all are, or none can be listed.
 
     Zarr reads such a chunk as the fill value, whether it was never written, lost, or left out for holding nothing else.
     """
     there = _listed(url)
     if there is None:
-        return 0, slice(0, 0)
+        return None
     names = {name for name, _, _ in there}
     rows, features = array.shards or array.chunks
     prefix = f"{array.path}/" if array.path else ""
@@ -171,7 +184,7 @@ def missing_chunks(url: str, array: zarr.Array[Any]) -> tuple[int, slice]:
     keys = ((i, f"{prefix}{array.metadata.encode_chunk_key((i, j))}") for i in range(down) for j in range(across))
     first = next((i for i, key in keys if key not in names), None)
     if first is None:
-        return 0, slice(0, 0)
+        return None
     # Of a shape that is a typing error there are too many to look for each: those that are there are counted.
     below = f"{prefix}c/" if array.metadata.zarr_format == 3 else prefix
     n_there = sum(name.startswith(below) and name[len(below) :][:1].isdigit() for name in names)

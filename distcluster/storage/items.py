@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distcluster.errors import JobError
-from distcluster.storage.faults import of_storage, reason_of
+from distcluster.storage.faults import of_storage
 from distcluster.storage.files import open_entries, read_lines, require_file, stream_lines
-from distcluster.storage.urls import absolute_url, public_url
+from distcluster.storage.urls import absolute_url, public_url, reason_of
 
 _JSON_LINES = (".jsonl", ".ndjson")
 
@@ -106,7 +106,9 @@ def _field(line: str, row: int, column: str, url: str) -> str:
 def _read_parquet(url: str, wanted: list[int], column: str) -> dict[int, str]:
     try:
         return _taken_from_parquet(url, wanted, column)
-    except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as error:
+    except JobError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
         fault = of_storage(error)
         raise fault or JobError(f"report.items: {public_url(url)} cannot be read: {reason_of(error)}.") from None
 

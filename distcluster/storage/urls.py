@@ -73,6 +73,11 @@ _USER = re.compile(r"(?<=://)[^/\s]*@")  # a password may hold quotes and bracke
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
 
 
+def reason_of(error: Exception) -> str:
+    """The first line of what a store or a codec says, without the secrets of its URLs."""
+    return without_secrets(str(error).splitlines()[0]) if str(error) else type(error).__name__
+
+
 def local_path(url: str) -> Path | None:
     """The path behind a local URL, else None."""
     if "://" not in url:
@@ -106,7 +111,7 @@ def object_store(url: str, create: bool = False, seconds: float | None = None) -
     try:
         return from_url(url, **options)
     except (BaseError, ValueError) as error:
-        raise JobError(f"{public_url(url)} is nothing that can be opened: {str(error).splitlines()[0]}.") from None
+        raise JobError(f"{public_url(url)} is nothing that can be opened: {reason_of(error)}.") from None
 
 
 def _store_seconds() -> float:
