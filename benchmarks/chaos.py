@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from distributed.utils import open_port
 
 from distcluster.environment import environment
 from distcluster.errors import DONE, TRY_AGAIN
@@ -159,8 +160,6 @@ def disturb(job: Path, output: Path, cluster: Cluster, kills: int, outcome: Outc
 
 def measure(directory: Path, kills: int, partitions: int, seed: int) -> Outcome:
     """An undisturbed run and a disturbed one of the same job."""
-    from distributed.utils import open_port
-
     outcome = Outcome(seed)
     cluster = Cluster(directory, open_port("127.0.0.1"))
     try:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,6 +127,18 @@ class Command:
             text=True,
             start_new_session=True,
         )
+
+    def n_committed(self, stage: str) -> int:
+        """Items of a stage that are committed so far."""
+        return len(list((self.output / "commit" / stage).glob("*.json")))
+
+    def wait_for(self, process: subprocess.Popen[str], stage: str, items: int = 1) -> bool:
+        """Wait until so many items of a stage are committed; whether they were before the process ended."""
+        while self.n_committed(stage) < items:
+            if process.poll() is not None:
+                return False
+            time.sleep(0.002)
+        return True
 
 
 SMALL: dict[str, Any] = {

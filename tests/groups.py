@@ -16,9 +16,8 @@ GROUPS = {
 }
 """The group of files whose tests run one after another in one process, in this order and before all others.
 
-"faults" kill processes or watch when they end: one must not disturb what another one measures; "storage" takes long. A
-file that is not named
-here is a group of its own, for the sake of its fixtures.
+"faults" kill processes or watch when they end: one must not disturb what another one measures. "storage" takes long.
+A file that is not named here is a group of its own, for the sake of its fixtures.
 """
 
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -154,9 +153,7 @@ def two(new_command: Callable[..., Command]) -> Iterator[tuple[Command, subproce
     command = new_command(deploy__lease_seconds=2.0)
     process = command.start()
     try:
-        while not list((command.output / "commit" / "scan").glob("*.json")):
-            assert process.poll() is None
-            time.sleep(0.02)
+        assert command.wait_for(process, "scan")
         yield command, process
     finally:
         if process.poll() is None:
@@ -186,9 +183,7 @@ def test_a_stopped_job_that_is_continued_after_another_took_its_output_harms_not
     os.killpg(first.pid, signal.SIGSTOP)
     taking = other.start("--overwrite")
     try:
-        while not list((command.output / "commit" / "subsample").glob("*.json")):
-            assert taking.poll() is None, taking.communicate()
-            time.sleep(0.02)
+        assert other.wait_for(taking, "subsample"), taking.communicate()
         os.killpg(first.pid, signal.SIGCONT)
         _, said = taking.communicate(timeout=300)
         assert taking.returncode == 0, said

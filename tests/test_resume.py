@@ -35,15 +35,10 @@ def committed(command: Command) -> dict[str, str]:
     return {name: record.id for name, record in found.items() if record}
 
 
-def count(command: Command, stage: str) -> int:
-    return len(list((command.output / "commit" / stage).glob("*.json")))
-
-
 def kill_at(command: Command, stage: str, items: int) -> bool:
     """Start the command and kill its client at that moment; whether it was still running."""
     process = command.start()
-    while count(command, stage) < items and process.poll() is None:
-        time.sleep(0.002)
+    command.wait_for(process, stage, items)
     alive = process.poll() is None
     process.kill()
     process.communicate()
@@ -69,7 +64,7 @@ def test_a_run_killed_at_every_stage_resumes_to_the_same_bytes(
     killed_in: list[str] = []
     seen: dict[str, str] = {}
     for stage, items in KILLS:
-        if count(command, stage) >= items:  # the last kill came too late to stop this one
+        if command.n_committed(stage) >= items:  # the last kill came too late to stop this one
             continue
         if kill_at(command, stage, items):
             killed_in.append(stage)
@@ -155,8 +150,7 @@ def test_damage_in_a_finished_run_is_mended(reference: Run, finished: Command) -
 def test_ctrl_c_stops_cleanly_and_says_how_to_resume(reference: Run, new_command: Callable[..., Command]) -> None:
     command = new_command()
     process = command.start()
-    while count(command, "find_neighbours") < 1:
-        time.sleep(0.01)
+    assert command.wait_for(process, "find_neighbours")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -172,7 +166,7 @@ def test_a_killed_worker_changes_nothing(reference: Run, new_command: Callable[.
     with dask_cluster(tmp_path, n_workers=3) as (address, workers):
         process = command.start("--scheduler", address)
         for stage, worker in zip(("find_neighbours", "fit_candidates"), workers, strict=False):
-            while count(command, stage) < 2 and process.poll() is None:
+            while command.n_committed(stage) < 2 and process.poll() is None:
                 time.sleep(0.002)
             for nanny_child in children(worker.pid):
                 os.kill(nanny_child, signal.SIGKILL)
@@ -192,8 +186,7 @@ def test_a_lost_scheduler_is_exit_75_and_the_run_resumes(
     command = new_command()
     with dask_cluster(tmp_path, n_workers=2) as (address, _):
         process = command.start("--scheduler", address)
-        while count(command, "find_neighbours") < 1 and process.poll() is None:
-            time.sleep(0.002)
+        command.wait_for(process, "find_neighbours")
         pid = subprocess.run(
             ["pgrep", "-f", str(tmp_path / "scheduler.json")], capture_output=True, text=True, check=True
         ).stdout.split()[0]

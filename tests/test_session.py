@@ -8,7 +8,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,9 +155,7 @@ def test_no_other_user_of_the_machine_reaches_the_local_cluster(tls: bool, new_c
     command = new_command(deploy__tls=tls, projection__n_epochs=100_000)  # it would take an hour
     process = command.start()
     try:
-        while not list((command.output / "commit" / "scan").glob("*.json")):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.05)
+        assert command.wait_for(process, "scan"), process.communicate()
         open_ports = psutil.Process(process.pid).net_connections()
         ports = {each.laddr.port for each in open_ports if each.status == psutil.CONN_LISTEN}
         assert len(ports) >= 4  # the scheduler, the dashboard, two nannies

@@ -55,7 +55,7 @@ class Runner:
         JobError
             Naming every worker and what is wrong with it.
         """
-        probe = self._run.put_probe()
+        probe = self._run.store.put_probe()
         array = self._run.job.input.array if read_input else None
         try:
             answers = await self._client.run(_look, self._run.ref, probe, array)

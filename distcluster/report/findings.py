@@ -1,7 +1,7 @@
 """All that the page's sections are made of, read from a finished run once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,16 +78,11 @@ def read_findings(run: Run, table: ReportTable) -> Findings:
     K = len(arrays["size"])
     statistics = collect_row_statistics(run, K, has_map="view_2d" in views(run.job))
     subsample = read_subsample_rows(run)
-    texts = _read_texts(table, statistics, subsample, arrays["exemplar"])
-    kept = kept_items(run) if table.items is None else ShownItems()
-    texts, has_items = texts or kept.texts, table.items is not None or bool(kept.source)
+    shown = _read_items(table, statistics, subsample, arrays["exemplar"]) if table.items else kept_items(run)
     cosine = silhouettes(subsample.embedding, subsample.label, K)
-    clusters = cluster_rows(arrays, statistics, cosine, texts, has_items=has_items)
-    shown = ShownItems(
-        source=kept.source if table.items is None else public_url(absolute_url(table.items)),
-        texts=texts,
-        images=kept.images if table.items is None else _thumbnails(table, texts, clusters, statistics),
-    )
+    clusters = cluster_rows(arrays, statistics, cosine, shown.texts, has_items=bool(shown.source))
+    if table.items:
+        shown = replace(shown, images=_thumbnails(table, shown.texts, clusters, statistics))
     return Findings(
         run=run,
         table=table,
@@ -102,17 +97,15 @@ def read_findings(run: Run, table: ReportTable) -> Findings:
     )
 
 
-def _read_texts(
-    table: ReportTable, statistics: RowStatistics, subsample: SubsampleRows, exemplars: Any
-) -> Mapping[int, str]:
-    if table.items is None:
-        return {}
+def _read_items(table: ReportTable, statistics: RowStatistics, subsample: SubsampleRows, exemplars: Any) -> ShownItems:
+    """The texts of the rows that are shown, or read for words."""
+    assert table.items is not None
     frames = (
         statistics.points, statistics.word_rows, statistics.outliers, statistics.borderline, statistics.ambiguous,
     )  # fmt: skip
     shown = [*(frame.row for frame in frames), subsample.row, exemplars[exemplars >= 0]]
     found = read_items(table.items, (int(row) for row in np.unique(np.concatenate(shown))), table.item_column)
-    return {row: text[:_LETTERS] for row, text in found.items()}
+    return ShownItems(public_url(absolute_url(table.items)), {row: text[:_LETTERS] for row, text in found.items()})
 
 
 def _thumbnails(

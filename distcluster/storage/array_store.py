@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import ObjectStore
 
+from distcluster.storage.layout import PROBE
 from distcluster.storage.urls import local_path, object_store
 
 Array = npt.NDArray[Any]
@@ -76,6 +78,12 @@ class ArrayStore:
     def put(self, key: str, content: bytes) -> None:
         """Write an object, whole or not at all."""
         obstore.put(self.objects, key, content)
+
+    def put_probe(self) -> str:
+        """Leave an empty object, for another process to look for or to ask the store for its time; gives its name."""
+        name = f"{PROBE}{uuid.uuid4().hex}"
+        self.put(name, b"")
+        return name
 
     def has(self, key: str) -> bool:
         """Whether an object of this name is visible from this process."""

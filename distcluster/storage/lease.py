@@ -12,7 +12,6 @@ import os
 import platform
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 
 from distcluster.errors import LeaseLostError, RunHeldError, StorageError
 from distcluster.storage.array_store import ArrayStore
-from distcluster.storage.layout import LEASE, PROBE
+from distcluster.storage.layout import LEASE
 from distcluster.storage.records import parsed
 
 MOST_SECONDS = 3600.0
@@ -193,8 +192,7 @@ def _renew(store: ArrayStore, token: int, me: Holder, over: threading.Event) -> 
 
 def _renewed(store: ArrayStore, token: int) -> tuple[Any, float]:
     """When a lease was last written, and the seconds since then: both by the store's clock."""
-    probe = f"{PROBE}{uuid.uuid4().hex}"
-    store.put(probe, b"")
+    probe = store.put_probe()
     try:
         now, then = (obstore.head(store.objects, key)["last_modified"] for key in (probe, _key(token)))
     except FileNotFoundError:  # another writer has just taken it

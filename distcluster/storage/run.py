@@ -340,9 +340,3 @@ class Run:
             return "" if content is None else parsed(ErrorNote, content, ERROR).error
         except ValueError as error:
             return str(error)
-
-    def put_probe(self) -> str:
-        """Leave a mark that another process can look for; returns its name."""
-        name = f"{PROBE}{uuid.uuid4().hex}"
-        self.store.put(name, b"")
-        return name
