@@ -9,6 +9,7 @@ else, a file opened for writing outside the case's directory, or more memory tha
 
 import argparse
 import json
+import os
 import random
 import resource
 import shutil
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
+from distcluster.cli.main import app
 from distcluster.environment import environment
 from distcluster.errors import ExpectedError
-from distcluster.execution.status import read_status
 from distcluster.job_file import load_job
 from distcluster.numerics.partition import Partitioning
 from distcluster.prepare import check_job
 from distcluster.report.shown_items import kept_items
 from distcluster.storage.faults import storage_errors
-from distcluster.storage.ingest import ingest
 from distcluster.storage.inputs import read_block
 from distcluster.storage.items import read_items
 from distcluster.storage.run import Run
@@ -69,6 +70,12 @@ def toml(value: Any) -> str:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else json.dumps(value)
 
 
+def command(*words: str | Path) -> None:
+    """The command line, without a process of its own for every case."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        app([str(word) for word in words], standalone_mode=False)
+
+
 def job_file(place: Path, chance: random.Random) -> None:
     """A job with a few keys changed, added, repeated, or with torn text."""
     keys = {
@@ -86,7 +93,7 @@ def job_file(place: Path, chance: random.Random) -> None:
     if chance.random() < 0.02:
         text += "\nx = " + "[" * 5000
     (place / "job.toml").write_text(text)
-    check_job(load_job(place / "job.toml"))
+    command("plan", place / "job.toml")
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:
@@ -130,6 +137,7 @@ def input_opener(place: Path, chance: random.Random) -> None:
     (place / "job.toml").write_text(
         f'input.url = "{url}"\noutput.url = "{place / "out"}"\nassign.block_rows = 64\nprojection.metric = "euclidean"'
     )
+    command("plan", place / "job.toml")
     checked = check_job(load_job(place / "job.toml"))
     parts = Partitioning(checked.plan.rows, 64, 4096)
     for block in parts.blocks(parts[0]):
@@ -142,8 +150,9 @@ def run_opener(place: Path, chance: random.Random) -> None:
     try:
         run = Run(str(place.parent / "run"))
         kept_items(run)
-        read_status(run.url)
         run.last_error()
+        command("status", run.url)
+        command("export", run.url, place / "exported", "--to", chance.choice(["parquet", "sklearn"]))
     finally:
         for path, content in damaged.items():
             path.write_bytes(content)
@@ -154,7 +163,9 @@ def ingest_source(place: Path, chance: random.Random) -> None:
     source = place / chance.choice(["rows.npy", "rows.npz", "rows.parquet"])
     shutil.copy(place.parent / source.name, source)
     source.write_bytes(mutated(source.read_bytes(), chance))
-    ingest(source, place / "made.zarr", chance.choice([None, "embedding", "nothing"]), chance.choice(["error", "skip"]))
+    column, on_invalid = chance.choice([None, "embedding", "nothing"]), chance.choice(["error", "skip"])
+    columns = [] if column is None else ["--column", column]
+    command("ingest", source, place / "made.zarr", *columns, "--on-invalid", on_invalid)
 
 
 def items(place: Path, chance: random.Random) -> None:

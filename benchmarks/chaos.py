@@ -2,9 +2,9 @@
 
     python -m benchmarks.chaos [--kills 50] [--partitions 200] [--seed 0] [--json FILE]
 
-Scheduler, workers and client are processes of their own. Workers, scheduler and client are killed, told to leave, or
-stopped for some seconds and continued, at random moments; what is gone is started again, the client with the same
-command. Stores that fail for a while are another test's (tests/test_storage_faults.py).
+Scheduler, workers and client are processes of their own, and the run lies behind an S3 API. Workers, scheduler and
+client are killed, told to leave, or stopped for some seconds and continued, at random moments, and the store fails for
+some seconds in one of four ways; what is gone is started again, the client with the same command.
 """
 
 import argparse
@@ -17,22 +17,29 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import zarr
 from distributed.utils import open_port
 
+from benchmarks.faulty_proxy import FAULTS, FaultyProxy, faulty_proxy
+from benchmarks.servers import s3_api
 from distcluster.environment import environment
 from distcluster.errors import DONE, TRY_AGAIN
 from distcluster.storage.run import Run
 
 WORKERS = 2
 BLOCK_ROWS = 256
+RUN = "s3://bucket/{}"
 STRIKES = (
     ("worker", signal.SIGKILL), ("worker", signal.SIGKILL), ("worker", signal.SIGTERM), ("worker", signal.SIGSTOP),
     ("scheduler", signal.SIGKILL), ("client", signal.SIGKILL), ("client", signal.SIGTERM), ("client", signal.SIGSTOP),
+    *(("store", fault) for fault in FAULTS),
 )  # fmt: skip
 
 
@@ -84,8 +91,19 @@ class Cluster:
             process.wait()
 
 
+@contextmanager
+def faulty_store() -> Iterator[FaultyProxy]:
+    """An S3 API behind a proxy that can misbehave; this process and those it starts find it by their environment."""
+    with (
+        s3_api() as environ,
+        faulty_proxy(environ["AWS_ENDPOINT_URL"]) as (proxy, address),
+        patch.dict(os.environ, environ | {"AWS_ENDPOINT_URL": address}),
+    ):
+        yield proxy
+
+
 def write_job(directory: Path, partitions: int, output: str) -> Path:
-    """A small job of many partitions, and its input where there is none yet."""
+    """A small job of many partitions that writes to a URL, and its input where there is none yet."""
     source = directory / "input.zarr"
     if not source.exists():
         chance = np.random.default_rng(0)
@@ -93,13 +111,13 @@ def write_job(directory: Path, partitions: int, output: str) -> Path:
         rows = centres[chance.integers(8, size=n_rows)] + chance.normal(size=(n_rows, 16))
         zarr.create_array(str(source), name="embeddings", data=rows.astype(np.float32), chunks=(8192, 16))
     settings = {
-        "input.url": str(source), "output.url": str(directory / output), "sample.rows": 1500,
+        "input.url": str(source), "output.url": output, "sample.rows": 1500,
         "sample.mixture_rows": 3000, "projection.metric": "euclidean", "projection.n_epochs": 100,
         "projection.views": [2], "mixture.n_components": [2, 4, 8, 16], "mixture.n_init": 1, "selection.replicates": 0,
         "assign.block_rows": BLOCK_ROWS, "assign.partition_rows": BLOCK_ROWS, "deploy.lease_seconds": 5.0,
         "deploy.kind": "address",
     }  # fmt: skip
-    job = directory / f"{output}.toml"
+    job = directory / f"{output.rpartition('/')[2]}.toml"
     job.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items()))
     return job
 
@@ -110,22 +128,24 @@ def start_client(job: Path, address: str) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def commits(output: Path) -> dict[str, tuple[int, int]]:
-    """Every record that is there, and what changes when it is written again."""
-    found = {}
-    for path in (output / "commit").rglob("*.json"):
-        if "lease" not in path.parts and path.name not in ("zarr.json", "error.json"):
-            try:
-                seen = path.stat()
-            except FileNotFoundError:
-                continue
-            found[str(path)] = (seen.st_ino, seen.st_mtime_ns)
-    return found
+class Commits:
+    """Counts how often every record of a run is written, by looking at what the store is asked."""
+
+    def __init__(self, run: str) -> None:
+        self._records = f"/{run.removeprefix('s3://')}/commit/"
+        self.written = Counter[str]()
+
+    def __call__(self, method: str, path: str) -> None:
+        """See a request."""
+        name = path.partition("?")[0]
+        if method == "PUT" and name.startswith(self._records) and name.endswith(".json") and "/lease/" not in name:
+            self.written[name] += not name.endswith(("zarr.json", "error.json"))
 
 
-def disturb(job: Path, output: Path, cluster: Cluster, kills: int, outcome: Outcome) -> None:
+def disturb(job: Path, proxy: FaultyProxy, cluster: Cluster, kills: int, outcome: Outcome) -> None:
     """Run a job to its end under so many strikes."""
-    chance, pending, seen = random.Random(outcome.seed), list[tuple[float, subprocess.Popen[str]]](), {}
+    chance, pending = random.Random(outcome.seed), list[tuple[float, subprocess.Popen[str]]]()
+    proxy.watch = commits = Commits(RUN.format("disturbed"))
     client = start_client(job, cluster.address)
     outcome.starts += 1
     while True:
@@ -134,21 +154,23 @@ def disturb(job: Path, output: Path, cluster: Cluster, kills: int, outcome: Outc
             pending.remove((due, process))
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
-        now = commits(output)
-        outcome.redone += sum(seen[path] != now[path] for path in seen.keys() & now.keys())
-        outcome.commits += len(now.keys() - seen.keys())
-        seen |= now
         cluster.start_missing()
         if client.poll() is not None:
             _, said = client.communicate()
             if client.returncode == DONE:
+                outcome.commits = len(commits.written)
+                outcome.redone = commits.written.total() - outcome.commits
                 return
             if client.returncode not in (TRY_AGAIN, 130, -signal.SIGKILL, -signal.SIGTERM):
                 raise RuntimeError(f"seed {outcome.seed}: exit {client.returncode}: {said}")
             client = start_client(job, cluster.address)
             outcome.starts += 1
-        elif sum(outcome.strikes.values()) < kills and now:
+        elif outcome.strikes.total() < kills and commits.written:
             whom, how = chance.choice(STRIKES)
+            if isinstance(how, str):
+                proxy.start(how, chance.uniform(1, 8))
+                outcome.strikes[f"{whom} {how}"] += 1
+                continue
             name = f"worker {chance.randrange(WORKERS)}" if whom == "worker" else whom
             process = client if whom == "client" else cluster.processes[name]
             if process.poll() is None:
@@ -162,36 +184,37 @@ def measure(directory: Path, kills: int, partitions: int, seed: int) -> Outcome:
     """An undisturbed run and a disturbed one of the same job."""
     outcome = Outcome(seed)
     cluster = Cluster(directory, open_port("127.0.0.1"))
-    try:
-        cluster.start_missing()
-        started = time.monotonic()
-        client = start_client(write_job(directory, partitions, "undisturbed"), cluster.address)
-        _, said = client.communicate()
-        if client.returncode != DONE:
-            raise RuntimeError(f"the undisturbed run: exit {client.returncode}: {said}")
-        outcome.undisturbed_seconds = time.monotonic() - started
-        started = time.monotonic()
-        disturb(write_job(directory, partitions, "disturbed"), directory / "disturbed", cluster, kills, outcome)
-        outcome.seconds = time.monotonic() - started
-    finally:
-        cluster.stop()
-    outcome.differing = differing(directory / "undisturbed", directory / "disturbed")
+    with faulty_store() as proxy:
+        try:
+            cluster.start_missing()
+            started = time.monotonic()
+            client = start_client(write_job(directory, partitions, RUN.format("undisturbed")), cluster.address)
+            _, said = client.communicate()
+            if client.returncode != DONE:
+                raise RuntimeError(f"the undisturbed run: exit {client.returncode}: {said}")
+            outcome.undisturbed_seconds = time.monotonic() - started
+            started = time.monotonic()
+            disturb(write_job(directory, partitions, RUN.format("disturbed")), proxy, cluster, kills, outcome)
+            outcome.seconds = time.monotonic() - started
+        finally:
+            cluster.stop()
+        proxy.start(FAULTS[0], 0)
+        outcome.differing = differing(Run(RUN.format("undisturbed")), Run(RUN.format("disturbed")))
     return outcome
 
 
-def differing(expected: Path, found: Path) -> list[str]:
+def differing(expected: Run, found: Run) -> list[str]:
     """Arrays whose decoded bytes are not equal, of all that either run has."""
-    ours, theirs = dict(arrays(expected)), dict(arrays(found))
+    ours, theirs = arrays(expected), arrays(found)
     unequal = {path for path in ours.keys() & theirs.keys() if ours[path][:].tobytes() != theirs[path][:].tobytes()}
     return sorted((ours.keys() ^ theirs.keys()) | unequal)
 
 
-def arrays(run: Path) -> list[tuple[str, zarr.Array]]:
+def arrays(run: Run) -> dict[str, zarr.Array]:
     """All arrays of a run that have not been emptied, by path."""
-    dropped = Run(str(run)).settings.dropped
-    files = [file for file in run.rglob("zarr.json") if json.loads(file.read_text())["node_type"] == "array"]
-    paths = [str(file.parent.relative_to(run)) for file in files]
-    return [(path, Run(str(run)).array(path)) for path in paths if not path.startswith(dropped)]
+    members = zarr.open_group(run.store.zarr_store, mode="r").members(max_depth=None)
+    found = {path: member for path, member in members if isinstance(member, zarr.Array)}
+    return {path: array for path, array in found.items() if not path.startswith(run.settings.dropped)}
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        job = write_job(Path(directory), PARTITIONS, "run")
+        job = write_job(Path(directory), PARTITIONS, f"{directory}/run")
         seconds(job, Path(directory) / "warm", tls=True)  # compiles what is not compiled yet
         pairs = []
         for pair in range(arguments.pairs):

@@ -19,8 +19,8 @@ import pytest
 import zarr
 from groups import ByGroup, place_of
 from playwright.sync_api import Browser, sync_playwright
-from servers import changed_environment, s3_api
 
+from benchmarks.servers import changed_environment, s3_api
 from distcluster.environment import environment
 from distcluster.job import Job
 from distcluster.prepare import check_job, prepared_run

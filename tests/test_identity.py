@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import BLOCK_ROWS, Command, unequal
-from servers import dask_cluster
 
+from benchmarks.servers import dask_cluster
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.neighbors import INDEX_ARRAYS, nearest, open_index
 from distcluster.numerics.prepared_rows import prepare

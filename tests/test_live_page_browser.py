@@ -13,8 +13,8 @@ from urllib.request import urlopen
 import numpy as np
 from conftest import Command, unequal
 from playwright.sync_api import Browser, Page
-from servers import dask_cluster
 
+from benchmarks.servers import dask_cluster
 from distcluster.storage.run import Run
 
 PICTURES = Path(__file__).parent.parent / "build" / "screenshots"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Command, unequal
-from servers import dask_cluster
 
+from benchmarks.servers import dask_cluster
 from distcluster.stages.flow import STAGES
 from distcluster.storage.run import Run
 

@@ -15,9 +15,9 @@ import psutil
 import pytest
 from conftest import Command, SilentReporter, unequal
 from distributed.security import Security
-from servers import dask_cluster
 from test_resume import flip_bit, truncate
 
+from benchmarks.servers import dask_cluster
 from distcluster.api import relabel_run
 from distcluster.errors import FAILED, TRY_AGAIN, WRONG, JobError, SchedulerLostError
 from distcluster.job import DeployTable

@@ -3,18 +3,17 @@
 import os
 import shutil
 import subprocess
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 
 import obstore
 import pytest
 from conftest import BLOCK_ROWS, Command, planted_rows, write_input
-from faulty_proxy import FAULTS, FaultyProxy, faulty_proxy
 from obstore.store import S3Store
 
+from benchmarks import outages
+from benchmarks.faulty_proxy import FaultyProxy, faulty_proxy
 from distcluster.errors import DONE, TRY_AGAIN, WRONG
 from distcluster.stages.flow import STAGES
 from distcluster.storage.run import Run
@@ -72,28 +71,12 @@ def differing(run: Run, expected: Run) -> list[str]:
     return [name for name in NAMES if run.array(name)[:].tobytes() != expected.array(name)[:].tobytes()]
 
 
-def test_a_store_that_fails_at_the_start_and_at_every_stage_costs_time_and_nothing_else(
-    remote: Remote, expected: Run
-) -> None:
-    struck: Counter[str] = Counter()
-    faults = cycle(FAULTS)
-
-    def strike(method: str, path: str) -> None:
-        """Begin to fail for a while when the first item of a stage has been committed."""
-        parts = path.split("?")[0].split("/")
-        if method == "PUT" and parts[2:4] == ["out", "commit"] and len(parts) > 5 and parts[4] not in struck:
-            fault = next(faults)
-            struck[parts[4]] += 1
-            remote.proxy.start(fault, 1.5)
-
-    remote.proxy.watch = strike
-    remote.proxy.start("unavailable", 4)
-    done = remote.run()
-    assert done.returncode == DONE, done.stderr
-    assert {stage.name for stage in STAGES if stage.is_result} <= struck.keys()
-    assert len(struck) > 15
-    assert remote.proxy.refused > len(struck)
-    assert differing(Run("s3://bucket/out"), expected) == []
+def test_a_store_that_fails_at_the_start_and_at_every_stage_costs_time_and_nothing_else(tmp_path: Path) -> None:
+    outcome = outages.measure(tmp_path, outage_seconds=1.5)
+    assert {stage.name for stage in STAGES if stage.is_result} <= outcome.struck.keys()
+    assert len(outcome.struck) > 15
+    assert outcome.refused > len(outcome.struck)
+    assert outcome.differing == []
 
 
 def test_a_store_that_stays_away_is_worth_another_try_and_the_next_run_goes_on(remote: Remote, expected: Run) -> None:

@@ -36,10 +36,14 @@ def write_report(run: Run, table: ReportTable) -> str:
     ------
     JobError
         When the run is not finished, or a file of the table is not there.
+    RunHeldError
+        When another process writes to the run.
     """
-    findings = _find(run, table)
-    run.store.put(REPORT, _render(findings).encode())
-    keep_items(run, findings.shown)
+    with run.writing(run.job.deploy.lease_seconds):
+        run.forget_settings()  # another process may have had it since
+        findings = _find(run, table)
+        run.store.put(REPORT, _render(findings).encode())
+        keep_items(run, findings.shown)
     return f"{public_url(run.url).rstrip('/')}/{REPORT}"
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Command, unequal
-from servers import changed_environment
 
+from benchmarks.servers import changed_environment
 from distcluster.execution.connect import new_certificate
 from distcluster.storage.run import Run
 

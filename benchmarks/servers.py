@@ -1,4 +1,4 @@
-"""Servers that tests talk to, each a process of its own: a Dask scheduler with workers, and an S3 API."""
+"""Servers for tests and benchmarks, each a process of its own: a Dask scheduler with workers, and an S3 API."""
 
 import json
 import os
