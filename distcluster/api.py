@@ -14,7 +14,6 @@ from distcluster.stages.flow import STAGES, is_finished
 from distcluster.stages.relabelling import CROSSWALK, RELABEL, of_candidate
 from distcluster.storage.layout import RowArray
 from distcluster.storage.run import Run
-from distcluster.storage.urls import public_url
 
 
 def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bool = False) -> Run:
@@ -70,12 +69,11 @@ def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Repo
     """
     run = Run(url)
     if not is_finished(run):
-        raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
+        raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
     fitted = fitted_candidates(run)
     if wanted not in fitted:
         raise JobError(
-            f"the grid of {public_url(run.url)} has no fitted candidate {wanted}; it has: "
-            f"{', '.join(map(str, fitted))}."
+            f"the grid of {run.url} has no fitted candidate {wanted}; it has: {', '.join(map(str, fitted))}."
         )
 
     async def work(runner: Runner) -> None:

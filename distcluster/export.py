@@ -22,7 +22,6 @@ from distcluster.stages.refining import published_mixture
 from distcluster.storage import layout
 from distcluster.storage.items import stream_items
 from distcluster.storage.run import Run
-from distcluster.storage.urls import public_url
 
 _AXES = ("x", "y", "z")
 _ATLAS = ("x", "y", "category", "text")
@@ -54,7 +53,7 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable) -> Path:
     if form not in FORMATS:
         raise JobError(f"--to {form}: must be one of {', '.join(FORMATS)}.")
     if not is_finished(run):
-        raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
+        raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
     if target.exists():
         raise JobError(f"{target} is there already: choose another place, or remove it.")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,19 +20,12 @@ from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, CovarianceT
 from distcluster.numerics.mixture.selection import Rule
 from distcluster.numerics.partition import BLOCK_ROWS, Partitioning
 from distcluster.numerics.sampling import SubsampleSizes, resolve_sizes
+from distcluster.url import Url
 
 PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
 
 
-def _usable(url: str) -> str:
-    """Refuse what no store takes, and what a terminal or a log would obey."""
-    if not url or not url.isprintable():
-        raise ValueError("must be a path or a URL, and hold no control characters")
-    urlsplit(url)  # a ValueError says what is wrong with its host
-    return url
-
-
-def _writable(url: str) -> str:
+def _writable(url: Url) -> Url:
     scheme = url.partition("://")[0] if "://" in url else "file"
     if scheme not in WRITABLE_SCHEMES:
         raise ValueError(f"a run can be written to a local path or to {', '.join(sorted(WRITABLE_SCHEMES))}")
@@ -42,8 +34,6 @@ def _writable(url: str) -> str:
 
 WRITABLE_SCHEMES = frozenset({"file", "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss"})
 """URL schemes that a run can be written to."""
-
-Url = Annotated[str, AfterValidator(_usable)]
 
 
 class Table(BaseModel):

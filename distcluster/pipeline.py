@@ -31,7 +31,6 @@ from distcluster.stages.subsampling import CHECK_INPUT, SCAN, SUBSAMPLE, changed
 from distcluster.storage.inputs import input_version
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
-from distcluster.storage.urls import public_url
 
 log = logging.getLogger("distcluster")
 
@@ -86,7 +85,7 @@ async def _recognise_input(run: Run, runner: Runner) -> None:
             differing = sorted(row for row in found if row is not None)
             if differing:
                 raise changed(run, differing[0], len(differing))
-    tables = {**run.settings.job, "input": {**run.settings.job["input"], "url": public_url(run.input_url)}}
+    tables = {**run.settings.job, "input": {**run.settings.job["input"], "url": str(run.input_url)}}
     run.update(input_version=version, job=tables)
 
 

@@ -27,7 +27,7 @@ from distcluster.storage.inputs import (
 from distcluster.storage.items import require_items
 from distcluster.storage.run import Run
 from distcluster.storage.settings import InputFacts, Settings
-from distcluster.storage.urls import absolute_url, public_url, refuse_nested
+from distcluster.storage.urls import absolute_url, refuse_nested
 
 _MOST_MEMORY = 2**42  # of one worker of a cluster that somebody else runs
 
@@ -126,7 +126,7 @@ def _is_to_be_made(checked: CheckedJob) -> bool:
     # Nothing but a scan: a job that was refused for its input, and has been mended since.
     if found and not has_only_scans(run):
         raise JobError(
-            f"the output {public_url(run.url)} was made for something else:\n"
+            f"the output {run.url} was made for something else:\n"
             + "\n".join(f"  {line}" for line in found)
             + "\nUndo the change, choose another output, or give up what it holds with --overwrite."
         )
@@ -136,7 +136,7 @@ def _is_to_be_made(checked: CheckedJob) -> bool:
 def is_input_unchanged(run: Run) -> bool:
     """Whether the input's objects are those whose content was last checked, where they were then."""
     version = input_version(run.input_url)
-    is_there = public_url(run.input_url) == run.job.input.url
+    is_there = str(run.input_url) == run.job.input.url
     return is_there and version is not None and version == run.settings.input_version
 
 
@@ -161,7 +161,7 @@ def _refuse_impossible_sizes(job: Job, array: zarr.Array[Any], plan: Plan) -> No
     for needed, what in ((chunk, f"a chunk of {array.chunks}, which is read whole,"), (plan.memory_bytes, "a worker")):
         if needed > has:
             raise JobError(
-                f"{public_url(job.input.url)} has the shape {array.shape}: {what} needs {needed / 2**30:,.1f} GiB, and "
+                f"{job.input.url} has the shape {array.shape}: {what} needs {needed / 2**30:,.1f} GiB, and "
                 f"a worker has {has / 2**30:,.1f} GiB. Smaller chunks, or a smaller assign.partition_rows, sample.rows "
                 f"or sample.mixture_rows, need less."
             )
@@ -174,14 +174,14 @@ def _refuse_missing_chunks(job: Job, array: zarr.Array[Any]) -> None:
     if missing is not None:
         number, first = missing
         raise JobError(
-            f"{number:,} chunks of rows are not in {public_url(job.input.url)}, the first with rows "
+            f"{number:,} chunks of rows are not in {job.input.url}, the first with rows "
             f"{first.start:,} to {first.stop - 1:,}: Zarr would read them as {array.fill_value}. Complete the input, "
             f"or set input.allow_missing_chunks = true where they are meant to be so."
         )
 
 
 def _refuse_other_lengths(job: Job, n_rows: int) -> None:
-    counts = {public_url(url): count_labels(url) for url in job.report.labels}
+    counts = {str(url): count_labels(url) for url in job.report.labels}
     found = [f"{url} has {count:,} labels" for url, count in counts.items() if count != n_rows]
     if found:
         raise JobError(f"report.labels: the input has {n_rows:,} rows, but {'; '.join(found)}: one a row is needed.")
@@ -204,10 +204,7 @@ def _new_settings(job: Job, array: zarr.Array[Any]) -> Settings:
 
 def _stored_job(job: Job) -> dict[str, dict[str, Any]]:
     """What results depend on, and where input and output are; URLs without credentials."""
-    stored: dict[str, dict[str, Any]] = job.model_dump(mode="json", exclude={"deploy", "report"})
-    for table in ("input", "output"):
-        stored[table]["url"] = public_url(stored[table]["url"])
-    return stored
+    return job.model_dump(mode="json", exclude={"deploy", "report"})
 
 
 def _input_facts(array: zarr.Array[Any]) -> InputFacts:

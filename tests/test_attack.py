@@ -1,6 +1,7 @@
 """What a stranger or a typing error can give: each ends in a sentence, before any work."""
 
 import json
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from distcluster.cli.tables import status_table
 from distcluster.cli.terminal import open_console
 from distcluster.errors import JobError
 from distcluster.execution.status import Status
+from distcluster.job import InputTable
 from distcluster.job_file import load_job
 from distcluster.prepare import check_job
 from distcluster.storage.run import Run
-from distcluster.storage.urls import absolute_url, public_url, refuse_nested, without_secrets
+from distcluster.storage.urls import absolute_url, refuse_nested
+from distcluster.url import Url, without_secrets
 
 GOOD = planted_rows(400, 4)[0]
 
@@ -188,12 +191,17 @@ SECRETS = (
 
 @pytest.mark.parametrize("url", SECRETS)
 def test_no_credential_of_a_url_is_shown(url: str, place: Path) -> None:
-    for text in (public_url(url), without_secrets(f"cannot open {url}: gone"), without_secrets(f"'{url}'")):
+    shown = Url(url)
+    table = InputTable(url=shown)
+    of_url = (str(shown), repr(shown), f"{shown:>9}", "%s" % shown, table.model_dump_json(), repr(table))  # noqa: UP031
+    for text in (*of_url, without_secrets(f"cannot open {url}: gone"), without_secrets(f"'{url}'")):
         assert "s3cr3t" not in text
         assert "pw" not in text
     if not url.startswith("s3://"):
         done = CliRunner().invoke(app, ["plan", str(write_job(place, input=url))])
         assert "s3cr3t" not in str(done.exception)
+    travelled = pickle.loads(pickle.dumps(absolute_url(shown)))
+    assert (type(travelled), travelled.whole) == (Url, url)
 
 
 def test_what_strangers_wrote_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

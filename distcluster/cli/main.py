@@ -20,7 +20,7 @@ from distcluster.job import DeployTable, Job, ReportTable
 from distcluster.job_file import load_job
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
 from distcluster.storage.faults import storage_errors
-from distcluster.storage.urls import public_url, without_secrets
+from distcluster.url import without_secrets
 
 app = typer.Typer(
     name="distcluster",
@@ -128,7 +128,7 @@ def relabel(
     with ProgressReporter(console) as reporter:
         done = relabel_run(run_url, wanted, deploy, reporter)
     console.print(
-        f"Run: {plain(public_url(done.url))}\n  relabel/{wanted}/label, probability: one entry a row; crosswalk: rows "
+        f"Run: {plain(str(done.url))}\n  relabel/{wanted}/label, probability: one entry a row; crosswalk: rows "
         f"by the run's label and by the new one",
         highlight=False,
     )

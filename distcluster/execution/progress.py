@@ -22,7 +22,6 @@ from distcluster.stages.fitting import FIT_CANDIDATES, candidates
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
 from distcluster.storage.run import Run
-from distcluster.storage.urls import public_url
 
 log = logging.getLogger("distcluster")
 
@@ -83,7 +82,7 @@ async def performance_saved(run: Run, wanted: bool) -> AsyncIterator[None]:
             yield
         finally:  # of a job that failed too
             with _worth_no_job("performance report"):
-                code = html.escape(f"distcluster run, output.url = {public_url(run.url)}")  # Dask would show asyncio's
+                code = html.escape(f"distcluster run, output.url = {run.url}")  # Dask would show asyncio's
                 await asyncio.wait_for(taken.__aexit__(None, None, None, code), _PERFORMANCE_SECONDS)
                 run.store.put(layout.PERFORMANCE, file.read_bytes())
 
@@ -146,7 +145,7 @@ class LiveReporter:
     async def _log(self, event: dict[str, Any]) -> None:
         identity = {
             "run": self._run.settings.run_id,
-            "name": public_url(self._run.url),
+            "name": str(self._run.url),
             "rows": self._run.partitioning.n_rows,
         }
         await self._client.log_event(TOPIC, identity | event)

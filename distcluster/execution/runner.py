@@ -21,7 +21,6 @@ from distcluster.storage.inputs import open_input
 from distcluster.storage.layout import ONE
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
-from distcluster.storage.urls import public_url
 
 log = logging.getLogger("distcluster")
 
@@ -225,7 +224,7 @@ def _look(ref: RunRef, probe: str, array: str | None) -> tuple[dict[str, str], l
     """On a worker: its environment, and what it cannot see."""
     problems = []
     if not Run(ref.url).store.has(probe):
-        problems.append(f"does not see the output {public_url(ref.url)}: it must be on storage that all machines share")
+        problems.append(f"does not see the output {ref.url}: it must be on storage that all machines share")
     if array is not None:
         try:
             open_input(ref.input_url, array)

@@ -19,7 +19,7 @@ from distcluster.job import DeployTable
 from distcluster.stages.stage import Stage
 from distcluster.storage.faults import of_storage
 from distcluster.storage.run import Run
-from distcluster.storage.urls import without_secrets
+from distcluster.url import without_secrets
 
 log = logging.getLogger("distcluster")
 

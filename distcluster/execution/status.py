@@ -6,7 +6,6 @@ from distcluster.errors import JobError
 from distcluster.stages.flow import is_finished, lines
 from distcluster.storage.lease import find_writer
 from distcluster.storage.run import Run
-from distcluster.storage.urls import public_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ def read_status(url: str) -> Status:
     """
     run = Run(url)
     if run.find_settings() is None:
-        raise JobError(f"there is no run at {public_url(run.url)}.")
+        raise JobError(f"there is no run at {run.url}.")
     stages = []
     for line, stage in lines().items():
         items = stage.items(run)

@@ -12,7 +12,7 @@ from distcluster.report.row_statistics import RowStatistics
 from distcluster.report.taxonomy import Taxonomy, read_labels
 from distcluster.storage import layout
 from distcluster.storage.run import Run
-from distcluster.storage.urls import public_url
+from distcluster.url import Url
 
 Int64 = npt.NDArray[np.int64]
 
@@ -62,7 +62,7 @@ class Comparison:
     of_subsample: npt.NDArray[np.bool_]
 
 
-def compare(run: Run, url: str, statistics: RowStatistics, subsample_row: Int64) -> Comparison:
+def compare(run: Run, url: Url, statistics: RowStatistics, subsample_row: Int64) -> Comparison:
     """Compare the clusters with a taxonomy, in one pass over all rows.
 
     k-means and HDBSCAN are fitted on the evenly spread rows of the same projection; k-means then labels all rows,
@@ -71,7 +71,7 @@ def compare(run: Run, url: str, statistics: RowStatistics, subsample_row: Int64)
     Parameters
     ----------
     run : Run
-    url : str
+    url : Url
         As ``taxonomy.read_labels`` takes it; an empty label is none.
     statistics : RowStatistics
     subsample_row : (n,) int64
@@ -82,7 +82,7 @@ def compare(run: Run, url: str, statistics: RowStatistics, subsample_row: Int64)
     JobError
         When the labels cannot be read, are not N, or have too many classes.
     """
-    taxonomy = Taxonomy(public_url(url))
+    taxonomy = Taxonomy(url)
     kmeans, density = _fit_yardsticks(run, statistics)
     counted = _count_rows(run, url, taxonomy, kmeans, statistics, subsample_row)
     n_sets = len(taxonomy.members)
@@ -129,7 +129,7 @@ class _CountedRows:
 
 
 def _count_rows(
-    run: Run, url: str, taxonomy: Taxonomy, kmeans: KMeans, statistics: RowStatistics, subsample_row: Int64
+    run: Run, url: Url, taxonomy: Taxonomy, kmeans: KMeans, statistics: RowStatistics, subsample_row: Int64
 ) -> _CountedRows:
     """Read every row's classes, cluster and place in the projection, a partition at a time."""
     points = statistics.points.row.to_numpy()

@@ -21,7 +21,7 @@ from distcluster.stages.refining import published_mixture
 from distcluster.storage.items import read_items
 from distcluster.storage.layout import ItemArray
 from distcluster.storage.run import Run
-from distcluster.storage.urls import absolute_url, public_url
+from distcluster.storage.urls import absolute_url
 
 _LETTERS = 1_000  # of an item that are read for words and kept: documents may be long, and the run is copied about
 
@@ -105,7 +105,7 @@ def _read_items(table: ReportTable, statistics: RowStatistics, subsample: Subsam
     )  # fmt: skip
     shown = [*(frame.row for frame in frames), subsample.row, exemplars[exemplars >= 0]]
     found = read_items(table.items, (int(row) for row in np.unique(np.concatenate(shown))), table.item_column)
-    return ShownItems(public_url(absolute_url(table.items)), {row: text[:_LETTERS] for row, text in found.items()})
+    return ShownItems(str(absolute_url(table.items)), {row: text[:_LETTERS] for row, text in found.items()})
 
 
 def _thumbnails(

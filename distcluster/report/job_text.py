@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distcluster.job import ReportTable
-from distcluster.storage.urls import absolute_url, public_url
+from distcluster.storage.urls import absolute_url
 
 
 def job_toml(job: Mapping[str, Mapping[str, Any]], table: ReportTable, items: str) -> str:
@@ -13,7 +13,7 @@ def job_toml(job: Mapping[str, Mapping[str, Any]], table: ReportTable, items: st
 
     ``items`` is where the shown items came from, or empty.
     """
-    labels = [public_url(absolute_url(url)) for url in table.labels]
+    labels = [str(absolute_url(url)) for url in table.labels]
     shown = table.model_dump(mode="json") | {"items": items or None, "labels": labels}
     tables: Sequence[tuple[str, Mapping[str, Any]]] = [*job.items(), ("report", shown)]
     lines = []

@@ -15,7 +15,6 @@ from distcluster.stages.flow import is_finished
 from distcluster.storage.items import require_items
 from distcluster.storage.layout import REPORT
 from distcluster.storage.run import Run
-from distcluster.storage.urls import public_url
 
 
 def write_report(run: Run, table: ReportTable) -> str:
@@ -44,7 +43,7 @@ def write_report(run: Run, table: ReportTable) -> str:
         findings = _find(run, table)
         run.store.put(REPORT, _render(findings).encode())
         keep_items(run, findings.shown)
-    return f"{public_url(run.url).rstrip('/')}/{REPORT}"
+    return f"{str(run.url).rstrip('/')}/{REPORT}"
 
 
 def render_page(run: Run, table: ReportTable) -> str:
@@ -60,7 +59,7 @@ def render_page(run: Run, table: ReportTable) -> str:
 
 def _find(run: Run, table: ReportTable) -> Findings:
     if not is_finished(run):
-        raise JobError(f"the run {public_url(run.url)} is not finished: run its job to the end first.")
+        raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
     if table.items is not None:
         require_items(table.items, table.item_column)
     require_extras(table)

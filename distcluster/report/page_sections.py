@@ -23,7 +23,6 @@ from distcluster.stages.labelling import MEASURE_PROJECTION
 from distcluster.stages.searching import BUILD_INDEX
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
-from distcluster.storage.urls import public_url
 
 _POINT_LETTERS = 80
 
@@ -37,7 +36,7 @@ def verdict(findings: Findings) -> Shown:
         "summary": findings.summary,
         "verdict": {name: getattr(facts, name) for name in ("n_components", "covariance_type", "finding", "reason")},
         "has_replicates": any(np.isfinite(each.stability) for each in findings.clusters),
-        "url": public_url(findings.run.url),
+        "url": str(findings.run.url),
     }
 
 

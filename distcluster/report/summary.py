@@ -13,7 +13,6 @@ from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
 from distcluster.storage.items import read_items
 from distcluster.storage.run import Run
-from distcluster.storage.urls import public_url
 
 _CLUSTERS = 10
 _ITEMS = 3
@@ -96,7 +95,7 @@ def summarise(run: Run, table: ReportTable) -> Summary:
         sizes=(int(filled[0]), int(filled[len(filled) // 2]), int(filled[-1])),
         quality=_quality(run),
         warnings=_warnings(run),
-        url=public_url(run.url),
+        url=str(run.url),
     )
 
 

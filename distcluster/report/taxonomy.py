@@ -11,7 +11,7 @@ import zarr
 from distcluster.errors import JobError
 from distcluster.numerics.partition import Partitioning
 from distcluster.storage.files import open_entries, stream_lines
-from distcluster.storage.urls import public_url
+from distcluster.url import Url
 
 Int64 = npt.NDArray[np.int64]
 
@@ -26,7 +26,7 @@ class Taxonomy:
 
     Attributes
     ----------
-    url : str
+    url : Url
         For messages, without credentials.
     numbers : dict of str to int
         By class.
@@ -34,7 +34,7 @@ class Taxonomy:
         The classes of each set; where no row has several, one each.
     """
 
-    url: str
+    url: Url
     numbers: dict[str, int] = field(default_factory=dict)
     members: list[list[int]] = field(default_factory=list)
     _codes: dict[str, int] = field(default_factory=lambda: {"": -1})
@@ -90,12 +90,12 @@ class Taxonomy:
         return found
 
 
-def read_labels(url: str, parts: Partitioning) -> Iterator[tuple[int, list[str]]]:
+def read_labels(url: Url, parts: Partitioning) -> Iterator[tuple[int, list[str]]]:
     """The labels of each partition's rows, with its first row; several of a row with tabs between them.
 
     Parameters
     ----------
-    url : str
+    url : Url
         A text file of N lines, or a Zarr array: (N,) strings or integers; (N, m) strings, empty ones for none; or
         (N, C) indicators, whose attribute ``classes`` may name the columns.
     parts : Partitioning
@@ -125,7 +125,7 @@ def read_labels(url: str, parts: Partitioning) -> Iterator[tuple[int, list[str]]
         yield start, names
 
 
-def _of_array(values: npt.NDArray[Any], array: zarr.Array[Any], url: str) -> list[str]:
+def _of_array(values: npt.NDArray[Any], array: zarr.Array[Any], url: Url) -> list[str]:
     """One string a row."""
     if values.ndim == 1:
         return [str(value) for value in values]
@@ -133,22 +133,21 @@ def _of_array(values: npt.NDArray[Any], array: zarr.Array[Any], url: str) -> lis
         return [_BETWEEN.join(map(str, row)) for row in values]
     if not np.isin(values, (0, 1)).all():
         raise JobError(
-            f"report.labels: {public_url(url)} has the shape {array.shape} and other numbers than 0 and 1: columns are "
+            f"report.labels: {url} has the shape {array.shape} and other numbers than 0 and 1: columns are "
             f"indicators, one a class, or else strings."
         )
     classes = [str(name) for name in array.attrs.get("classes", range(array.shape[1]))]  # type: ignore[union-attr]
     if len(classes) != array.shape[1]:
         raise JobError(
-            f"report.labels: the attribute classes of {public_url(url)} names {len(classes):,} of its "
-            f"{array.shape[1]:,} columns."
+            f"report.labels: the attribute classes of {url} names {len(classes):,} of its {array.shape[1]:,} columns."
         )
     return [_BETWEEN.join(classes[column] for column in np.flatnonzero(row)) for row in values]
 
 
-def _refuse_length(url: str, n_labels: int, parts: Partitioning) -> None:
+def _refuse_length(url: Url, n_labels: int, parts: Partitioning) -> None:
     if n_labels != parts.n_rows:
         more = "or more " if n_labels > parts.n_rows else ""
         raise JobError(
-            f"report.labels: {public_url(url)} has {n_labels:,} {more}labels, the run {parts.n_rows:,} rows: it must "
+            f"report.labels: {url} has {n_labels:,} {more}labels, the run {parts.n_rows:,} rows: it must "
             f"have one a row, in the rows' order."
         )

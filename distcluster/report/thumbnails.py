@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from distcluster.report.shown_items import IMAGE
 from distcluster.storage.files import read_http
-from distcluster.storage.urls import absolute_url, local_path, object_store, public_url, reason_of
+from distcluster.storage.urls import absolute_url, local_path, object_store, reason_of
+from distcluster.url import Url
 
 log = logging.getLogger("distcluster")
 
@@ -56,7 +57,7 @@ def _thumbnail(item: str, items_url: str, remote: bool) -> str:
             file = io.BytesIO()
             small.save(file, "WEBP", quality=75)
     except Exception as error:  # whatever a server, a file or a decoder does: one picture is no reason for no report
-        log.warning("%s cannot be shown: %s", public_url(item), reason_of(error))
+        log.warning("%s cannot be shown: %s", Url(item), reason_of(error))
         return ""
     return IMAGE + b64encode(file.getvalue()).decode()
 

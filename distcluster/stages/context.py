@@ -13,7 +13,6 @@ from distcluster.storage.faults import storage_errors
 from distcluster.storage.layout import ONE, ItemArray
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
-from distcluster.storage.urls import public_url
 
 
 @functools.lru_cache(maxsize=8)
@@ -29,7 +28,7 @@ def open_run(ref: RunRef) -> Run:
     """
     run = Run(ref.url, ref.input_url, ref.token)
     if run.settings.run_id != ref.run_id:
-        raise LeaseLostError(f"{public_url(ref.url)} now holds another run than the one that was started")
+        raise LeaseLostError(f"{ref.url} now holds another run than the one that was started")
     found = differences(dict(run.settings.environment), environment())
     if found:
         raise EnvironmentMismatchError("this worker differs from what the run was made with: " + "; ".join(found))

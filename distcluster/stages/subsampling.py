@@ -19,7 +19,6 @@ from distcluster.storage import layout
 from distcluster.storage.array_store import checksum
 from distcluster.storage.inputs import open_input, read_block
 from distcluster.storage.run import Run
-from distcluster.storage.urls import public_url
 
 Float32 = npt.NDArray[np.float32]
 
@@ -70,7 +69,7 @@ def changed(run: Run, row: int, n_partitions: int = 1) -> InputChangedError:
     stop = min(row + run.partitioning.block_rows, run.partitioning.n_rows)
     more = f", and {n_partitions - 1:,} other partitions differ too" if n_partitions > 1 else ""
     return InputChangedError(
-        f"rows {row:,} to {stop - 1:,} of {public_url(run.input_url)} are not what the scan of this run saw{more}: "
+        f"rows {row:,} to {stop - 1:,} of {run.input_url} are not what the scan of this run saw{more}: "
         f"the input was changed. Restore it, or choose another output."
     )
 

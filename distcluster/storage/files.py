@@ -17,12 +17,12 @@ from distcluster.storage.urls import (
     http_store,
     local_path,
     object_store,
-    public_url,
     reason_of,
 )
+from distcluster.url import Url
 
 
-def read_lines(url: str, numbers: Iterable[int]) -> dict[int, str]:
+def read_lines(url: Url, numbers: Iterable[int]) -> dict[int, str]:
     """Some lines of a text file, by number from 0; the file is streamed once and never held.
 
     Lines past its end are absent from the result.
@@ -45,7 +45,7 @@ def read_lines(url: str, numbers: Iterable[int]) -> dict[int, str]:
     return found
 
 
-def stream_lines(url: str) -> Iterator[str]:
+def stream_lines(url: Url) -> Iterator[str]:
     """The lines of a text file, without their ends; the file is streamed and never held."""
     rest = b""
     for chunk in _stream(url):
@@ -56,7 +56,7 @@ def stream_lines(url: str) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-def open_entries(url: str, field: str, dimensions: tuple[int, ...] = (1,)) -> zarr.Array[Any] | None:
+def open_entries(url: Url, field: str, dimensions: tuple[int, ...] = (1,)) -> zarr.Array[Any] | None:
     """A Zarr array of one entry a row; None where the URL is a file. ``field`` is the job's, for messages.
 
     Raises
@@ -70,16 +70,16 @@ def open_entries(url: str, field: str, dimensions: tuple[int, ...] = (1,)) -> za
         pass
     else:
         return None
-    shown, path = public_url(url), local_path(absolute_url(url))
+    path = local_path(absolute_url(url))
     if path is not None and not path.is_dir():
-        raise JobError(f"{field}: there is no file and no Zarr array at {shown}.")
+        raise JobError(f"{field}: there is no file and no Zarr array at {url}.")
     try:
         array = zarr.open_array(ObjectStore(object_store(absolute_url(url)), read_only=True), mode="r")
     except (FileNotFoundError, ValueError, BaseError) as error:
-        raise _away(error) or JobError(f"{field}: there is no file and no Zarr array at {shown}.") from error
+        raise _away(error) or JobError(f"{field}: there is no file and no Zarr array at {url}.") from error
     if array.ndim not in dimensions:
         wanted = " or ".join({1: "(N,)", 2: "(N, m)"}[each] for each in dimensions)
-        raise JobError(f"{field}: {shown} has the shape {array.shape}; it must be {wanted}, one entry a row.")
+        raise JobError(f"{field}: {url} has the shape {array.shape}; it must be {wanted}, one entry a row.")
     return array
 
 
@@ -95,13 +95,13 @@ def read_http(url: str, seconds: float) -> bytes:
     return bytes(obstore.get(store, name).bytes())
 
 
-def count_labels(url: str) -> int:
+def count_labels(url: Url) -> int:
     """How many labels there are, by reading a text file once."""
     array = open_entries(url, "report.labels", dimensions=(1, 2))
     return sum(1 for _ in stream_lines(url)) if array is None else int(array.shape[0])
 
 
-def require_file(url: str, field: str) -> None:
+def require_file(url: Url, field: str) -> None:
     """Refuse a file that is not there, naming the job's field.
 
     Raises
@@ -111,15 +111,15 @@ def require_file(url: str, field: str) -> None:
     try:
         obstore.head(*file_store(url))
     except (FileNotFoundError, BaseError) as error:
-        raise _away(error) or JobError(f"{field}: there is no file at {public_url(url)}.") from error
+        raise _away(error) or JobError(f"{field}: there is no file at {url}.") from error
 
 
-def _stream(url: str) -> Iterable[Any]:
+def _stream(url: Url) -> Iterable[Any]:
     try:
         store, name = file_store(url)
         yield from obstore.get(store, name).stream()
     except (OSError, BaseError) as error:
-        raise _away(error) or JobError(f"{public_url(url)} cannot be read: {reason_of(error)}.") from None
+        raise _away(error) or JobError(f"{url} cannot be read: {reason_of(error)}.") from None
 
 
 def _away(error: Exception) -> StorageError | None:

@@ -17,7 +17,8 @@ from distcluster.errors import JobError, StorageError
 from distcluster.numerics.partition import RowRange
 from distcluster.storage.array_store import Array
 from distcluster.storage.faults import of_storage
-from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, public_url, reason_of
+from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, reason_of
+from distcluster.url import Url
 
 _METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 _MOST_METADATA = 2**26  # bytes
@@ -25,12 +26,12 @@ _MOST_METADATA = 2**26  # bytes
 INPUT_DTYPES = ("float16", "float32", "float64", "int8", "uint8")
 
 
-def open_input(url: str, name: str) -> zarr.Array[Any]:
+def open_input(url: Url, name: str) -> zarr.Array[Any]:
     """Open the embeddings for reading.
 
     Parameters
     ----------
-    url : str
+    url : Url
         A Zarr array, format 2 or 3, or a group (a zipped one too) that holds one.
     name : str
         The array's name inside a group.
@@ -46,27 +47,24 @@ def open_input(url: str, name: str) -> zarr.Array[Any]:
         When there is no such array, or it has another shape or dtype.
     """
     node = _open_node(url)
-    shown = public_url(url)
     if isinstance(node, zarr.Group):
         try:
             found = node[name]
         except KeyError as error:
             raise JobError(
-                f"the group {shown} has no array {name!r}; it holds {_listing(node)}. Set input.array."
+                f"the group {url} has no array {name!r}; it holds {_listing(node)}. Set input.array."
             ) from error
         except Exception as error:  # as in _open_node
             fault = of_storage(error)
-            raise fault or JobError(f"{shown}/{name} is no array that Zarr can open: {reason_of(error)}.") from None
+            raise fault or JobError(f"{url}/{name} is no array that Zarr can open: {reason_of(error)}.") from None
         if isinstance(found, zarr.Group):
-            raise JobError(
-                f"{name!r} in {shown} is a group that holds {_listing(found)}, not an array. Set input.array."
-            )
-        node, shown = found, f"{shown}/{name}"
-    _check_input(node, shown)
+            raise JobError(f"{name!r} in {url} is a group that holds {_listing(found)}, not an array. Set input.array.")
+        node, url = found, Url(f"{url}/{name}")
+    _check_input(node, url)
     return node
 
 
-def _open_node(url: str) -> zarr.Array[Any] | zarr.Group:
+def _open_node(url: Url) -> zarr.Array[Any] | zarr.Group:
     path = local_path(url)
     if path is not None and not path.exists():
         raise JobError(f"there is no input at {path}. Set input.url to a Zarr array or group.")
@@ -75,7 +73,7 @@ def _open_node(url: str) -> zarr.Array[Any] | zarr.Group:
             return zarr.open(ZipStore(path, mode="r"), mode="r")
         if path is not None or urlsplit(url).scheme in OBJECT_SCHEMES:
             return zarr.open(ObjectStore(object_store(url), read_only=True), mode="r")
-        return zarr.open(FsspecStore.from_url(url, read_only=True), mode="r")
+        return zarr.open(FsspecStore.from_url(url.whole, read_only=True), mode="r")
     except JobError:
         raise
     except Exception as error:  # every store and codec has exceptions of its own; all mean the same to the user
@@ -85,10 +83,10 @@ def _open_node(url: str) -> zarr.Array[Any] | zarr.Group:
         hint = ""
         if path is not None and path.suffix in {".npy", ".npz", ".parquet"}:
             hint = f" It looks like {path.suffix}: convert it with `distcluster ingest {path} {path.stem}.zarr`."
-        raise JobError(f"cannot open {public_url(url)} as Zarr: {reason_of(error)}.{hint}") from None
+        raise JobError(f"cannot open {url} as Zarr: {reason_of(error)}.{hint}") from None
 
 
-def read_block(array: zarr.Array[Any], url: str, block: RowRange) -> Array:
+def read_block(array: zarr.Array[Any], url: Url, block: RowRange) -> Array:
     """A block of the input, as stored.
 
     Raises
@@ -105,7 +103,7 @@ def read_block(array: zarr.Array[Any], url: str, block: RowRange) -> Array:
         if fault is not None:
             raise fault from None
         raise JobError(
-            f"rows {block.start:,} to {block.stop - 1:,} of {public_url(url)} cannot be read: {reason_of(error)}."
+            f"rows {block.start:,} to {block.stop - 1:,} of {url} cannot be read: {reason_of(error)}."
         ) from None
 
 
@@ -117,24 +115,24 @@ def _listing(group: zarr.Group) -> str:
     return ", ".join(names) if names else "nothing"
 
 
-def _check_input(array: zarr.Array[Any], shown: str) -> None:
+def _check_input(array: zarr.Array[Any], url: Url) -> None:
     if str(array.dtype).lstrip("<>") not in (*INPUT_DTYPES, "f2", "f4", "f8"):  # in any order of bytes
         raise JobError(
-            f"{shown} has dtype {array.dtype}; embeddings must be {', '.join(INPUT_DTYPES)}. "
+            f"{url} has dtype {array.dtype}; embeddings must be {', '.join(INPUT_DTYPES)}. "
             f"Other types do not survive float32: convert the array first."
         )
     if array.ndim != 2:
         raise JobError(
-            f"{shown} has {array.ndim} dimension{'s' * (array.ndim != 1)}, shape {array.shape}; "
+            f"{url} has {array.ndim} dimension{'s' * (array.ndim != 1)}, shape {array.shape}; "
             f"embeddings must be (rows, features)."
         )
     if min(array.chunks) < 1:
-        raise JobError(f"{shown} says that its chunks are {array.chunks}: that cannot be.")
+        raise JobError(f"{url} says that its chunks are {array.chunks}: that cannot be.")
     if 0 in array.shape:
-        raise JobError(f"{shown} is empty: shape {array.shape}; there is nothing to cluster.")
+        raise JobError(f"{url} is empty: shape {array.shape}; there is nothing to cluster.")
 
 
-def refuse_large_metadata(url: str) -> None:
+def refuse_large_metadata(url: Url) -> None:
     """Refuse a zip whose metadata, which are read whole, unpack to more than metadata can be.
 
     Raises
@@ -147,7 +145,7 @@ def refuse_large_metadata(url: str) -> None:
             raise JobError(f"{name} in {local_path(url)} unpacks to {size:,} bytes: that is no array's metadata.")
 
 
-def refuse_large_chunks(url: str, array: zarr.Array[Any]) -> None:
+def refuse_large_chunks(url: Url, array: zarr.Array[Any]) -> None:
     """Refuse a zip in which a chunk unpacks to more than a chunk can be.
 
     Raises
@@ -162,14 +160,14 @@ def refuse_large_chunks(url: str, array: zarr.Array[Any]) -> None:
             raise JobError(f"{name} in {local_path(url)} unpacks to {size:,} bytes, and a chunk has {most:,} at most.")
 
 
-def _zipped(url: str) -> list[tuple[str, int]]:
+def _zipped(url: Url) -> list[tuple[str, int]]:
     """Name and unpacked size of what a zip holds; nothing where the input is none."""
     path = local_path(url)
     is_zip = path is not None and path.is_file() and zipfile.is_zipfile(path)
     return [(name, size) for name, size, _ in _listed(url) or ()] if is_zip else []
 
 
-def missing_chunks(url: str, array: zarr.Array[Any]) -> tuple[int, slice] | None:
+def missing_chunks(url: Url, array: zarr.Array[Any]) -> tuple[int, slice] | None:
     """How many chunks (or shards) are not there, and the rows of the first; None where all are, or none can be listed.
 
     Zarr reads such a chunk as the fill value, whether it was never written, lost, or left out for holding nothing else.
@@ -191,7 +189,7 @@ def missing_chunks(url: str, array: zarr.Array[Any]) -> tuple[int, slice] | None
     return max(1, down * across - n_there), slice(first * rows, min((first + 1) * rows, array.shape[0]))
 
 
-def input_version(url: str) -> str | None:
+def input_version(url: Url) -> str | None:
     """A string that changes when any object under the URL is written, or None where the store cannot list.
 
     Sizes and entity tags (inode, size and time on a file system) of every object: one listing, no reading.
@@ -204,7 +202,7 @@ def input_version(url: str) -> str | None:
     return None if seen is None else xxhash.xxh3_64_hexdigest(json.dumps(sorted(seen)).encode())
 
 
-def _listed(url: str) -> list[tuple[str, int, str]] | None:
+def _listed(url: Url) -> list[tuple[str, int, str]] | None:
     """Name, size and entity tag (or time) of every object under a URL, or in a zip; None where none can be listed."""
     path = local_path(url)
     if path is not None and path.is_file():

@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 from distcluster.errors import JobError
 from distcluster.storage.faults import of_storage
 from distcluster.storage.files import open_entries, read_lines, require_file, stream_lines
-from distcluster.storage.urls import absolute_url, public_url, reason_of
+from distcluster.storage.urls import absolute_url, reason_of
+from distcluster.url import Url
 
 _JSON_LINES = (".jsonl", ".ndjson")
 
 
-def read_items(url: str, rows: Iterable[int], column: str) -> dict[int, str]:
+def read_items(url: Url, rows: Iterable[int], column: str) -> dict[int, str]:
     """The items of some rows, by row; rows past the end are absent.
 
     Only what holds these rows is kept: text and JSON Lines are streamed, of Parquet the row groups, of Zarr the chunks
@@ -28,7 +29,7 @@ def read_items(url: str, rows: Iterable[int], column: str) -> dict[int, str]:
 
     Parameters
     ----------
-    url : str
+    url : Url
         ``.jsonl`` or ``.ndjson``: JSON Lines; ``.parquet``: Parquet; a Zarr array (N,); anything else: lines of text.
     rows : iterable of int
     column : str
@@ -55,7 +56,7 @@ def read_items(url: str, rows: Iterable[int], column: str) -> dict[int, str]:
     return {row: str(value) for row, value in zip(inside, values, strict=True)}
 
 
-def stream_items(url: str, sizes: Iterable[int], column: str) -> Iterator[list[str | None]]:
+def stream_items(url: Url, sizes: Iterable[int], column: str) -> Iterator[list[str | None]]:
     """All items, so many at a time; None past the end. A file of lines is streamed once, never held."""
     lines = enumerate(stream_lines(url)) if _is_lines(url) else None
     start = 0
@@ -70,11 +71,11 @@ def stream_items(url: str, sizes: Iterable[int], column: str) -> Iterator[list[s
         start += size
 
 
-def _is_lines(url: str) -> bool:
+def _is_lines(url: Url) -> bool:
     return _suffix(url) != ".parquet" and (_suffix(url) in _JSON_LINES or open_entries(url, "report.items") is None)
 
 
-def require_items(url: str, column: str) -> None:
+def require_items(url: Url, column: str) -> None:
     """Refuse items that cannot be read, on the first row.
 
     Raises
@@ -86,42 +87,38 @@ def require_items(url: str, column: str) -> None:
     read_items(url, [0], column)
 
 
-def _suffix(url: str) -> str:
+def _suffix(url: Url) -> str:
     return PurePosixPath(urlsplit(url).path if "://" in url else url).suffix.lower()
 
 
-def _field(line: str, row: int, column: str, url: str) -> str:
+def _field(line: str, row: int, column: str, url: Url) -> str:
     try:
         found = json.loads(line)
     except ValueError as error:
-        raise JobError(f"report.items: row {row} of {public_url(url)} is not JSON: {error}.") from error
+        raise JobError(f"report.items: row {row} of {url} is not JSON: {error}.") from error
     if not isinstance(found, dict) or column not in found:
         has = f"the fields {', '.join(found)}" if isinstance(found, dict) else "no fields"
-        raise JobError(
-            f"report.items: row {row} of {public_url(url)} has {has}, not {column!r}: set report.item_column."
-        )
+        raise JobError(f"report.items: row {row} of {url} has {has}, not {column!r}: set report.item_column.")
     return str(found[column])
 
 
-def _read_parquet(url: str, wanted: list[int], column: str) -> dict[int, str]:
+def _read_parquet(url: Url, wanted: list[int], column: str) -> dict[int, str]:
     try:
         return _taken_from_parquet(url, wanted, column)
     except JobError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         fault = of_storage(error)
-        raise fault or JobError(f"report.items: {public_url(url)} cannot be read: {reason_of(error)}.") from None
+        raise fault or JobError(f"report.items: {url} cannot be read: {reason_of(error)}.") from None
 
 
-def _taken_from_parquet(url: str, wanted: list[int], column: str) -> dict[int, str]:
+def _taken_from_parquet(url: Url, wanted: list[int], column: str) -> dict[int, str]:
     found: dict[int, str] = {}
-    with fsspec.open(absolute_url(url), "rb") as file:
+    with fsspec.open(absolute_url(url).whole, "rb") as file:
         table = pq.ParquetFile(file)
         if column not in table.schema_arrow.names:
             names = ", ".join(table.schema_arrow.names)
-            raise JobError(
-                f"report.items: {public_url(url)} has the columns {names}, not {column!r}: set report.item_column."
-            )
+            raise JobError(f"report.items: {url} has the columns {names}, not {column!r}: set report.item_column.")
         start = 0
         for group in range(table.num_row_groups):
             stop = start + table.metadata.row_group(group).num_rows

@@ -32,7 +32,8 @@ from distcluster.storage.layout import (
 )
 from distcluster.storage.records import Part, Record, Records, parsed
 from distcluster.storage.settings import ErrorNote, Root, RunRef, Settings
-from distcluster.storage.urls import absolute_url, local_path, public_url
+from distcluster.storage.urls import absolute_url, local_path
+from distcluster.url import Url
 
 
 class Run:
@@ -50,7 +51,7 @@ class Run:
         Of the lease of the writer that this process works for; absent: the run can be read only.
     """
 
-    def __init__(self, url: str, input_url: str | None = None, token: int | None = None) -> None:
+    def __init__(self, url: str, input_url: Url | None = None, token: int | None = None) -> None:
         self.url = absolute_url(url)
         path = local_path(self.url)
         if path is not None and path.is_file():
@@ -73,7 +74,7 @@ class Run:
         """
         found = self.find_settings()
         if found is None:
-            raise JobError(f"there is no run at {public_url(self.url)}.")
+            raise JobError(f"there is no run at {self.url}.")
         return found
 
     def find_settings(self) -> Settings | None:
@@ -84,26 +85,25 @@ class Run:
         JobError
             When the place holds something else, or a run of another format version.
         """
-        shown = public_url(self.url)
         if self.store.is_absent():
             return None
         content = self.store.get(ROOT)
         if content is None:
             other = next((key for key in self.store.keys_under("") if not key.startswith((PROBE, f"{LEASE}/"))), None)
             if other is not None:
-                raise JobError(f"{shown} holds something else ({other}): choose an empty place.")
+                raise JobError(f"{self.url} holds something else ({other}): choose an empty place.")
             return None
         try:
-            attributes = parsed(Root, content, f"{shown}/{ROOT}").attributes.get("distcluster")
+            attributes = parsed(Root, content, f"{self.url}/{ROOT}").attributes.get("distcluster")
             if attributes is None:
-                raise JobError(f"{shown} is Zarr that distcluster did not make: choose another place.")
+                raise JobError(f"{self.url} is Zarr that distcluster did not make: choose another place.")
             version = attributes.get("format_version")
             if version != FORMAT_VERSION:
                 raise JobError(
-                    f"the run {shown} has format version {version}, this distcluster writes {FORMAT_VERSION}: use the "
-                    f"version that made it, or another output."
+                    f"the run {self.url} has format version {version}, this distcluster writes {FORMAT_VERSION}: use "
+                    f"the version that made it, or another output."
                 )
-            return parsed(Settings, json.dumps(attributes).encode(), f"{shown}/{ROOT}")
+            return parsed(Settings, json.dumps(attributes).encode(), f"{self.url}/{ROOT}")
         except JobError:
             raise
         except ValueError as error:
@@ -115,7 +115,7 @@ class Run:
     def job(self) -> Job:
         """The job that the run was made for, with defaults for what is no part of its identity."""
         tables = {table: dict(keys) for table, keys in self.settings.job.items()}
-        return parse_job(tables, name=f"{public_url(self.url)}/{ROOT}")
+        return parse_job(tables, name=f"{self.url}/{ROOT}")
 
     @property
     def partitioning(self) -> Partitioning:
@@ -123,7 +123,7 @@ class Run:
         return self.settings.partitioning
 
     @property
-    def input_url(self) -> str:
+    def input_url(self) -> Url:
         """Where the input is."""
         return self._input_url or self.job.input.url
 

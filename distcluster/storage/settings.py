@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from distcluster.numerics.partition import Partitioning
 from distcluster.storage.layout import FORMAT_VERSION
+from distcluster.url import Url
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class RunRef:
     the tasks, and are neither stored nor shown.
     """
 
-    url: str = field(repr=False)
+    url: Url
     run_id: str
-    input_url: str = field(repr=False)
+    input_url: Url
     token: int | None = None

@@ -1,17 +1,17 @@
 """Where data lies: URLs and local paths, and the object stores behind them."""
 
 import os
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from obstore.exceptions import BaseError
 from obstore.store import HTTPStore, LocalStore, from_url
 
 from distcluster.errors import JobError
 from distcluster.job import WRITABLE_SCHEMES
+from distcluster.url import Url, without_secrets
 
 _REQUEST = timedelta(seconds=120)  # a shard of some hundred megabytes takes its time
 
@@ -19,7 +19,7 @@ OBJECT_SCHEMES = WRITABLE_SCHEMES | {"http", "https"}
 """URL schemes that obstore knows; fsspec may know others."""
 
 
-def absolute_url(url: str) -> str:
+def absolute_url(url: str) -> Url:
     """The URL as workers with another working directory can use it: local paths become absolute, ``file://`` too.
 
     Raises
@@ -29,48 +29,11 @@ def absolute_url(url: str) -> str:
     """
     path = local_path(url)
     if path is None:
-        return url
+        return Url(url)
     try:
-        return str(path.expanduser().resolve())
+        return Url(path.expanduser().resolve())
     except (RuntimeError, ValueError, OSError) as error:  # no such user, a NUL, a loop of links
         raise JobError(f"{url!r} is no path: {error}.") from error
-
-
-def public_url(url: str) -> str:
-    """The URL without user, password and query, which may hold credentials or signatures; a chain link by link.
-
-    Examples
-    --------
-    >>> public_url("zip://a.zarr::https://me:pw@host/b.zip?sig=abc")
-    'zip://a.zarr::https://host/b.zip'
-    """
-    return "::".join(_public(link) for link in url.split("::"))
-
-
-def _public(url: str) -> str:
-    if "://" not in url:
-        return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # brackets that are no address
-        return f"{url.partition('://')[0]}://..."
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def without_secrets(text: str) -> str:
-    """A text in which every URL is a ``public_url``: stores put whole URLs into their messages.
-
-    Examples
-    --------
-    >>> without_secrets("GET https://me:pw@host/x/zarr.json?signature=abc: 403")
-    'GET https://host/x/zarr.json: 403'
-    """
-    text = _USER.sub("", text)
-    return _URL.sub(lambda found: public_url(found[0].rstrip(":,.;")) + found[0][len(found[0].rstrip(":,.;")) :], text)
-
-
-_USER = re.compile(r"(?<=://)[^/\s]*@")  # a password may hold quotes and brackets
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
 
 
 def reason_of(error: Exception) -> str:
@@ -111,7 +74,7 @@ def object_store(url: str, create: bool = False, seconds: float | None = None) -
     try:
         return from_url(url, **options)
     except (BaseError, ValueError) as error:
-        raise JobError(f"{public_url(url)} is nothing that can be opened: {reason_of(error)}.") from None
+        raise JobError(f"{Url(url)} is nothing that can be opened: {reason_of(error)}.") from None
 
 
 def _store_seconds() -> float:
@@ -149,7 +112,7 @@ def refuse_nested(input_url: str, output_url: str) -> None:
     JobError
         When one URL is a prefix of the other.
     """
-    source, target = (f"{public_url(absolute_url(url)).rstrip('/')}/" for url in (input_url, output_url))
+    source, target = (f"{absolute_url(url)}".rstrip("/") + "/" for url in (input_url, output_url))
     if target.startswith(source):
         raise JobError(f"the output {target} lies inside the input {source}: writing would damage it.")
     if source.startswith(target):
