@@ -212,9 +212,9 @@ def differing(expected: Run, found: Run) -> list[str]:
 
 def arrays(run: Run) -> dict[str, zarr.Array]:
     """All arrays of a run that have not been emptied, by path."""
-    members = zarr.open_group(run.store.zarr_store, mode="r").members(max_depth=None)
-    found = {path: member for path, member in members if isinstance(member, zarr.Array)}
-    return {path: array for path, array in found.items() if not path.startswith(run.settings.dropped)}
+    nodes = {key: json.loads(run.store.get(key)) for key in run.store.keys_under("") if key.endswith("/zarr.json")}
+    paths = [key.removesuffix("/zarr.json") for key, node in nodes.items() if node["node_type"] == "array"]
+    return {path: run.array(path) for path in paths if not path.startswith(run.settings.dropped)}
 
 
 def main() -> None:

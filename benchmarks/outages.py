@@ -56,7 +56,7 @@ class Strikes:
         """See a request."""
         parts = path.partition("?")[0].split("/")  # /bucket/disturbed/commit/STAGE/ITEM.json
         is_record = method == "PUT" and len(parts) > 5 and parts[2:4] == ["disturbed", "commit"]
-        if is_record and parts[4] not in self._outcome.struck:
+        if is_record and parts[4] not in {"lease", *self._outcome.struck}:
             self.strike(parts[4])
 
 
@@ -86,19 +86,19 @@ def upload(source: Path) -> str:
 
 
 def measure(directory: Path, outage_seconds: float, faults: Sequence[str] = FAULTS) -> Outcome:
-    """A run on a store that does as it is told, and one on a store that does not."""
+    """A run on files, and one on a store that fails."""
     outcome = Outcome(outage_seconds)
-    jobs = {name: write_job(directory, PARTITIONS, RUN.format(name)) for name in ("undisturbed", "disturbed")}
+    outputs = {"undisturbed": str(directory / "undisturbed"), "disturbed": RUN.format("disturbed")}
+    jobs = {name: write_job(directory, PARTITIONS, output) for name, output in outputs.items()}
     with faulty_store() as proxy:
-        source = upload(directory / "input.zarr")
-        for job in jobs.values():
-            job.write_text(job.read_text().replace(str(directory / "input.zarr"), source))
         outcome.undisturbed_seconds = seconds(jobs["undisturbed"])
+        source = upload(directory / "input.zarr")
+        jobs["disturbed"].write_text(jobs["disturbed"].read_text().replace(str(directory / "input.zarr"), source))
         proxy.watch = Strikes(proxy, faults, outcome)
         outcome.seconds = seconds(jobs["disturbed"])
         proxy.start(FAULTS[0], 0)
         outcome.refused = proxy.refused
-        outcome.differing = differing(Run(RUN.format("undisturbed")), Run(RUN.format("disturbed")))
+        outcome.differing = differing(Run(outputs["undisturbed"]), Run(outputs["disturbed"]))
     return outcome
 
 
@@ -114,7 +114,7 @@ def main() -> None:
     for where, fault in outcome.struck.items():
         print(f"{where:20} {fault}")
     print(f"{len(outcome.struck)} outages of {outcome.outage_seconds:g} s; {outcome.refused:,} requests went wrong")
-    print(f"{outcome.seconds:.0f} s, undisturbed {outcome.undisturbed_seconds:.0f} s")
+    print(f"{outcome.seconds:.0f} s, undisturbed and on files {outcome.undisturbed_seconds:.0f} s")
     print(f"differing arrays: {outcome.differing or 'none'}")
     if arguments.json:
         arguments.json.write_text(json.dumps(vars(outcome) | {"environment": environment()}, indent=2))

@@ -1,7 +1,7 @@
 """A URL that prints itself without what only a store should see: user, password, query, fragment."""
 
 import re
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import GetCoreSchemaHandler
@@ -25,6 +25,10 @@ class Url(str):
 
     __slots__ = ()
 
+    def __new__(cls, text: str) -> Self:
+        # str() of a Url is what it shows.
+        return super().__new__(cls, str.__str__(text))
+
     @property
     def whole(self) -> str:
         """As a string that hides nothing."""
@@ -46,7 +50,7 @@ class Url(str):
         )
 
     @classmethod
-    def _usable(cls, text: str) -> "Url":
+    def _usable(cls, text: str) -> Self:
         """Refuse what no store takes, and what a terminal or a log would obey."""
         if not text or not text.isprintable():
             raise ValueError("must be a path or a URL, and hold no control characters")

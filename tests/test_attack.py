@@ -201,7 +201,7 @@ def test_no_credential_of_a_url_is_shown(url: str, place: Path) -> None:
         done = CliRunner().invoke(app, ["plan", str(write_job(place, input=url))])
         assert "s3cr3t" not in str(done.exception)
     travelled = pickle.loads(pickle.dumps(absolute_url(shown)))
-    assert (type(travelled), travelled.whole) == (Url, url)
+    assert (type(travelled), travelled.whole, table.url.whole) == (Url, url, url)
 
 
 def test_what_strangers_wrote_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ def absolute_url(url: str) -> Url:
     if path is None:
         return Url(url)
     try:
-        return Url(path.expanduser().resolve())
+        return Url(str(path.expanduser().resolve()))
     except (RuntimeError, ValueError, OSError) as error:  # no such user, a NUL, a loop of links
         raise JobError(f"{url!r} is no path: {error}.") from error
 
