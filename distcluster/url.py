@@ -26,7 +26,7 @@ class Url(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        # str() of a Url is what it shows.
+        """A Url of a Url is whole: its ``str`` would not be."""
         return super().__new__(cls, str.__str__(text))
 
     @property
