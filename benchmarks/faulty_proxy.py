@@ -44,6 +44,7 @@ class FaultyProxy:
 def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # a body that waits for the header's receipt waits 40 ms
 
         def answer(self) -> None:
             fault = proxy.current()
