@@ -20,6 +20,7 @@ from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, CovarianceT
 from distcluster.numerics.mixture.selection import Rule
 from distcluster.numerics.partition import BLOCK_ROWS, Partitioning
 from distcluster.numerics.sampling import SubsampleSizes, resolve_sizes
+from distcluster.numerics.umap_fit import Optimizer
 from distcluster.url import Url
 
 PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
@@ -90,7 +91,9 @@ class ProjectionTable(Table):
     """Principal components that neighbours are searched among; absent: all features. Fewer is faster and finds fewer of
     the true neighbours (docs/method.md)."""
     n_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Epochs of UMAP's fit; absent: umap-learn's own choice, 500 up to 10,000 subsample rows, 200 beyond."""
+    """Epochs of UMAP's fit; absent: 200, and with umap-learn its own choice, 500 up to 10,000 subsample rows."""
+    optimizer: Optimizer = "batch"
+    """Who fits UMAP: "batch", all rows at once in every epoch; or umap-learn, one pair after another, in one thread."""
     views: tuple[Literal[2, 3], ...] = (2, 3)
     """Extra projections for looking, never clustered; [] makes none."""
 

@@ -13,8 +13,7 @@ from umap import UMAP
 
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.projection import project, repulsion_field
-from distcluster.numerics.sampling import sampling_priority
-from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
+from distcluster.numerics.umap_fit import curve_parameters
 
 A, B = 1.929, 0.7915
 
@@ -135,37 +134,3 @@ def test_kernels_give_the_same_bits_compiled_cached_and_for_other_processors(tmp
     assert digest("first") == compiled
     assert digest("first") == compiled
     assert digest("generic", NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="") == compiled
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_fit_is_umap_learns_own() -> None:
-    sample = planted_rows(1200, 6, n_features=20)[0]
-    data, facts = build_index(sample, sample, 10, "euclidean")
-    found, distance = nearest(open_index(data, facts, sample), sample, 10, "euclidean")
-    fits = [
-        fit_anchors(sample, found, distance, n_components=2, metric="euclidean", min_dist=0.1, n_epochs=50, seed=seed)
-        for seed in (0, 0, 1)
-    ]
-    itself = np.arange(1200, dtype=np.int32)[:, None]
-    knn = np.hstack([itself, found[:, :-1]]), np.hstack([np.zeros((1200, 1), np.float32), distance[:, :-1]])
-    theirs = UMAP(
-        n_neighbors=10, n_components=2, min_dist=0.1, n_epochs=50, random_state=0, n_jobs=1, precomputed_knn=knn,
-        force_approximation_algorithm=True,
-    ).fit_transform(sample)  # fmt: skip
-    assert fits[0].tobytes() == fits[1].tobytes() == theirs.astype(np.float32).tobytes()
-    assert fits[0].tobytes() != fits[2].tobytes()
-
-
-def test_a_sample_in_many_parts_is_fitted_to_the_same_bytes_every_time() -> None:
-    """Parts so far apart that the matrix between them is nearly the identity."""
-    rows = planted_rows(8092, 8)[0]
-    sample = rows[np.argsort(sampling_priority(0, len(rows), np.arange(len(rows))), kind="stable")[:1500]]
-    data, facts = build_index(sample, sample, 15, "euclidean")
-    found, distance = nearest(open_index(data, facts, sample), sample, 15, "euclidean")
-    fits = {
-        fit_anchors(
-            sample, found, distance, n_components=3, metric="euclidean", min_dist=0.0, n_epochs=5, seed=0
-        ).tobytes()
-        for _ in range(4)
-    }
-    assert len(fits) == 1

@@ -5,6 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.neighbors import pairwise_sum
+from distcluster.numerics.powers import exp2, log2
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -18,11 +19,6 @@ _LEARNING_RATE = 0.25  # UMAP.transform starts at a quarter of the fit's 1.0
 _SIGMA_TOLERANCE = 1e-5  # umap-learn's SMOOTH_K_TOLERANCE
 _SIGMA_FLOOR = 1e-3  # umap-learn's MIN_K_DIST_SCALE
 
-# Chebyshev fits on [0, 1]: log2(1 + t) / t to 9e-6, 2^t to 4e-6. The C library's differ between machines, and no
-# loop that calls them is vectorised.
-_LOG2 = (1.4426832519511752, -0.7204423704694057, 0.46930168732746513, -0.30338966759951086, 0.1464336146840215,
-         -0.03459521115571998)  # fmt: skip
-_EXP2 = (1.0000035971445642, 0.6929695509318968, 0.24162132266300193, 0.05171773546009008, 0.013683982893886717)
 _LANES = 16
 
 
@@ -118,38 +114,11 @@ _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
 @_compiled
-def _log2(x: np.float32) -> np.float32:
-    bits = np.float32(x).view(np.int32)
-    exponent = np.float32((bits >> np.int32(23)) - np.int32(127))
-    t = np.int32((bits & np.int32(0x007FFFFF)) | np.int32(0x3F800000)).view(np.float32) - np.float32(1.0)
-    value = np.float32(_LOG2[5])
-    value = value * t + np.float32(_LOG2[4])
-    value = value * t + np.float32(_LOG2[3])
-    value = value * t + np.float32(_LOG2[2])
-    value = value * t + np.float32(_LOG2[1])
-    value = value * t + np.float32(_LOG2[0])
-    return exponent + value * t
-
-
-@_compiled
-def _exp2(x: np.float32) -> np.float32:
-    x = max(x, np.float32(-126.0))
-    whole = np.floor(x)
-    t = x - whole
-    value = np.float32(_EXP2[4])
-    value = value * t + np.float32(_EXP2[3])
-    value = value * t + np.float32(_EXP2[2])
-    value = value * t + np.float32(_EXP2[1])
-    value = value * t + np.float32(_EXP2[0])
-    return np.float32(value * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32))
-
-
-@_compiled
 def _set_weights(distance: Float32, sigma: np.float32, weight: Float32) -> None:
     """Sets ``weight`` (k,) to exp(-distance / sigma)."""
     rate = np.float32(-1.4426950408889634) / sigma  # log2 e
     for j in range(distance.shape[0]):
-        weight[j] = _exp2(distance[j] * rate)
+        weight[j] = exp2(distance[j] * rate)
 
 
 @_compiled
@@ -194,7 +163,7 @@ def _repulsion(place: Float32, field: Float32, a: np.float32, b: np.float32, pus
             strength[p] += difference * difference
     for p in range(m):
         square = strength[p]
-        power = _exp2(b * _log2(square))
+        power = exp2(b * log2(square))
         strength[p] = share[p] / ((np.float32(0.001) + square) * (np.float32(1.0) + a * power))
     for c in range(d):
         here = place[c]
@@ -221,7 +190,7 @@ def _add_attraction(
             pull[j] += difference * difference
     for j in range(k):
         square = pull[j]
-        power = _exp2(b * _log2(square))
+        power = exp2(b * log2(square))
         pull[j] = weight[j] * power / (square * (np.float32(1.0) + a * power))
     for c in range(d):
         here = place[c]

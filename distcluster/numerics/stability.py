@@ -13,7 +13,7 @@ from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.prepared_rows import distinct_rows, prepare
 from distcluster.numerics.projection import project, repulsion_field
 from distcluster.numerics.sampling import REPLICATE_ROWS
-from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
+from distcluster.numerics.umap_fit import Optimizer, curve_parameters, fit_anchors
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -90,6 +90,7 @@ def project_through(
     min_dist: float,
     n_epochs: int | None,
     seed: int,
+    optimizer: Optimizer,
 ) -> Float32:
     """The projection of prepared rows (n, D) by a UMAP of its own, fitted on a prepared sample; (n, d) float32."""
     sample = sample[distinct_rows(sample)]
@@ -98,7 +99,7 @@ def project_through(
     found, distance = nearest(index, sample, k, metric)
     anchors = fit_anchors(
         sample, found, distance, n_components=n_components, metric=metric, min_dist=min_dist,
-        n_epochs=n_epochs, seed=seed,
+        n_epochs=n_epochs, seed=seed, optimizer=optimizer,
     )  # fmt: skip
     a, b = curve_parameters(min_dist)
     mean_distance = float(distance.mean(dtype=np.float64))

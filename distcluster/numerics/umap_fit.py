@@ -4,13 +4,18 @@ import contextlib
 import functools
 import inspect
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from distcluster.numerics.fuzzy_graph import fuzzy_graph
+from distcluster.numerics.layout import EPOCHS, lay_out
+from distcluster.numerics.spectral_start import spectral_start
+
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
+Optimizer = Literal["batch", "umap-learn"]
 
 
 def fit_anchors(
@@ -23,8 +28,10 @@ def fit_anchors(
     min_dist: float,
     n_epochs: int | None,
     seed: int,
+    optimizer: Optimizer = "batch",
+    threads: int = 1,
 ) -> Float32:
-    """Coordinates of the sample rows: UMAP's own fit, from the neighbours that are already known.
+    """Coordinates of the sample rows: UMAP's fit, from the neighbours that are already known.
 
     Parameters
     ----------
@@ -35,12 +42,38 @@ def fit_anchors(
         d.
     metric, min_dist, n_epochs, seed
         UMAP's ``metric``, ``min_dist``, ``n_epochs`` and ``random_state``.
+    optimizer : "batch" or "umap-learn"
+        Ours, or umap-learn's own.
+    threads : int
+        Of "batch"; they change no bit.
 
     Returns
     -------
     (S, d) float32
     """
-    from umap import UMAP  # a second to import; only the tasks that fit need it
+    if optimizer == "umap-learn":
+        return _fit_by_umap_learn(
+            sample, index, distance, n_components=n_components, metric=metric, min_dist=min_dist,
+            n_epochs=n_epochs, seed=seed,
+        )  # fmt: skip
+    a, b = curve_parameters(min_dist)
+    graph = fuzzy_graph(index, distance)
+    start = spectral_start(graph, sample, n_components, seed)
+    return lay_out(graph, start, a=a, b=b, n_epochs=n_epochs or EPOCHS, seed=seed, threads=threads)
+
+
+def _fit_by_umap_learn(
+    sample: Float32,
+    index: Int32,
+    distance: Float32,
+    *,
+    n_components: int,
+    metric: str,
+    min_dist: float,
+    n_epochs: int | None,
+    seed: int,
+) -> Float32:
+    from umap import UMAP  # a second to import
 
     _keep_umap_kernels()
     _seed_restarts()
@@ -98,9 +131,21 @@ def _seed_restarts() -> None:
         module.eigsh = functools.partial(module.eigsh, rng=0)
 
 
+@functools.cache
 def curve_parameters(min_dist: float) -> tuple[float, float]:
-    """UMAP's a and b: the low-dimensional similarity is 1 / (1 + a x^2b) (McInnes, Healy, Melville 2018, 3.2)."""
-    from umap.umap_ import find_ab_params
+    """UMAP's a and b: the low-dimensional similarity is 1 / (1 + a x^2b) (McInnes, Healy, Melville 2018, 3.2).
 
-    a, b = find_ab_params(1.0, min_dist)
+    The curve that is nearest, in squares on 300 points from 0 to 3, to one that is 1 up to ``min_dist`` and falls
+    exponentially beyond; as umap-learn finds it.
+
+    Examples
+    --------
+    >>> np.round(curve_parameters(0.1), 3).tolist()
+    [1.577, 0.895]
+    """
+    from scipy.optimize import curve_fit  # half a second to import; few tasks need it
+
+    x = np.linspace(0.0, 3.0, 300)
+    wanted = np.where(x < min_dist, 1.0, np.exp(-(x - min_dist)))
+    (a, b), _ = curve_fit(lambda x, a, b: 1.0 / (1.0 + a * x ** (2.0 * b)), x, wanted)
     return float(a), float(b)

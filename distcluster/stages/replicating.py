@@ -45,6 +45,7 @@ def replicate(run: Run, item: str) -> Output[NoFacts]:
         min_dist=table.min_dist,
         n_epochs=table.n_epochs,
         seed=seed + 1 + int(number),
+        optimizer=table.optimizer,
     )
     return Output(
         NoFacts(),

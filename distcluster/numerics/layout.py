@@ -1,0 +1,223 @@
+"""UMAP's layout: the sample's places, moved all at once in every epoch, so that threads cannot matter."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+
+from distcluster.numerics.powers import exp2, log2
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+
+EPOCHS = 200  # by default: 100 end at a loss 0.5 % above
+_OTHERS = 64  # rows that a chunk is pushed from in an epoch: 32 keep fewer neighbours, 512 take four times as long
+_CHUNK = 64  # rows with the same others; a chunk is no neighbourhood, the sample is in random order
+_NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
+_MOMENTUM = 0.95  # at the start, falling to none: whole groups travel first, rows settle last
+_IMPLICIT = 0.5  # of the attraction's stiffness, which bounds a step: 0 swings about close neighbours, 1 travels slowly
+_MOST = 4.0  # a step's length in each coordinate; most have a hundredth of it
+_LANES = 8
+_TASK_ROWS = 64 * _CHUNK  # of one thread at a time
+
+
+def lay_out(
+    graph: csr_matrix, start: Float32, *, a: float, b: float, n_epochs: int, seed: int, threads: int = 1
+) -> Float32:
+    """Places where the forces of UMAP balance.
+
+    umap-learn moves two rows by one edge, and one of them from five random rows, one after another (McInnes, Healy,
+    Melville 2018, algorithm 5). Here every row reads the places of the epoch before and writes its own new one: the
+    mean of its edges' forces, and the mean push of some random rows, which are named by a hash of epoch and chunk. The
+    step is implicit in part: it is divided by 1 + rate stiffness / 2, so that rows close to each other meet instead of
+    swinging; it has momentum, and rate and momentum fall to nothing.
+
+    Parameters
+    ----------
+    graph : (S, S) float32
+        ``fuzzy_graph``.
+    start : (S, d) float32
+    a, b : float
+        ``curve_parameters``.
+    n_epochs : int
+    seed : int
+        Of the random rows.
+    threads : int
+        The result has the same bits whatever it is.
+
+    Returns
+    -------
+    (S, d) float32
+
+    Examples
+    --------
+    >>> ring = csr_matrix(np.roll(np.eye(200, dtype=np.float32), 1, axis=0))
+    >>> start = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    >>> options = dict(a=1.58, b=0.9, n_epochs=50, seed=0)
+    >>> one = lay_out(ring + ring.T, start, **options)
+    >>> bool((one == lay_out(ring + ring.T, start, **options, threads=3)).all())
+    True
+    """
+    edges = _edges(graph, n_epochs)
+    places, moved, velocity = start.copy(), np.empty_like(start), np.zeros_like(start)
+    n = len(start)
+    tasks = [(first, min(n, first + _TASK_ROWS)) for first in range(0, n, _TASK_ROWS)]
+    with ThreadPoolExecutor(threads) as pool:
+        run: Callable[..., Iterable[None]] = map if threads == 1 else pool.map
+        for epoch in range(n_epochs):
+            left = 1.0 - epoch / n_epochs
+            numbers = (np.float32(each) for each in (a, b, left, _MOMENTUM * left))
+            move = partial(_move, (places, moved, velocity, *edges, *numbers, seed, epoch))
+            list(run(move, tasks))
+            places, moved = moved, places
+    return places
+
+
+def _move(arguments: tuple[Any, ...], task: tuple[int, int]) -> None:
+    _epoch(*task, *arguments)
+
+
+def _edges(graph: csr_matrix, n_epochs: int) -> tuple[Int64, Int32, Float32, Float32, int]:
+    """Starts, tails and weights of all edges, each row's sum of them, and room for the edges of a row in whole vectors.
+
+    Weights are in units of the largest; edges that umap-learn would not sample once are left out.
+    """
+    weight = graph.data / graph.data.max()
+    weight[weight < 1.0 / n_epochs] = 0.0
+    kept = csr_matrix((weight, graph.indices, graph.indptr), graph.shape, copy=True)
+    kept.eliminate_zeros()
+    starts = kept.indptr.astype(np.int64)
+    total = np.add.reduceat(kept.data, starts[:-1]).astype(np.float32)
+    most = int(-(-np.diff(starts).max() // _LANES) * _LANES)
+    return starts, kept.indices.astype(np.int32), kept.data.astype(np.float32), total, most
+
+
+_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_compiled
+def _mixed(x: np.uint64) -> np.uint64:
+    """A hash of 64 bits (Steele, Lea, Flood 2014: SplitMix)."""
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@_compiled
+def _set_others(places: Float32, seed: int, epoch: int, first: int, others: Float32) -> None:
+    """Sets ``others`` (d, m) to the places of m random rows."""
+    step = np.uint64(0x9E3779B97F4A7C15)
+    key = _mixed(_mixed(_mixed(np.uint64(seed) + step) + np.uint64(epoch) * step) + np.uint64(first) * step)
+    for p in range(others.shape[1]):
+        high = _mixed(key + np.uint64(p + 1) * step) >> np.uint64(32)
+        row = np.int64((high * np.uint64(len(places))) >> np.uint64(32))
+        for c in range(places.shape[1]):
+            others[c, p] = places[row, c]
+
+
+@_compiled
+def _set_strength(here: Float32, there: Float32, width: int, least: np.float32, strength: Float32) -> None:
+    """Sets ``strength`` to the squared distances from a place (d,) to ``width`` places (d, m)."""
+    for p in range(width):
+        strength[p] = least
+    for c in range(len(here)):
+        for p in range(width):
+            difference = here[c] - there[c, p]
+            strength[p] += difference * difference
+
+
+@_compiled
+def _sum(terms: Float32, lanes: Float32, width: int) -> np.float32:
+    """The sum of whole vectors, in an order that has vectors and is always the same."""
+    for j in range(_LANES):
+        lanes[j] = np.float32(0.0)
+    for p in range(0, width, _LANES):
+        for j in range(_LANES):
+            lanes[j] += terms[p + j]
+    low, high = (lanes[0] + lanes[4]) + (lanes[2] + lanes[6]), (lanes[1] + lanes[5]) + (lanes[3] + lanes[7])
+    return np.float32(low + high)
+
+
+@_compiled
+def _pull(here: np.float32, there: Float32, strength: Float32, lanes: Float32, width: int) -> np.float32:
+    """The sum of strength (here - there), in the order of ``_sum``."""
+    for j in range(_LANES):
+        lanes[j] = np.float32(0.0)
+    for p in range(0, width, _LANES):
+        for j in range(_LANES):
+            lanes[j] += strength[p + j] * (here - there[p + j])
+    low, high = (lanes[0] + lanes[4]) + (lanes[2] + lanes[6]), (lanes[1] + lanes[5]) + (lanes[3] + lanes[7])
+    return np.float32(low + high)
+
+
+@_compiled
+def _epoch(
+    first: int,
+    stop: int,
+    places: Float32,
+    moved: Float32,
+    velocity: Float32,
+    starts: Int64,
+    tails: Int32,
+    weight: Float32,
+    total: Float32,
+    most_tails: int,
+    a: np.float32,
+    b: np.float32,
+    rate: np.float32,
+    momentum: np.float32,
+    seed: int,
+    epoch: int,
+) -> None:
+    """Moves the rows from ``first`` to ``stop``."""
+    d = places.shape[1]
+    near, attraction = np.zeros((d, most_tails), np.float32), np.empty(most_tails, np.float32)
+    share = np.zeros(most_tails, np.float32)
+    others, repulsion = np.empty((d, _OTHERS), np.float32), np.empty(_OTHERS, np.float32)
+    lanes, here = np.empty(_LANES, np.float32), np.empty(d, np.float32)
+    one, pull_scale = np.float32(1.0), np.float32(4.0) * a * b
+    for i in range(first, stop):
+        if i % _CHUNK == 0:
+            _set_others(places, seed, epoch, i, others)
+        for c in range(d):
+            here[c] = places[i, c]
+
+        n_tails = starts[i + 1] - starts[i]
+        width = -(-n_tails // _LANES) * _LANES
+        for j in range(n_tails):
+            tail = tails[starts[i] + j]
+            share[j] = weight[starts[i] + j]
+            for c in range(d):
+                near[c, j] = places[tail, c]
+        for j in range(n_tails, width):
+            share[j] = np.float32(0.0)
+        _set_strength(here, near, width, np.float32(1e-12), attraction)  # a row on its neighbour is pulled nowhere
+        for j in range(width):
+            square = attraction[j]
+            power = exp2(b * log2(square))
+            attraction[j] = share[j] * power / (square * (one + a * power))
+
+        _set_strength(here, others, _OTHERS, np.float32(1e-12), repulsion)
+        for p in range(_OTHERS):
+            square = repulsion[p]
+            power = exp2(b * log2(square))
+            repulsion[p] = one / ((np.float32(0.001) + square) * (one + a * power))
+
+        stiffness = pull_scale * _sum(attraction, lanes, width)
+        step = rate / (one + np.float32(_IMPLICIT) * rate * stiffness)
+        push_scale = np.float32(2 * _NEGATIVE_SAMPLES) * b * total[i] / np.float32(_OTHERS)
+        for c in range(d):
+            push = push_scale * _pull(here[c], others[c], repulsion, lanes, _OTHERS)
+            pull = pull_scale * _pull(here[c], near[c], attraction, lanes, width)
+            along = momentum * velocity[i, c] + step * (push - pull)
+            along = min(max(along, np.float32(-_MOST)), np.float32(_MOST))
+            velocity[i, c] = along
+            moved[i, c] = here[c] + along
