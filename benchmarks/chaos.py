@@ -138,8 +138,9 @@ class Commits:
     def __call__(self, method: str, path: str) -> None:
         """See a request."""
         name = path.partition("?")[0]
-        if method == "PUT" and name.startswith(self._records) and name.endswith(".json") and "/lease/" not in name:
-            self.written[name] += not name.endswith(("zarr.json", "error.json"))
+        is_record = name.endswith(".json") and not name.endswith(("/zarr.json", "/error.json"))
+        if method == "PUT" and name.startswith(self._records) and is_record and "/lease/" not in name:
+            self.written[name] += 1
 
 
 def disturb(job: Path, proxy: FaultyProxy, cluster: Cluster, kills: int, outcome: Outcome) -> None:

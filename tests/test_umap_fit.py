@@ -15,8 +15,8 @@ from sklearn.manifold import trustworthiness
 from umap import UMAP
 from umap.umap_ import find_ab_params, fuzzy_simplicial_set
 
+from distcluster.numerics.epochs import lay_out
 from distcluster.numerics.fuzzy_graph import fuzzy_graph
-from distcluster.numerics.layout import lay_out
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.sampling import sampling_priority
 from distcluster.numerics.spectral_start import leading_vectors, spectral_start
@@ -166,7 +166,7 @@ def test_a_fit_has_the_same_bits_on_any_number_of_threads_compiled_and_cached(tm
 
     compiled = digests("first")
     assert len(compiled) == 1
-    for part in (tmp_path / "first").rglob("layout._epoch-*"):
+    for part in (tmp_path / "first").rglob("epochs._epoch-*"):
         part.unlink()  # the caller is compiled again, what it calls is read
     assert digests("first") == compiled
     assert digests("first") == compiled

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from distcluster.numerics.epochs import EPOCHS, lay_out
 from distcluster.numerics.fuzzy_graph import fuzzy_graph
-from distcluster.numerics.layout import EPOCHS, lay_out
 from distcluster.numerics.spectral_start import spectral_start
 
 Float32 = npt.NDArray[np.float32]

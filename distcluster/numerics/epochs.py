@@ -135,6 +135,28 @@ def _set_strength(here: Float32, there: Float32, width: int, least: np.float32, 
 
 
 @_compiled
+def _attract(strength: Float32, share: Float32, width: int, a: np.float32, b: np.float32) -> None:
+    """Makes the pulls of neighbours, a unit of distance and of 4 a b, of their squared distances x.
+
+    A pull is share x^(b - 1) / (1 + a x^b).
+    """
+    for j in range(width):
+        power = exp2(b * log2(strength[j]))
+        strength[j] = share[j] * power / (strength[j] * (np.float32(1.0) + a * power))
+
+
+@_compiled
+def _repel(strength: Float32, a: np.float32, b: np.float32) -> None:
+    """Makes the pushes of others, a unit of distance and of 2 b, of their squared distances x.
+
+    A push is 1 / ((0.001 + x) (1 + a x^b)).
+    """
+    for p in range(len(strength)):
+        power = exp2(b * log2(strength[p]))
+        strength[p] = np.float32(1.0) / ((np.float32(0.001) + strength[p]) * (np.float32(1.0) + a * power))
+
+
+@_compiled
 def _sum(terms: Float32, lanes: Float32, width: int) -> np.float32:
     """The sum of whole vectors, in an order that has vectors and is always the same."""
     for j in range(_LANES):
@@ -200,16 +222,10 @@ def _epoch(
         for j in range(n_tails, width):
             share[j] = np.float32(0.0)
         _set_strength(here, near, width, np.float32(1e-12), attraction)  # a row on its neighbour is pulled nowhere
-        for j in range(width):
-            square = attraction[j]
-            power = exp2(b * log2(square))
-            attraction[j] = share[j] * power / (square * (one + a * power))
+        _attract(attraction, share, width, a, b)
 
         _set_strength(here, others, _OTHERS, np.float32(1e-12), repulsion)
-        for p in range(_OTHERS):
-            square = repulsion[p]
-            power = exp2(b * log2(square))
-            repulsion[p] = one / ((np.float32(0.001) + square) * (one + a * power))
+        _repel(repulsion, a, b)
 
         stiffness = pull_scale * _sum(attraction, lanes, width)
         step = rate / (one + np.float32(_IMPLICIT) * rate * stiffness)
