@@ -1,5 +1,6 @@
 """UMAP's layout: the sample's places, moved all at once in every epoch, so that threads cannot matter."""
 
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,12 +17,14 @@ Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-EPOCHS = 200  # by default: 100 end at a loss 0.5 % above
+EPOCHS = 120  # by default
 _OTHERS = 64  # rows that a chunk is pushed from in an epoch: 32 keep fewer neighbours, 512 take four times as long
 _CHUNK = 64  # rows with the same others; a chunk is no neighbourhood, the sample is in random order
 _NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
-_MOMENTUM = 0.95  # at the start, falling to none: whole groups travel first, rows settle last
-_IMPLICIT = 0.5  # of the attraction's stiffness, which bounds a step: 0 swings about close neighbours, 1 travels slowly
+_MOMENTUM = 0.95  # at the start, falling as a root to none: whole groups travel first, rows settle last
+_IMPLICIT = (
+    0.25  # of the attraction's stiffness, which bounds a step: 0 swings about close neighbours, 1 travels slowly
+)
 _MOST = 4.0  # a step's length in each coordinate; most have a hundredth of it
 _LANES = 8
 _TASK_ROWS = 64 * _CHUNK  # of one thread at a time
@@ -35,8 +38,8 @@ def lay_out(
     umap-learn moves two rows by one edge, and one of them from five random rows, one after another (McInnes, Healy,
     Melville 2018, algorithm 5). Here every row reads the places of the epoch before and writes its own new one: the
     mean of its edges' forces, and the mean push of some random rows, which are named by a hash of epoch and chunk. The
-    step is implicit in part: it is divided by 1 + rate stiffness / 2, so that rows close to each other meet instead of
-    swinging; it has momentum, and rate and momentum fall to nothing.
+    step is implicit in part: it is divided by 1 + rate stiffness / 4, so that rows close to each other meet instead of
+    swinging; it has momentum. The rate falls to nothing as a square, the momentum as a root.
 
     Parameters
     ----------
@@ -72,7 +75,7 @@ def lay_out(
         run: Callable[..., Iterable[None]] = map if threads == 1 else pool.map
         for epoch in range(n_epochs):
             left = 1.0 - epoch / n_epochs
-            numbers = (np.float32(each) for each in (a, b, left, _MOMENTUM * left))
+            numbers = (np.float32(each) for each in (a, b, left**2, _MOMENTUM * math.sqrt(left)))
             move = partial(_move, (places, moved, velocity, *edges, *numbers, seed, epoch))
             list(run(move, tasks))
             places, moved = moved, places
