@@ -17,7 +17,7 @@ Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-EPOCHS = 120  # by default
+_FEW_ROWS, _OF_FEW, _OF_MANY = 10_000, 300, 120  # epochs by default; umap-learn makes 500 and 200, for a higher loss
 _OTHERS = 64  # rows that a chunk is pushed from in an epoch: 32 keep fewer neighbours, 512 take four times as long
 _CHUNK = 64  # rows with the same others; a chunk is no neighbourhood, the sample is in random order
 _NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
@@ -28,6 +28,17 @@ _IMPLICIT = (
 _MOST = 4.0  # a step's length in each coordinate; most have a hundredth of it
 _LANES = 8
 _TASK_ROWS = 64 * _CHUNK  # of one thread at a time
+
+
+def default_epochs(n_rows: int) -> int:
+    """How many epochs a fit has where a job does not say it.
+
+    Examples
+    --------
+    >>> default_epochs(10_000), default_epochs(10_001)
+    (300, 120)
+    """
+    return _OF_FEW if n_rows <= _FEW_ROWS else _OF_MANY
 
 
 def lay_out(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.numerics.epochs import EPOCHS, lay_out
+from distcluster.numerics.epochs import default_epochs, lay_out
 from distcluster.numerics.fuzzy_graph import fuzzy_graph
 from distcluster.numerics.spectral_start import spectral_start
 
@@ -59,7 +59,8 @@ def fit_anchors(
     a, b = curve_parameters(min_dist)
     graph = fuzzy_graph(index, distance)
     start = spectral_start(graph, sample, n_components, seed)
-    return lay_out(graph, start, a=a, b=b, n_epochs=n_epochs or EPOCHS, seed=seed, threads=threads)
+    n_epochs = n_epochs or default_epochs(len(sample))
+    return lay_out(graph, start, a=a, b=b, n_epochs=n_epochs, seed=seed, threads=threads)
 
 
 def _fit_by_umap_learn(
