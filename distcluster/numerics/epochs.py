@@ -22,9 +22,7 @@ _OTHERS = 64  # rows that a chunk is pushed from in an epoch: 32 keep fewer neig
 _CHUNK = 64  # rows with the same others; a chunk is no neighbourhood, the sample is in random order
 _NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
 _MOMENTUM = 0.95  # at the start, falling as a root to none: whole groups travel first, rows settle last
-_IMPLICIT = (
-    0.25  # of the attraction's stiffness, which bounds a step: 0 swings about close neighbours, 1 travels slowly
-)
+_IMPLICIT = 0.25  # of the stiffness, which bounds a step: 0 swings about close neighbours, 1 travels slowly
 _MOST = 4.0  # a step's length in each coordinate; most have a hundredth of it
 _LANES = 8
 _TASK_ROWS = 64 * _CHUNK  # of one thread at a time
