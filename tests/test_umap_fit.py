@@ -18,6 +18,7 @@ from umap.umap_ import find_ab_params, fuzzy_simplicial_set
 from distcluster.numerics.epochs import lay_out
 from distcluster.numerics.fuzzy_graph import fuzzy_graph
 from distcluster.numerics.neighbors import build_index, nearest, open_index
+from distcluster.numerics.row_tasks import row_tasks
 from distcluster.numerics.sampling import sampling_priority
 from distcluster.numerics.spectral_start import leading_vectors, spectral_start
 from distcluster.numerics.umap_fit import Optimizer, curve_parameters, fit_anchors
@@ -73,7 +74,8 @@ def test_the_curve_is_umap_learns(min_dist: float) -> None:
 def test_the_start_is_made_of_the_laplacians_eigenvectors(manifold: Problem) -> None:
     rows, index, distance = manifold
     graph = fuzzy_graph(index, distance)
-    ours = leading_vectors(graph, rows, 3, np.random.default_rng(0))
+    with row_tasks(threads=1) as run:
+        ours = leading_vectors(graph, rows, 3, np.random.default_rng(0), run)
     scaled = diags_array(1 / np.sqrt(np.asarray(graph.sum(axis=1)).ravel()))
     values, vectors = eigsh(scaled @ graph @ scaled, k=4, which="LA")
     theirs = vectors[:, np.argsort(-values)][:, 1:]

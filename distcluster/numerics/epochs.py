@@ -1,10 +1,6 @@
 """UMAP's layout: the sample's places, moved all at once in every epoch, so that threads cannot matter."""
 
 import math
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
 
 import numba
 import numpy as np
@@ -12,6 +8,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from distcluster.numerics.powers import exp2, log2
+from distcluster.numerics.row_tasks import row_tasks
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -19,13 +16,14 @@ Int64 = npt.NDArray[np.int64]
 
 _FEW_ROWS, _OF_FEW, _OF_MANY = 10_000, 300, 120  # epochs by default; umap-learn makes 500 and 200, for a higher loss
 _OTHERS = 64  # rows that a chunk is pushed from in an epoch: 32 keep fewer neighbours, 512 take four times as long
-_CHUNK = 64  # rows with the same others; a chunk is no neighbourhood, the sample is in random order
+_CHUNK = (
+    64  # rows with the same others, of which a task has whole ones; no neighbourhood: the sample is in random order
+)
 _NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
 _MOMENTUM = 0.95  # at the start, falling as a root to none: whole groups travel first, rows settle last
 _IMPLICIT = 0.25  # of the stiffness, which bounds a step: 0 swings about close neighbours, 1 travels slowly
 _MOST = 4.0  # a step's length in each coordinate; most have a hundredth of it
 _LANES = 8
-_TASK_ROWS = 64 * _CHUNK  # of one thread at a time
 
 
 def default_epochs(n_rows: int) -> int:
@@ -78,21 +76,13 @@ def lay_out(
     """
     edges = _edges(graph, n_epochs)
     places, moved, velocity = start.copy(), np.empty_like(start), np.zeros_like(start)
-    n = len(start)
-    tasks = [(first, min(n, first + _TASK_ROWS)) for first in range(0, n, _TASK_ROWS)]
-    with ThreadPoolExecutor(threads) as pool:
-        run: Callable[..., Iterable[None]] = map if threads == 1 else pool.map
+    with row_tasks(threads) as run:
         for epoch in range(n_epochs):
             left = 1.0 - epoch / n_epochs
-            numbers = (np.float32(each) for each in (a, b, left**2, _MOMENTUM * math.sqrt(left)))
-            move = partial(_move, (places, moved, velocity, *edges, *numbers, seed, epoch))
-            list(run(move, tasks))
+            numbers = [np.float32(each) for each in (a, b, left**2, _MOMENTUM * math.sqrt(left))]
+            run(len(start), _epoch, places, moved, velocity, *edges, *numbers, seed, epoch)
             places, moved = moved, places
     return places
-
-
-def _move(arguments: tuple[Any, ...], task: tuple[int, int]) -> None:
-    _epoch(*task, *arguments)
 
 
 def _edges(graph: csr_matrix, n_epochs: int) -> tuple[Int64, Int32, Float32, Float32, int]:

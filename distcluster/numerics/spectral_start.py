@@ -7,6 +7,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from distcluster.numerics.prepared_rows import principal
+from distcluster.numerics.row_tasks import RowTasks, row_tasks
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -20,10 +21,11 @@ _DEGREE = 16  # of the filter's polynomial
 _TOLERANCE = 0.01  # of the eigenvalues' distances from 1, between two rounds
 _SPARE = 3  # vectors at least beyond those that are wanted, the constant one among them
 _LANES = 8  # of which there are whole vectors
+_FEATURES = 128  # of the sample, that the first directions are made of
 _FEW_ROWS = 100  # of a component that is placed by its principal components
 
 
-def spectral_start(graph: csr_matrix, sample: Float32, n_components: int, seed: int) -> Float32:
+def spectral_start(graph: csr_matrix, sample: Float32, n_components: int, seed: int, threads: int = 1) -> Float32:
     """Coordinates to begin with, from 0 to 10.
 
     A connected graph is placed by eigenvectors of its normalised Laplacian, found by subspace iteration with a
@@ -37,6 +39,8 @@ def spectral_start(graph: csr_matrix, sample: Float32, n_components: int, seed: 
     n_components : int
         d.
     seed : int
+    threads : int
+        The result has the same bits whatever it is.
 
     Returns
     -------
@@ -54,32 +58,35 @@ def spectral_start(graph: csr_matrix, sample: Float32, n_components: int, seed: 
     """
     chance = np.random.default_rng(seed)
     n_parts, part = connected_components(graph, directed=False)
-    if n_parts == 1:
-        places = _place_part(graph, sample, n_components, chance)
-    else:
-        places = _place_parts(graph, sample, part, n_components, chance)
+    with row_tasks(threads) as run:
+        if n_parts == 1:
+            places = _place_part(graph, sample, n_components, chance, run)
+        else:
+            places = _place_parts(graph, sample, part, n_components, chance, run)
     low, extent = places.min(axis=0), np.ptp(places, axis=0)
     places = _EXTENT * (places - low) / np.where(extent > 0.0, extent, 1.0)
     return np.asarray(places + chance.normal(scale=_NOISE, size=places.shape), np.float32)
 
 
-def _place_parts(graph: csr_matrix, sample: Float32, part: Int32, d: int, chance: np.random.Generator) -> Float64:
+def _place_parts(
+    graph: csr_matrix, sample: Float32, part: Int32, d: int, chance: np.random.Generator, run: RowTasks
+) -> Float64:
     members = np.split(np.argsort(part, kind="stable"), np.cumsum(np.bincount(part))[:-1])
     centres = _principal_places(np.array([sample[rows].mean(axis=0, dtype=np.float64) for rows in members]), d)
     places = np.empty((len(sample), d))
     for number, rows in enumerate(members):
         away = np.sqrt(np.square(centres - centres[number]).sum(axis=1))
         radius = np.sort(away)[1] / 2.0
-        inner = _place_part(graph[rows][:, rows], sample[rows], d, chance)
+        inner = _place_part(graph[rows][:, rows], sample[rows], d, chance, run)
         places[rows] = centres[number] + radius * inner / max(np.abs(inner).max(), 1e-30)
     return places
 
 
-def _place_part(graph: csr_matrix, sample: Float32, d: int, chance: np.random.Generator) -> Float64:
+def _place_part(graph: csr_matrix, sample: Float32, d: int, chance: np.random.Generator, run: RowTasks) -> Float64:
     """Places of a connected graph's rows, about 0."""
     if len(sample) <= max(_FEW_ROWS, 3 * d + 2 * _LANES):
         return _principal_places(sample.astype(np.float64), d)
-    return leading_vectors(graph, sample, d, chance).astype(np.float64)
+    return leading_vectors(graph, sample, d, chance, run).astype(np.float64)
 
 
 def _principal_places(rows: Float64, d: int) -> Float64:
@@ -89,20 +96,21 @@ def _principal_places(rows: Float64, d: int) -> Float64:
     return np.hstack([found, np.zeros((len(rows), d - found.shape[1]))])
 
 
-def leading_vectors(graph: csr_matrix, sample: Float32, d: int, chance: np.random.Generator) -> Float32:
+def leading_vectors(graph: csr_matrix, sample: Float32, d: int, chance: np.random.Generator, run: RowTasks) -> Float32:
     """Eigenvectors 2 to d + 1 of D^-1/2 W D^-1/2, by falling eigenvalue; (S, d) float32, orthonormal."""
     root = np.sqrt(np.asarray(graph.sum(axis=1), np.float64).ravel())
     starts, tails = graph.indptr.astype(np.int64), graph.indices.astype(np.int32)
     rows = np.repeat(np.arange(len(root)), np.diff(starts))
     matrix = (starts, tails, (graph.data / (root[rows] * root[tails])).astype(np.float32))
     size = -(-(d + _SPARE) // _LANES) * _LANES
-    directions = chance.normal(size=(sample.shape[1], size - 1)).astype(np.float32)
-    smooth = principal(sample, sample.mean(axis=0, dtype=np.float64).astype(np.float32), directions)
+    some = np.ascontiguousarray(sample[:, chance.permutation(sample.shape[1])[:_FEATURES]])
+    directions = chance.normal(size=(some.shape[1], size - 1)).astype(np.float32)
+    smooth = principal(some, some.mean(axis=0, dtype=np.float64).astype(np.float32), directions)
     block = (np.hstack([np.ones((len(root), 1)), smooth]) * root[:, None]).astype(np.float32)
-    block, values = _rotated(matrix, block)
+    block, values = _rotated(matrix, block, run)
     for _ in range(_ROUNDS):
         before = values
-        block, values = _rotated(matrix, _filtered(matrix, block, float(values[-1])))
+        block, values = _rotated(matrix, _filtered(matrix, block, float(values[-1]), run), run)
         if np.all(np.abs(values - before)[1 : d + 1] <= _TOLERANCE * (1.0 - values[1 : d + 1])):
             break
     return np.ascontiguousarray(block[:, 1 : d + 1])
@@ -111,27 +119,27 @@ def leading_vectors(graph: csr_matrix, sample: Float32, d: int, chance: np.rando
 Matrix = tuple[Int64, Int32, Float32]
 
 
-def _rotated(matrix: Matrix, block: Float32) -> tuple[Float32, Float64]:
+def _rotated(matrix: Matrix, block: Float32, run: RowTasks) -> tuple[Float32, Float64]:
     """The eigenvectors within the span of a block, by falling eigenvalue, and their values (Rayleigh and Ritz)."""
     inner = _inner(block, block)
     scale = 1.0 / np.sqrt(np.diag(inner))
     values, vectors = np.linalg.eigh(inner * scale[:, None] * scale)
     block = _combined(block, scale[:, None] * vectors / np.sqrt(np.maximum(values, 1e-7 * values[-1])))
     times = np.empty_like(block)
-    _multiply(*matrix, block, block, np.float32(1.0), np.float32(0.0), np.float32(0.0), times)
+    run(len(block), _multiply, *matrix, block, block, np.float32(1.0), np.float32(0.0), np.float32(0.0), times)
     values, vectors = np.linalg.eigh(_inner(block, times))
     return _combined(block, vectors[:, ::-1]), values[::-1]
 
 
-def _filtered(matrix: Matrix, block: Float32, cut: float) -> Float32:
+def _filtered(matrix: Matrix, block: Float32, cut: float, run: RowTasks) -> Float32:
     """A Chebyshev polynomial of the matrix times a block: at most 1 on eigenvalues from -1 to ``cut``, large above."""
     half, middle = (cut + 1.0) / 2.0, (cut - 1.0) / 2.0
     before, now = block, np.empty_like(block)
     scale, shift, none = np.float32(1.0 / half), np.float32(-middle / half), np.float32(0.0)
-    _multiply(*matrix, block, block, scale, shift, none, now)
+    run(len(block), _multiply, *matrix, block, block, scale, shift, none, now)
     for degree in range(2, _DEGREE + 1):
         after = np.empty_like(block)
-        _multiply(*matrix, now, before, 2 * scale, 2 * shift, np.float32(1.0), after)
+        run(len(block), _multiply, *matrix, now, before, 2 * scale, 2 * shift, np.float32(1.0), after)
         before, now = now, after
         if degree % 8 == 0:  # what is above the cut grows fast
             down = np.float32(1.0 / max(np.abs(now).max(), 1e-30))
@@ -157,6 +165,8 @@ _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 @_compiled
 def _multiply(
+    first: int,
+    stop: int,
     starts: Int64,
     tails: Int32,
     weight: Float32,
@@ -167,10 +177,10 @@ def _multiply(
     less: np.float32,
     result: Float32,
 ) -> None:
-    """Sets ``result`` (S, c) to scale W x + shift x - less before."""
-    n, c = x.shape
+    """Sets rows of ``result`` (S, c) to scale W x + shift x - less before."""
+    c = x.shape[1]
     total = np.empty(c, np.float32)
-    for i in range(n):
+    for i in range(first, stop):
         for q in range(c):
             total[q] = np.float32(0.0)
         for edge in range(starts[i], starts[i + 1]):

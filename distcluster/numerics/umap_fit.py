@@ -58,7 +58,7 @@ def fit_anchors(
         )  # fmt: skip
     a, b = curve_parameters(min_dist)
     graph = fuzzy_graph(index, distance)
-    start = spectral_start(graph, sample, n_components, seed)
+    start = spectral_start(graph, sample, n_components, seed, threads)
     n_epochs = n_epochs or default_epochs(len(sample))
     return lay_out(graph, start, a=a, b=b, n_epochs=n_epochs, seed=seed, threads=threads)
 
