@@ -20,7 +20,6 @@ from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, CovarianceT
 from distcluster.numerics.mixture.selection import Rule
 from distcluster.numerics.partition import BLOCK_ROWS, Partitioning
 from distcluster.numerics.sampling import SubsampleSizes, resolve_sizes
-from distcluster.numerics.umap_fit import Optimizer
 from distcluster.url import Url
 
 PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
@@ -92,7 +91,7 @@ class ProjectionTable(Table):
     the true neighbours (docs/method.md)."""
     n_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Epochs of UMAP's fit; absent: 300 up to 10,000 subsample rows, 120 beyond (umap-learn: 500 and 200)."""
-    optimizer: Optimizer = "batch"
+    optimizer: Literal["batch", "umap-learn"] = "batch"
     """Who fits UMAP: "batch", all rows at once in every epoch; or umap-learn, one pair after another, in one thread."""
     views: tuple[Literal[2, 3], ...] = (2, 3)
     """Extra projections for looking, never clustered; [] makes none."""

@@ -128,8 +128,9 @@ while worker.exists() and (worker / "cmdline").read_bytes() and len(held) < 400:
 
 def fill_worker(machine: Machine, pods: Played) -> None:
     before = machine.oom_kills(pods.workers[0])
-    machine.podman("exec", pods.workers[0], "python", "-c", SWALLOW)
-    assert machine.oom_kills(pods.workers[0]) == before + 1
+    # The worker is the first to go; what swallows may follow while the kernel still takes the worker's memory back.
+    machine.podman("exec", pods.workers[0], "python", "-c", SWALLOW, check=False)
+    assert machine.oom_kills(pods.workers[0]) > before
 
 
 def pause_worker(machine: Machine, pods: Played) -> None:
