@@ -41,6 +41,13 @@ class FaultyProxy:
         return self.fault if time.monotonic() < self._until else None
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that was killed is no news."""
+
+
 def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -93,8 +100,7 @@ def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
 def faulty_proxy(upstream: str) -> Iterator[tuple[FaultyProxy, str]]:
     """A proxy at work: what controls it, and its address."""
     proxy = FaultyProxy(upstream)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _handler(proxy))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield proxy, f"http://127.0.0.1:{server.server_port}"
