@@ -126,10 +126,10 @@ def _set_others(places: Float32, seed: int, epoch: int, first: int, others: Floa
 
 
 @_compiled
-def _set_strength(here: Float32, there: Float32, width: int, least: np.float32, strength: Float32) -> None:
+def _set_squares(here: Float32, there: Float32, width: int, strength: Float32) -> None:
     """Sets ``strength`` to the squared distances from a place (d,) to ``width`` places (d, m)."""
     for p in range(width):
-        strength[p] = least
+        strength[p] = np.float32(1e-12)  # a place on another is moved nowhere, and must not divide by zero
     for c in range(len(here)):
         for p in range(width):
             difference = here[c] - there[c, p]
@@ -159,6 +159,12 @@ def _repel(strength: Float32, a: np.float32, b: np.float32) -> None:
 
 
 @_compiled
+def _folded(lanes: Float32) -> np.float32:
+    low, high = (lanes[0] + lanes[4]) + (lanes[2] + lanes[6]), (lanes[1] + lanes[5]) + (lanes[3] + lanes[7])
+    return np.float32(low + high)
+
+
+@_compiled
 def _sum(terms: Float32, lanes: Float32, width: int) -> np.float32:
     """The sum of whole vectors, in an order that has vectors and is always the same."""
     for j in range(_LANES):
@@ -166,8 +172,7 @@ def _sum(terms: Float32, lanes: Float32, width: int) -> np.float32:
     for p in range(0, width, _LANES):
         for j in range(_LANES):
             lanes[j] += terms[p + j]
-    low, high = (lanes[0] + lanes[4]) + (lanes[2] + lanes[6]), (lanes[1] + lanes[5]) + (lanes[3] + lanes[7])
-    return np.float32(low + high)
+    return np.float32(_folded(lanes))
 
 
 @_compiled
@@ -178,8 +183,7 @@ def _pull(here: np.float32, there: Float32, strength: Float32, lanes: Float32, w
     for p in range(0, width, _LANES):
         for j in range(_LANES):
             lanes[j] += strength[p + j] * (here - there[p + j])
-    low, high = (lanes[0] + lanes[4]) + (lanes[2] + lanes[6]), (lanes[1] + lanes[5]) + (lanes[3] + lanes[7])
-    return np.float32(low + high)
+    return np.float32(_folded(lanes))
 
 
 @_compiled
@@ -223,10 +227,10 @@ def _epoch(
                 near[c, j] = places[tail, c]
         for j in range(n_tails, width):
             share[j] = np.float32(0.0)
-        _set_strength(here, near, width, np.float32(1e-12), attraction)  # a row on its neighbour is pulled nowhere
+        _set_squares(here, near, width, attraction)
         _attract(attraction, share, width, a, b)
 
-        _set_strength(here, others, _OTHERS, np.float32(1e-12), repulsion)
+        _set_squares(here, others, _OTHERS, repulsion)
         _repel(repulsion, a, b)
 
         stiffness = pull_scale * _sum(attraction, lanes, width)

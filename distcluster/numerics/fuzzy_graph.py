@@ -5,14 +5,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from distcluster.numerics.powers import exp2
+from distcluster.numerics.bandwidth import SIGMA_FLOOR, bandwidth, set_weights
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
-
-_TOLERANCE = 1e-5  # of the sum of memberships, as in umap-learn
-_FLOOR = 1e-3  # of the bandwidth, in mean neighbour distances, as in umap-learn
-_BISECTIONS = 64
 
 
 def fuzzy_graph(index: Int32, distance: Float32) -> csr_matrix:
@@ -42,7 +38,7 @@ def fuzzy_graph(index: Int32, distance: Float32) -> csr_matrix:
     index, distance = index[:, :-1], np.ascontiguousarray(distance[:, :-1])
     n, k = index.shape
     membership = np.empty((n, k), np.float32)
-    _set_memberships(distance, np.float32(np.log2(k + 1)), np.float32(_FLOOR * distance.mean()), membership)
+    _set_memberships(distance, np.float32(np.log2(k + 1)), np.float32(SIGMA_FLOOR * distance.mean()), membership)
     starts = np.arange(0, n * k + 1, k)
     directed = csr_matrix((membership.ravel(), index.ravel(), starts), (n, n))
     directed.sort_indices()
@@ -54,28 +50,10 @@ def fuzzy_graph(index: Int32, distance: Float32) -> csr_matrix:
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _set_memberships(distance: Float32, target: np.float32, floor: np.float32, membership: Float32) -> None:
-    """Sets ``membership`` (n, k) by umap-learn's bisection."""
+    """Sets ``membership`` (n, k)."""
     n, k = distance.shape
+    beyond = np.empty(k, np.float32)
     for i in range(n):
-        low, high, sigma = np.float32(0.0), np.float32(np.inf), np.float32(1.0)
-        for _ in range(_BISECTIONS):
-            _set_row(distance[i], sigma, membership[i])
-            total = np.float32(0.0)
-            for j in range(k):
-                total += membership[i, j]
-            if abs(total - target) < np.float32(_TOLERANCE):
-                break
-            if total > target:
-                high = sigma
-                sigma = (low + high) / np.float32(2.0)
-            else:
-                low = sigma
-                sigma = sigma * np.float32(2.0) if high == np.float32(np.inf) else (low + high) / np.float32(2.0)
-        _set_row(distance[i], max(sigma, floor), membership[i])
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _set_row(distance: Float32, sigma: np.float32, membership: Float32) -> None:
-    rate = np.float32(-1.4426950408889634) / sigma  # log2 e
-    for j in range(distance.shape[0]):
-        membership[j] = exp2((distance[j] - distance[0]) * rate)
+        for j in range(k):
+            beyond[j] = distance[i, j] - distance[i, 0]
+        set_weights(beyond, bandwidth(beyond, 0, target, floor, membership[i]), membership[i])

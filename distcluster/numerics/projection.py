@@ -4,6 +4,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from distcluster.numerics.bandwidth import SIGMA_FLOOR, bandwidth, set_weights
 from distcluster.numerics.neighbors import pairwise_sum
 from distcluster.numerics.powers import exp2, log2
 
@@ -16,8 +17,6 @@ _FIELD_DEPTH = 9  # 2^9 = 512 groups of anchors; the sum over all of 30,000 chan
 _FIELD_SOFTENING = 0.6  # of a group's mean squared radius, best of 0, 0.3, 0.6 and 1 against the sum over all anchors
 _NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
 _LEARNING_RATE = 0.25  # UMAP.transform starts at a quarter of the fit's 1.0
-_SIGMA_TOLERANCE = 1e-5  # umap-learn's SMOOTH_K_TOLERANCE
-_SIGMA_FLOOR = 1e-3  # umap-learn's MIN_K_DIST_SCALE
 
 _LANES = 16
 
@@ -104,43 +103,13 @@ def project(
     result = np.empty((len(index), anchors.shape[1]), np.float32)
     _project(
         index, distance, anchors, field, np.float32(a), np.float32(b),
-        np.float32(_SIGMA_FLOOR * mean_distance), result,
+        np.float32(SIGMA_FLOOR * mean_distance), result,
     )  # fmt: skip
     return result
 
 
 # No "fastmath": see pairwise_sum. Loops without sums have vectors all the same, once no division can raise.
 _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
-
-
-@_compiled
-def _set_weights(distance: Float32, sigma: np.float32, weight: Float32) -> None:
-    """Sets ``weight`` (k,) to exp(-distance / sigma)."""
-    rate = np.float32(-1.4426950408889634) / sigma  # log2 e
-    for j in range(distance.shape[0]):
-        weight[j] = exp2(distance[j] * rate)
-
-
-@_compiled
-def _bandwidth(distance: Float32, floor: np.float32, weight: Float32) -> np.float32:
-    """Sigma with sum_{j>0} exp(-d_j / sigma) = log2 k, by umap-learn's bisection (the nearest is left out there)."""
-    k = distance.shape[0]
-    target = np.float32(np.log2(k))
-    low, high, sigma = np.float32(0.0), np.float32(np.inf), np.float32(1.0)
-    for _ in range(64):
-        _set_weights(distance, sigma, weight)
-        total = np.float32(0.0)
-        for j in range(1, k):
-            total += weight[j]
-        if abs(total - target) < np.float32(_SIGMA_TOLERANCE):
-            break
-        if total > target:
-            high = sigma
-            sigma = (low + high) / np.float32(2.0)
-        else:
-            low = sigma
-            sigma = sigma * np.float32(2.0) if high == np.float32(np.inf) else (low + high) / np.float32(2.0)
-    return max(sigma, floor)
 
 
 @_compiled
@@ -221,11 +190,13 @@ def _project(
     place = np.empty(d, np.float32)
     repulsion = np.empty(d, np.float32)
     force = np.empty(d, np.float32)
+    target = np.float32(np.log2(k))
     for i in range(n):
         if index[i, 0] < 0:
             result[i] = np.nan
             continue
-        _set_weights(distance[i], _bandwidth(distance[i], floor, weight), weight)
+        # The nearest is left out of the sum, as in umap-learn.
+        set_weights(distance[i], bandwidth(distance[i], 1, target, floor, weight), weight)
         total = np.float32(0.0)
         for j in range(k):
             total += weight[j]

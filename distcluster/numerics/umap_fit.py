@@ -54,7 +54,7 @@ def fit_anchors(
     if optimizer == "umap-learn":
         return _fit_by_umap_learn(
             sample, index, distance, n_components=n_components, metric=metric, min_dist=min_dist,
-            n_epochs=n_epochs, seed=seed,
+            n_epochs=n_epochs, random_state=seed,
         )  # fmt: skip
     a, b = curve_parameters(min_dist)
     graph = fuzzy_graph(index, distance)
@@ -63,17 +63,8 @@ def fit_anchors(
     return lay_out(graph, start, a=a, b=b, n_epochs=n_epochs, seed=seed, threads=threads)
 
 
-def _fit_by_umap_learn(
-    sample: Float32,
-    index: Int32,
-    distance: Float32,
-    *,
-    n_components: int,
-    metric: str,
-    min_dist: float,
-    n_epochs: int | None,
-    seed: int,
-) -> Float32:
+def _fit_by_umap_learn(sample: Float32, index: Int32, distance: Float32, **parameters: Any) -> Float32:
+    """As ``fit_anchors``; the parameters are UMAP's."""
     from umap import UMAP  # a second to import
 
     _keep_umap_kernels()
@@ -81,11 +72,7 @@ def _fit_by_umap_learn(
     itself = np.arange(len(sample), dtype=np.int32)[:, None]
     model = UMAP(
         n_neighbors=index.shape[1],
-        n_components=n_components,
-        metric=metric,
-        min_dist=min_dist,
-        n_epochs=n_epochs,
-        random_state=seed,
+        **parameters,
         n_jobs=1,
         precomputed_knn=(
             np.hstack([itself, index[:, :-1]]),
