@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NoReturn
 from unittest.mock import patch
 
 import numpy as np
@@ -188,12 +189,8 @@ def measure(directory: Path, kills: int, partitions: int, seed: int) -> Outcome:
     with faulty_store() as proxy:
         try:
             cluster.start_missing()
-            started = time.monotonic()
-            client = start_client(write_job(directory, partitions, RUN.format("undisturbed")), cluster.address)
-            _, said = client.communicate()
-            if client.returncode != DONE:
-                raise RuntimeError(f"the undisturbed run: exit {client.returncode}: {said}")
-            outcome.undisturbed_seconds = time.monotonic() - started
+            undisturbed = write_job(directory, partitions, RUN.format("undisturbed"))
+            outcome.undisturbed_seconds = run_seconds(undisturbed, "--scheduler", cluster.address)
             started = time.monotonic()
             disturb(write_job(directory, partitions, RUN.format("disturbed")), proxy, cluster, kills, outcome)
             outcome.seconds = time.monotonic() - started
@@ -202,6 +199,22 @@ def measure(directory: Path, kills: int, partitions: int, seed: int) -> Outcome:
         proxy.start(FAULTS[0], 0)
         outcome.differing = differing(Run(RUN.format("undisturbed")), Run(RUN.format("disturbed")))
     return outcome
+
+
+def run_seconds(job: Path, *options: str) -> float:
+    """How long a job takes, from the command to its end.
+
+    Raises
+    ------
+    RuntimeError
+        When it does not end well.
+    """
+    started = time.perf_counter()
+    argv = [sys.executable, "-m", "distcluster", "run", str(job), *options]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != DONE:
+        raise RuntimeError(f"exit {done.returncode}: {done.stderr}")
+    return time.perf_counter() - started
 
 
 def differing(expected: Run, found: Run) -> list[str]:
@@ -232,10 +245,15 @@ def main() -> None:
         print(f"{kind:20} {count:3}")
     print(f"{outcome.starts} starts of the client; {outcome.redone} of {outcome.commits} commits were made again")
     print(f"{outcome.seconds:.0f} s, undisturbed {outcome.undisturbed_seconds:.0f} s")
-    print(f"differing arrays: {outcome.differing or 'none'}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(vars(outcome) | {"environment": environment()}, indent=2))
-    sys.exit(bool(outcome.differing))
+    conclude(arguments.json, outcome.differing, vars(outcome))
+
+
+def conclude(file: Path | None, differing: list[str], found: dict[str, Any]) -> NoReturn:
+    """Say whether the bytes are equal, keep what was found as JSON, and fail where they differ."""
+    print(f"differing arrays: {differing or 'none'}")
+    if file:
+        file.write_text(json.dumps(found | {"environment": environment()}, indent=2))
+    sys.exit(bool(differing))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,10 @@ A small job shows the most: making the certificate is its only fixed cost, and w
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.chaos import write_job
+from benchmarks.chaos import run_seconds, write_job
 from distcluster.environment import environment
 
 PARTITIONS = 64
@@ -24,9 +21,7 @@ def seconds(job: Path, output: Path, tls: bool) -> float:
     """One run of a job, from the command to its end, in a fresh output."""
     overrides = {"deploy.tls": str(tls).lower(), "deploy.kind": "local", "output.url": str(output)}
     sets = [word for key, value in overrides.items() for word in ("--set", f"{key}={value}")]
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "distcluster", "run", str(job), *sets], check=True, capture_output=True)
-    return time.perf_counter() - started
+    return run_seconds(job, *sets)
 
 
 def main() -> None:

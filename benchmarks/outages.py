@@ -6,11 +6,7 @@ The job reads from an S3 API and writes to it, by way of a proxy that misbehaves
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -19,13 +15,12 @@ from pathlib import Path
 import obstore
 from obstore.store import S3Store
 
-from benchmarks.chaos import RUN, differing, faulty_store, write_job
+from benchmarks.chaos import RUN, conclude, differing, faulty_store, run_seconds, write_job
 from benchmarks.faulty_proxy import FAULTS, FaultyProxy
-from distcluster.environment import environment
-from distcluster.errors import DONE
 from distcluster.storage.run import Run
 
 PARTITIONS = 8
+LOCAL = ("--set", "deploy.kind=local")
 
 
 @dataclass
@@ -60,22 +55,6 @@ class Strikes:
             self.strike(parts[4])
 
 
-def seconds(job: Path) -> float:
-    """How long a job takes on the local cluster.
-
-    Raises
-    ------
-    RuntimeError
-        When it does not end well.
-    """
-    started = time.perf_counter()
-    argv = [sys.executable, "-m", "distcluster", "run", str(job), "--set", "deploy.kind=local"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != DONE:
-        raise RuntimeError(f"exit {done.returncode}: {done.stderr}")
-    return time.perf_counter() - started
-
-
 def upload(source: Path) -> str:
     """Copy a store of files to the bucket, and say where to."""
     bucket = S3Store("bucket", client_options={"allow_http": True})
@@ -91,11 +70,11 @@ def measure(directory: Path, outage_seconds: float, faults: Sequence[str] = FAUL
     outputs = {"undisturbed": str(directory / "undisturbed"), "disturbed": RUN.format("disturbed")}
     jobs = {name: write_job(directory, PARTITIONS, output) for name, output in outputs.items()}
     with faulty_store() as proxy:
-        outcome.undisturbed_seconds = seconds(jobs["undisturbed"])
+        outcome.undisturbed_seconds = run_seconds(jobs["undisturbed"], *LOCAL)
         source = upload(directory / "input.zarr")
         jobs["disturbed"].write_text(jobs["disturbed"].read_text().replace(str(directory / "input.zarr"), source))
         proxy.watch = Strikes(proxy, faults, outcome)
-        outcome.seconds = seconds(jobs["disturbed"])
+        outcome.seconds = run_seconds(jobs["disturbed"], *LOCAL)
         proxy.start(FAULTS[0], 0)
         outcome.refused = proxy.refused
         outcome.differing = differing(Run(outputs["undisturbed"]), Run(outputs["disturbed"]))
@@ -115,10 +94,7 @@ def main() -> None:
         print(f"{where:20} {fault}")
     print(f"{len(outcome.struck)} outages of {outcome.outage_seconds:g} s; {outcome.refused:,} requests went wrong")
     print(f"{outcome.seconds:.0f} s, undisturbed and on files {outcome.undisturbed_seconds:.0f} s")
-    print(f"differing arrays: {outcome.differing or 'none'}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(vars(outcome) | {"environment": environment()}, indent=2))
-    sys.exit(bool(outcome.differing))
+    conclude(arguments.json, outcome.differing, vars(outcome))
 
 
 if __name__ == "__main__":
