@@ -208,7 +208,7 @@ class Runner:
 def _perform(*of_task: Any) -> Any:
     """On a worker: perform a task, and say where its storage failed."""
     try:
-        return perform(*of_task)
+        return perform(*of_task, get_worker().state.nthreads)
     except StorageError as error:
         error.worker = get_worker().address  # type: ignore[attr-defined]
         raise

@@ -6,8 +6,9 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from distcluster.numerics.partition import tree_sum
 from distcluster.numerics.prepared_rows import principal
-from distcluster.numerics.row_tasks import RowTasks, row_tasks
+from distcluster.numerics.row_tasks import TASK_ROWS, RowTasks, row_tasks
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -105,8 +106,7 @@ def leading_vectors(graph: csr_matrix, sample: Float32, d: int, chance: np.rando
     size = -(-(d + _SPARE) // _LANES) * _LANES
     some = np.ascontiguousarray(sample[:, chance.permutation(sample.shape[1])[:_FEATURES]])
     directions = chance.normal(size=(some.shape[1], size - 1)).astype(np.float32)
-    smooth = principal(some, some.mean(axis=0, dtype=np.float64).astype(np.float32), directions)
-    block = (np.hstack([np.ones((len(root), 1)), smooth]) * root[:, None]).astype(np.float32)
+    block = _first_block(some, directions, root, run)
     block, values = _rotated(matrix, block, run)
     for _ in range(_ROUNDS):
         before = values
@@ -116,19 +116,33 @@ def leading_vectors(graph: csr_matrix, sample: Float32, d: int, chance: np.rando
     return np.ascontiguousarray(block[:, 1 : d + 1])
 
 
+def _first_block(some: Float32, directions: Float32, root: Float64, run: RowTasks) -> Float32:
+    """The constant vector and random directions of the rows, times the roots of their degrees."""
+    mean = some.mean(axis=0, dtype=np.float64).astype(np.float32)
+    block = np.empty((len(some), 1 + directions.shape[1]), np.float32)
+
+    def fill(first: int, stop: int) -> None:
+        block[first:stop, 0] = 1.0
+        block[first:stop, 1:] = principal(some[first:stop], mean, directions)
+        block[first:stop] *= root[first:stop, None]
+
+    run(len(some), fill)
+    return block
+
+
 Matrix = tuple[Int64, Int32, Float32]
 
 
 def _rotated(matrix: Matrix, block: Float32, run: RowTasks) -> tuple[Float32, Float64]:
     """The eigenvectors within the span of a block, by falling eigenvalue, and their values (Rayleigh and Ritz)."""
-    inner = _inner(block, block)
+    inner = _inner(block, block, run)
     scale = 1.0 / np.sqrt(np.diag(inner))
     values, vectors = np.linalg.eigh(inner * scale[:, None] * scale)
-    block = _combined(block, scale[:, None] * vectors / np.sqrt(np.maximum(values, 1e-7 * values[-1])))
+    block = _combined(block, scale[:, None] * vectors / np.sqrt(np.maximum(values, 1e-7 * values[-1])), run)
     times = np.empty_like(block)
     run(len(block), _multiply, *matrix, block, block, np.float32(1.0), np.float32(0.0), np.float32(0.0), times)
-    values, vectors = np.linalg.eigh(_inner(block, times))
-    return _combined(block, vectors[:, ::-1]), values[::-1]
+    values, vectors = np.linalg.eigh(_inner(block, times, run))
+    return _combined(block, vectors[:, ::-1], run), values[::-1]
 
 
 def _filtered(matrix: Matrix, block: Float32, cut: float, run: RowTasks) -> Float32:
@@ -147,16 +161,16 @@ def _filtered(matrix: Matrix, block: Float32, cut: float, run: RowTasks) -> Floa
     return now
 
 
-def _inner(x: Float32, y: Float32) -> Float64:
-    """x^T y, (c, c)."""
-    result = np.zeros((x.shape[1], x.shape[1]))
-    _add_inner(x, y, result)
-    return result
+def _inner(x: Float32, y: Float32, run: RowTasks) -> Float64:
+    """x^T y, (c, c): a sum over rows a task, then over tasks in their order."""
+    parts = np.zeros((-(-len(x) // TASK_ROWS), x.shape[1], x.shape[1]))
+    run(len(x), _add_inner, x, y, parts)
+    return tree_sum(parts)
 
 
-def _combined(block: Float32, weights: Float64) -> Float32:
+def _combined(block: Float32, weights: Float64, run: RowTasks) -> Float32:
     result = np.empty_like(block)
-    _combine(block, np.ascontiguousarray(weights, np.float32), result)
+    run(len(block), _combine, block, np.ascontiguousarray(weights, np.float32), result)
     return result
 
 
@@ -192,19 +206,21 @@ def _multiply(
 
 
 @_compiled
-def _add_inner(x: Float32, y: Float32, result: Float64) -> None:
-    n, c = x.shape
-    for i in range(n):
+def _add_inner(first: int, stop: int, x: Float32, y: Float32, parts: Float64) -> None:
+    """Adds to the task's part (c, c) of x^T y."""
+    c, part = x.shape[1], parts[first // TASK_ROWS]
+    for i in range(first, stop):
         for p in range(c):
             value = np.float64(x[i, p])
             for q in range(c):
-                result[p, q] += value * np.float64(y[i, q])
+                part[p, q] += value * np.float64(y[i, q])
 
 
 @_compiled
-def _combine(block: Float32, weights: Float32, result: Float32) -> None:
-    n, c = block.shape
-    for i in range(n):
+def _combine(first: int, stop: int, block: Float32, weights: Float32, result: Float32) -> None:
+    """Sets rows of ``result`` (S, c) to block times weights."""
+    c = block.shape[1]
+    for i in range(first, stop):
         for q in range(c):
             result[i, q] = np.float32(0.0)
         for p in range(c):

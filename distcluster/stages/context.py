@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +14,9 @@ from distcluster.storage.faults import storage_errors
 from distcluster.storage.layout import ONE, ItemArray
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
+
+task_threads = ContextVar("task_threads", default=1)
+"""How many threads a task may use for what has the same bits on any number: as many as its worker has."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -35,9 +39,10 @@ def open_run(ref: RunRef) -> Run:
     return run
 
 
-def perform(ref: RunRef, stage: str, task: Callable[..., Output[Any]], item: Any, commits: bool = True) -> Any:
+def perform(ref: RunRef, stage: str, task: Callable[..., Output[Any]], item: Any, commits: bool, threads: int) -> Any:
     """Compute one item of a stage and commit it; a stage that only checks gives back its facts."""
     pin_to_one_thread()
+    task_threads.set(threads)
     with storage_errors():
         run = open_run(ref)
         output = task(run) if item == ONE else task(run, item)

@@ -9,7 +9,7 @@ from distcluster.job import Job
 from distcluster.numerics.projection import project, repulsion_field
 from distcluster.numerics.support import support
 from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
-from distcluster.stages.context import read_model
+from distcluster.stages.context import read_model, task_threads
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.searching import BUILD_INDEX, find_nearest, search_seconds
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
@@ -70,6 +70,7 @@ def _fit(run: Run, space: str) -> tuple[FitFacts, Float32]:
         n_epochs=table.n_epochs,
         seed=run.job.sample.seed,
         optimizer=table.optimizer,
+        threads=task_threads.get(),
     )
     return FitFacts(*curve_parameters(table.min_dist)), anchors
 
