@@ -65,7 +65,7 @@ def test_metadata_of_an_array_that_is_damaged_is_made_again(finished: Command, r
         ('{"attributes": null}', "zarr.json does not fit: attributes"),
         ('{"attributes": {"distcluster": "x"}}', "zarr.json does not fit: attributes.distcluster"),
         ('{"attributes": {"distcluster": {}}}', "has format version None"),
-        ('{"attributes": {"distcluster": {"format_version": 3}}}', "zarr.json does not fit: run_id: "),
+        ('{"attributes": {"distcluster": {"format_version": 4}}}', "zarr.json does not fit: run_id: "),
         ("\udcff", "zarr.json does not fit"),
     ],
 )

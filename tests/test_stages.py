@@ -127,14 +127,14 @@ def note(stage: str) -> None:
         SEEN[of].add(stage)
 
 
-def traced_perform(ref: Any, stage: str, *arguments: Any) -> Any:
+def traced_perform(ref: Any, stage: str, *arguments: Any, **options: Any) -> Any:
     """As ``perform``, with nothing kept from tasks before; a function of the module, for Dask pickles it by name."""
     for cached in (context._read_once, searching._opened_index, fitting._parameters_of):
         cached.cache_clear()
     _HERE.stage = stage
     SEEN[stage] |= set()
     try:
-        return context.perform(ref, stage, *arguments)
+        return context.perform(ref, stage, *arguments, **options)
     finally:
         _HERE.stage = None
 

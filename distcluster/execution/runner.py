@@ -149,7 +149,9 @@ class Runner:
                 return function(self._run.ref)
 
         with self._reported(stage, [ONE], [ONE]) as advance:
-            commit(self._run, stage.name, ONE, await asyncio.to_thread(drive))
+            began = time.perf_counter()
+            output = await asyncio.to_thread(drive)
+            commit(self._run, stage.name, ONE, output, time.perf_counter() - began)
             advance(ONE)
 
     # -- progress
@@ -208,7 +210,7 @@ class Runner:
 def _perform(*of_task: Any) -> Any:
     """On a worker: perform a task, and say where its storage failed."""
     try:
-        return perform(*of_task, get_worker().state.nthreads)
+        return perform(*of_task, threads=get_worker().state.nthreads)
     except StorageError as error:
         error.worker = get_worker().address  # type: ignore[attr-defined]
         raise

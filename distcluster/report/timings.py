@@ -1,19 +1,21 @@
-"""When each stage of a run committed, from the times of its records."""
+"""When each stage of a run committed, and what its tasks took, from its records."""
 
 from dataclasses import dataclass
 
 from distcluster.stages.flow import STAGES
+from distcluster.storage.records import record_key
 from distcluster.storage.run import Run
 
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """A stage's first and last commit, in seconds after the run's first one, and its number of commits."""
+    """A stage's first and last commit, in seconds after the run's first one, their number, and all tasks' seconds."""
 
     name: str
     first: float
     last: float
     commits: int
+    task_seconds: float
 
 
 def stage_times(run: Run) -> list[StageTime]:
@@ -21,12 +23,17 @@ def stage_times(run: Run) -> list[StageTime]:
 
     A run that was stopped and resumed shows the pause, one that was copied the times of the copy.
     """
+    written = {item["path"]: item["last_modified"].timestamp() for item in run.store.listed("commit")}
     times: dict[str, list[float]] = {}
-    names = {stage.name: stage.shown_as for stage in STAGES}
-    for item in run.store.listed("commit"):
-        stage, _, record = item["path"].removeprefix("commit/").partition("/")
-        if stage in names and record.endswith(".json"):
-            times.setdefault(names[stage], []).append(item["last_modified"].timestamp())
+    seconds: dict[str, float] = {}
+    for stage in STAGES:
+        records = run.records.of_stage(stage.name)
+        if records:
+            name = stage.shown_as
+            times.setdefault(name, []).extend(written[record_key(stage.name, item)] for item in records)
+            seconds[name] = seconds.get(name, 0.0) + sum(each.seconds for each in records.values())
     start = min((time for each in times.values() for time in each), default=0.0)
-    stages = [StageTime(name, min(each) - start, max(each) - start, len(each)) for name, each in times.items()]
+    stages = [
+        StageTime(name, min(each) - start, max(each) - start, len(each), seconds[name]) for name, each in times.items()
+    ]
     return sorted(stages, key=lambda stage: (stage.last, stage.first))

@@ -1,6 +1,7 @@
 """What a worker does with a task: opens the run once a process, computes in one thread, commits."""
 
 import functools
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import asdict
@@ -39,22 +40,25 @@ def open_run(ref: RunRef) -> Run:
     return run
 
 
-def perform(ref: RunRef, stage: str, task: Callable[..., Output[Any]], item: Any, commits: bool, threads: int) -> Any:
+def perform(
+    ref: RunRef, stage: str, task: Callable[..., Output[Any]], item: Any, commits: bool, *, threads: int
+) -> Any:
     """Compute one item of a stage and commit it; a stage that only checks gives back its facts."""
     pin_to_one_thread()
     task_threads.set(threads)
     with storage_errors():
         run = open_run(ref)
+        began = time.perf_counter()
         output = task(run) if item == ONE else task(run, item)
         if not commits:
             return output.facts
-        commit(run, stage, item, output)
+        commit(run, stage, item, output, time.perf_counter() - began)
     return None
 
 
-def commit(run: Run, stage: str, item: Any, output: Output[Any]) -> None:
-    """Commit what a task has given."""
-    run.commit(stage, str(item), asdict(output.facts), rows=output.rows, arrays=output.arrays)
+def commit(run: Run, stage: str, item: Any, output: Output[Any], seconds: float) -> None:
+    """Commit what a task has given, and how long it took."""
+    run.commit(stage, str(item), asdict(output.facts), rows=output.rows, arrays=output.arrays, seconds=seconds)
 
 
 def read_model(run: Run, array: ItemArray, item: object = ONE) -> Any:

@@ -40,6 +40,8 @@ class Record:
         Checksums of the arrays that belong to the item alone, by path.
     objects : mapping of str to int
         Every object written, with its size in bytes.
+    seconds : float
+        That the task took, without its commit.
     id : str
         Of this commit.
     """
@@ -48,6 +50,7 @@ class Record:
     parts: Mapping[str, Part]
     arrays: Mapping[str, int]
     objects: Mapping[str, int]
+    seconds: float
     id: str
 
 

@@ -287,6 +287,7 @@ class Run:
         *,
         rows: Mapping[RowArray, Array] | None = None,
         arrays: Mapping[ItemArray, Array] | None = None,
+        seconds: float = 0.0,
     ) -> Record:
         """Write everything that belongs to an item of a stage, then its record.
 
@@ -303,6 +304,8 @@ class Run:
             What the item's partition has in them: whole shards.
         arrays : mapping of ItemArray to array
             Arrays of this item alone; each is one chunk.
+        seconds : float
+            That they took to compute.
         """
         self.records.discard(stage, item)
         keys: list[str] = []
@@ -322,7 +325,7 @@ class Run:
             checksums[path] = checksum(values)
         sizes = {key: self.store.size(key) for key in keys}
         self.store.flush(keys)
-        record = Record(dict(facts), parts, checksums, sizes, uuid.uuid4().hex)
+        record = Record(dict(facts), parts, checksums, sizes, seconds, uuid.uuid4().hex)
         self.records.write(stage, item, record)
         return record
 

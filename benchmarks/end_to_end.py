@@ -1,0 +1,179 @@
+"""A whole job beside the notebook way on the same rows, in one run: seconds and memory by stage, agreement with labels.
+
+    python -m benchmarks.end_to_end [--rows 1000000] [--features 384] [--data FILE.npy --labels FILE.npy]
+                                    [--seeds 1] [--workers 2] [--k 32 --type full] [--plain] [--ours-only] [--json FILE]
+
+Rows are interpolated between neighbours of real ones, or lie on a curved manifold (``benchmarks.rows``). Ours is the
+command with its defaults: replicates, two views and the report, which the notebook way has none of; ``--plain`` leaves
+them out. Both have the same subsample sizes and the same grid, one candidate with ``--k`` and ``--type``; of the
+automatic grid the notebook fits the start.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from sklearn.metrics import adjusted_rand_score
+
+from benchmarks.rows import BLOCK, Blocks, curved, interpolated
+from distcluster.environment import environment
+from distcluster.job_file import parse_job
+from distcluster.numerics.mixture.candidate_grid import grid
+from distcluster.numerics.sampling import resolve_sizes
+from distcluster.report.timings import stage_times
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.storage.run import Run
+
+
+@dataclass
+class Side:
+    """One side of one seed; peak memory is that of its largest process."""
+
+    seconds: float
+    stages: dict[str, float]
+    chosen: str
+    adjusted_rand_index: float
+    peak_bytes: int
+
+
+@dataclass
+class Result:
+    """Both sides, a seed each."""
+
+    rows: int
+    features: int
+    data: str
+    workers: int
+    job: dict[str, Any]
+    ours: list[Side] = field(default_factory=list)
+    notebook: list[Side] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=environment)
+
+
+def write_rows(path: Path, blocks: Blocks, shape: tuple[int, int]) -> np.ndarray:
+    """Fill a Zarr array; gives the labels."""
+    array = zarr.create_array(str(path), shape=shape, chunks=(BLOCK, shape[1]), dtype="float32")
+    labels, start = [], 0
+    for rows, label in blocks:
+        array[start : start + len(rows)] = rows
+        labels.append(label)
+        start += len(rows)
+    return np.concatenate(labels)
+
+
+def ours(tables: dict[str, dict[str, Any]], truth: np.ndarray, directory: Path) -> Side:
+    """The command, and what its records say."""
+    job = directory / "job.toml"
+    job.write_text("\n".join(f"{table}.{key} = {json.dumps(value)}" for table, keys in tables.items()
+                             for key, value in keys.items()))  # fmt: skip
+    seconds = timed([sys.executable, "-m", "distcluster", "run", str(job)])
+    run = Run(tables["output"]["url"])
+    stages = {each.name: each.task_seconds for each in stage_times(run)}
+    chosen = SELECT_CANDIDATE.facts_of(run).candidate
+    return Side(seconds, stages, str(chosen), adjusted_rand_score(truth, run.array("label")[:]), largest_child())
+
+
+def notebook(tables: dict[str, dict[str, Any]], truth: np.ndarray, directory: Path) -> Side:
+    """The same by umap-learn and scikit-learn."""
+    job = parse_job(tables)
+    sizes = resolve_sizes(job.sample.rows, job.sample.mixture_rows, len(truth), job.projection.n_neighbors)
+    candidates = grid(job.mixture.n_components, job.mixture.covariance_type, sizes.mixture)
+    out = directory / "notebook.npz"
+    options = {
+        "--sample": [sizes.sample], "--mixture": [sizes.mixture], "--seed": [job.sample.seed],
+        "--ks": dict.fromkeys(each.n_components for each in candidates), "--types": job.mixture.covariance_type,
+    }  # fmt: skip
+    seconds = timed([sys.executable, "-m", "benchmarks.notebook_way", str(job.input.url), str(out), *flat(options)])
+    found = np.load(out)
+    stages = dict(zip(found["stages"].tolist(), found["seconds"].tolist(), strict=True))
+    ari = adjusted_rand_score(truth, found["label"])
+    return Side(seconds, stages, str(found["chosen"]), ari, int(found["peak_bytes"]))
+
+
+def flat(options: dict[str, Iterable[Any]]) -> list[str]:
+    """As a command line."""
+    return [str(each) for name, values in options.items() for each in (name, *values)]
+
+
+def timed(command: list[str]) -> float:
+    """Wall seconds of a command that succeeds."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def largest_child() -> int:
+    """Peak resident bytes of the largest process that has ended so far, which workers are."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+
+
+def measure(arguments: argparse.Namespace, directory: Path) -> Result:
+    """A seed after the other, ours first: the largest child is then ours."""
+    tables: dict[str, dict[str, Any]] = {"deploy": {"n_workers": arguments.workers}}
+    if arguments.k:
+        tables["mixture"] = {"n_components": [arguments.k], "covariance_type": [arguments.type]}
+    if arguments.plain:
+        tables |= {"projection": {"views": []}, "selection": {"replicates": 0}}
+    source = arguments.data.parent.name if arguments.data else "curved"
+    result = Result(arguments.rows, arguments.features, source, arguments.workers, tables)
+    for seed in range(arguments.seeds):
+        place = directory / f"rows-{seed}.zarr"
+        if arguments.data:
+            blocks = interpolated(arguments.data, arguments.labels, arguments.rows, seed)
+        else:
+            blocks = curved(arguments.features, arguments.rows, seed)
+        truth = write_rows(place, blocks, (arguments.rows, arguments.features))
+        own = {**tables, "input": {"url": str(place)}, "output": {"url": str(directory / f"run-{seed}")},
+               "sample": {"seed": seed} | ({"rows": arguments.sample} if arguments.sample else {})}  # fmt: skip
+        result.ours.append(ours(own, truth, directory))
+        show("ours", result.ours[-1])
+        if not arguments.ours_only:
+            result.notebook.append(notebook(own, truth, directory))
+            show("notebook", result.notebook[-1])
+    return result
+
+
+def show(name: str, side: Side) -> None:
+    """One side, as it is done."""
+    print(f"{name}: {side.seconds:.0f} s, {side.chosen}, adjusted Rand index {side.adjusted_rand_index:.3f}, "
+          f"largest process {side.peak_bytes / 2**20:,.0f} MiB", flush=True)  # fmt: skip
+    print("   ", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in side.stages.items()), flush=True)
+
+
+def main() -> None:
+    """Measure, show, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--features", type=int, default=384)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--sample", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--k", type=int, default=0)
+    parser.add_argument("--type", default="full")
+    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        result = measure(arguments, Path(directory))
+    if result.notebook:
+        ratios = [b.seconds / a.seconds for a, b in zip(result.ours, result.notebook, strict=True)]
+        print(f"{np.median(ratios):.1f} times as fast")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(asdict(result), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
