@@ -46,7 +46,7 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bo
             return run
 
         async def work(runner: Runner) -> None:
-            if verify and runner.attempt == 0:
+            if verify and run.attempt == 0:
                 await runner.verify()
             await flow(run, runner)
             if verify:  # and what a person has asked for since

@@ -26,6 +26,7 @@ from distcluster.report.replicates import measure_stability, pairs_kept
 from distcluster.report.subsample_rows import SubsampleRows, principal_axes, read_subsample_rows, silhouettes
 from distcluster.stages import context
 from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.storage import layout
 from distcluster.storage.run import Run
 
 LABELS = Path(__file__).parent.parent / "jobs" / "demo" / "labels.txt"
@@ -99,10 +100,10 @@ def test_the_share_of_pairs_is_the_rand_index_of_run_and_replicates(demo: Run) -
     kinds, ks = demo.array("selection/covariance_type")[:], demo.array("selection/n_components")[:]
     facts = SELECT_CANDIDATE.facts_of(demo)
     place = np.flatnonzero((kinds == facts.covariance_type) & (ks == facts.n_components))[0]
-    labels = [demo.array(f"partial/recluster/data-{i}")[:][place] for i in (0, 1)]
+    labels = [demo.read(layout.REPLICATE_LABEL, f"data-{i}")[place] for i in (0, 1)]
     assert found.pairs_kept == pytest.approx(np.mean([metrics.rand_score(own, each) for each in labels]))
-    null = demo.array("partial/recluster/null-0")[:][place]
-    points = demo.array("partial/replicate/null-0/common")[:].astype(np.float64)
+    null = demo.read(layout.REPLICATE_LABEL, "null-0")[place]
+    points = demo.read(layout.REPLICATE_COMMON, "null-0").astype(np.float64)
     assert found.null_silhouette == pytest.approx(
         metrics.silhouette_score(points, null, metric="sqeuclidean"), abs=1e-6
     )

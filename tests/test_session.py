@@ -89,7 +89,7 @@ def test_damage_to_what_relabel_reads_ends_in_a_sentence(copied: Run) -> None:
 def test_damage_to_what_relabel_writes_is_made_again(copied: Run) -> None:
     assert relabel(copied).returncode == 0
     truncate(Path(copied.url) / "relabel/diag-6/label/c/2")
-    flip_bit(Path(copied.url) / "partial/relabel/diag-6/4/c/0/0")
+    flip_bit(Path(copied.url) / "partial/relabel/diag-6/4.npz")
     with copied.writing(20):
         copied.records.discard("crosswalk", "diag-6")
     before = copied.records.of_stage("relabel", "diag-6")

@@ -139,17 +139,26 @@ def traced_perform(ref: Any, stage: str, *arguments: Any, **options: Any) -> Any
         _HERE.stage = None
 
 
+def noted(method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(self: Run, array: layout.RowArray, *of: Any) -> Any:
+        note(array.stage)
+        return method(self, array, *of)
+
+    return call
+
+
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     """What is read from now on."""
     SEEN.clear()
-    read, of_stage, read_rows = Records.read, Records.of_stage, Run.read_rows
+    read, of_stage = Records.read, Records.of_stage
     monkeypatch.setattr(runner_module, "perform", traced_perform)
     monkeypatch.setattr(Records, "read", lambda self, stage, item: (note(stage), read(self, stage, item))[1])
     monkeypatch.setattr(
         Records, "of_stage", lambda self, stage, under="": (note(stage), of_stage(self, stage, under))[1]
     )
-    monkeypatch.setattr(Run, "read_rows", lambda self, array, *of: (note(array.stage), read_rows(self, array, *of))[1])
+    for name in ("read_rows", "read_partitions"):  # the second reads in threads of its own
+        monkeypatch.setattr(Run, name, noted(getattr(Run, name)))
     return SEEN
 
 

@@ -99,7 +99,7 @@ def test_a_commit_is_seen_whole_or_not_at_all(run: Run, monkeypatch: pytest.Monk
 
 
 def test_a_missing_shard_is_an_error_and_never_the_fill_value(run: Run) -> None:
-    with pytest.raises(CorruptError, match="partition 0 of label is missing"):
+    with pytest.raises(CorruptError, match="partition 0 of label cannot be read back: label/c/0 is missing"):
         run.read_rows(layout.LABEL, run.partitioning[0])
 
 

@@ -25,7 +25,9 @@ from distcluster.storage.settings import RunRef
 log = logging.getLogger("distcluster")
 
 _STORAGE_TRIES = 3
-_WINDOW = 64  # futures a stage has under way at most; the driver's memory does not grow with the input
+_LANES_PER_THREAD = 2  # tasks of a stage under way for each thread of the cluster: one runs, one waits beside it
+_LEAST_LANES = 64
+_WIDENED_SECONDS = 5.0  # between two looks at how large the cluster is
 
 
 class Runner:
@@ -43,8 +45,6 @@ class Runner:
         self._client = client
         self._run = run
         self._reporter = reporter
-        self.attempt = 0
-        """Part of every key: Dask would answer a failed task that is submitted again with its old error."""
 
     async def check_workers(self, *, read_input: bool) -> None:
         """Refuse workers that compute other bits, or do not see the output (or the input, where they are to read it).
@@ -93,24 +93,42 @@ class Runner:
         if decided is None:
             raise CorruptError(f"{stage.name} has lost what decides its items", stage.reads[0], ONE)
         items = list(decided)
-        committed = stage.committed(self._run, _folder(items)) if stage.commits else {}
+        under = _folder(items)
+        committed = stage.committed(self._run, under) if stage.commits else {}
         waiting = [item for item in items if str(item) not in committed]
-        answers: list[Any] = []
+        answers: dict[str, Any] = {}
         if waiting:
             with self._reported(stage, items, waiting) as advance:
-                queue = iter(waiting)
-
-                async def lane() -> None:
-                    for item in queue:
-                        answers.append(await self._submit(stage, item))
-                        advance(item)
-
-                async with asyncio.TaskGroup() as lanes:
-                    for _ in range(min(_WINDOW, len(waiting))):
-                        lanes.create_task(lane())
+                await self._work(stage, waiting, answers, advance)
+            if stage.commits and not under:
+                self._run.records.collect(stage.name, committed | answers)
         for path in stage.drops:
             self._run.drop(path)
-        return answers
+        return list(answers.values())
+
+    async def _work(
+        self, stage: Stage[Any], waiting: list[Any], answers: dict[str, Any], advance: Callable[[Any], None]
+    ) -> None:
+        """Run a task for every item that waits, in as many lanes as the cluster has work for."""
+        queue = iter(waiting)
+
+        async def lane() -> None:
+            for item in queue:
+                answers[str(item)] = await self._submit(stage, item)
+                advance(item)
+            widening.cancel()
+
+        async def widen() -> None:
+            opened = 0
+            while opened < len(waiting):
+                wanted = max(_LEAST_LANES, _LANES_PER_THREAD * sum((await self._client.nthreads()).values()))
+                for _ in range(opened, min(wanted, len(waiting))):
+                    lanes.create_task(lane())
+                opened = max(opened, wanted)
+                await asyncio.sleep(_WIDENED_SECONDS)
+
+        async with asyncio.TaskGroup() as lanes:
+            widening = lanes.create_task(widen())
 
     async def _submit(self, stage: Stage[Any], item: Any) -> Any:
         """Have a task done; one whose storage fails is tried again elsewhere."""
@@ -126,7 +144,8 @@ class Runner:
 
     async def _try(self, stage: Stage[Any], item: Any, failed: list[str]) -> Any:
         ref = self._run.ref
-        key = (f"{stage.name}-{ref.run_id[:8]}", str(item), ref.token, self.attempt, len(failed))  # no other's task
+        # No other's task; Dask would answer a failed one that is submitted again with its old error.
+        key = (f"{stage.name}-{ref.run_id[:8]}", str(item), ref.token, ref.attempt, len(failed))
         others = [worker for worker in await self._client.nthreads() if worker not in failed] if failed else None
         try:
             return await self._client.submit(
@@ -202,7 +221,7 @@ class Runner:
                 self._client.map(_verified, [self._run.ref] * len(items), [stage.name] * len(items), items, pure=False)
             )
             for item, intact in zip(items, answers, strict=True):
-                if not (intact and stage.fits(records[item].facts, item)):
+                if not (intact and stage.fits(records[item].record.facts, item)):
                     log.warning("%s %s is damaged; it is made again", stage.name, item)
                     self._run.records.discard(stage.name, item)
 

@@ -95,7 +95,7 @@ class Session:
     async def _work_and_repair(self, runner: Runner, work: Work) -> None:
         """Work until nothing that it reads is damaged."""
         makes, times = {stage.name for stage in self.makes}, Counter[tuple[str, str]]()
-        for runner.attempt in itertools.count():
+        for self.run.attempt in itertools.count():
             try:
                 await work(runner)
                 return

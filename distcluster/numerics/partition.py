@@ -1,6 +1,7 @@
 """Row ranges: which rows one task handles, and in which order partial sums are added."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +104,7 @@ class Partitioning:
 
 
 _GROUP_ROWS = 2**22  # of a reduction task: some seconds of work, beside which a task's own cost is small
-_GROUPS = 32  # at least, where there are so many partitions: work for many workers
+_GROUPS = 1_024  # at least, where there are so many partitions: work for as many workers
 
 
 def groups(parts: Partitioning) -> list[range]:
@@ -112,7 +113,7 @@ def groups(parts: Partitioning) -> list[range]:
     Examples
     --------
     >>> groups(Partitioning(n_rows=64 * 65_536, block_rows=16_384, partition_rows=65_536))[:2]
-    [range(0, 2), range(2, 4)]
+    [range(0, 1), range(1, 2)]
     """
     size = 1
     while 2 * size * parts.partition_rows <= _GROUP_ROWS and 2 * size * _GROUPS <= len(parts):
@@ -154,3 +155,23 @@ def tree_sum(values: Iterable[npt.NDArray[np.float64]]) -> npt.NDArray[np.float6
     while nodes:
         total = nodes.pop()[1] + total
     return total
+
+
+def tree_sums(values: Iterable[Sequence[npt.NDArray[np.float64]]]) -> list[npt.NDArray[np.float64]]:
+    """``tree_sum`` of several sequences that are read together, each of arrays of one shape.
+
+    Examples
+    --------
+    >>> tree_sums([[np.array(1.0), np.array(2.0)], [np.array(3.0), np.array(4.0)]])
+    [array(4.), array(6.)]
+    """
+    shapes: list[tuple[int, ...]] = []
+
+    def packed() -> Iterator[npt.NDArray[np.float64]]:
+        for several in values:
+            shapes[:] = [np.shape(each) for each in several]
+            yield np.concatenate([np.ravel(each) for each in several])
+
+    total = tree_sum(packed())
+    stops = np.cumsum([math.prod(shape) for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(np.split(total, stops[:-1]), shapes, strict=True)]

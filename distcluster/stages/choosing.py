@@ -11,7 +11,7 @@ from distcluster.numerics.mixture.row_moments import scatter_rows
 from distcluster.numerics.mixture.scores import score_rows
 from distcluster.numerics.mixture.selection import select
 from distcluster.numerics.mixture.silhouettes import silhouette_rows
-from distcluster.numerics.partition import RowRange, tree_sum
+from distcluster.numerics.partition import RowRange, tree_sum, tree_sums
 from distcluster.numerics.stability import agreement
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, one_task, task_a_partition
@@ -85,15 +85,15 @@ def _subsampled_in(run: Run, partition: RowRange) -> npt.NDArray[np.int64]:
 
 def sum_components(run: Run) -> Output[NoFacts]:
     """Sums over all rows, and for every component of every candidate: what a silhouette compares a row with."""
-    parts = partitions(run)
-    scatter = tree_sum(run.read(layout.SCORED_SCATTER, str(i)) for i in parts)
-    sums = tree_sum(run.read(layout.SCORED_COMPONENTS, str(i)) for i in parts)
+    arrays = [layout.SCORED_CRITERIA, layout.SCORED_COMPONENTS, layout.SCORED_SCATTER]
+    criteria, sums, scatter = tree_sums(run.read_items(arrays, partitions(run)))
     centre, _ = grid_parameters(run)
     with np.errstate(invalid="ignore"):  # an empty component has no mean
         mean = sums[:, 1:-1] / sums[:, :1] + centre
     return Output(
         NoFacts(),
         arrays={
+            layout.CRITERIA_SUMS: criteria,
             layout.COMPONENT_SUMS: sums,
             layout.SCATTER: scatter,
             layout.COMPONENT_ROWS: sums[:, 0].astype(np.int64),
@@ -165,7 +165,7 @@ class SelectFacts:
 
 def select_candidate(run: Run) -> Output[SelectFacts]:
     """Reduce the scores to the selection table and the verdict."""
-    n_rows = sum(SCORE_CANDIDATES.facts_of(run, i).n_rows for i in partitions(run))
+    n_rows = sum(each.n_rows for each in SCORE_CANDIDATES.facts_of_all(run, partitions(run)))
     table = _selection_table(run, n_rows)
     verdict = select(table, run.job.selection.rule, n_rows)
     return Output(
@@ -181,10 +181,9 @@ def select_candidate(run: Run) -> Output[SelectFacts]:
 
 
 def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
-    parts, n_valid = partitions(run), SUBSAMPLE.facts_of(run).n_valid
-    criteria = tree_sum(run.read(layout.SCORED_CRITERIA, str(i)) for i in parts)
-    silhouettes = tree_sum(run.read(layout.SILHOUETTE_SUMS, str(i)) for i in parts)
-    fitted = iter(zip(criteria, silhouettes, strict=True))
+    n_valid = SUBSAMPLE.facts_of(run).n_valid
+    (silhouettes,) = tree_sums(run.read_items([layout.SILHOUETTE_SUMS], partitions(run)))
+    fitted = iter(zip(read_model(run, layout.CRITERIA_SUMS), silhouettes, strict=True))
     data, null = (replicated_labels(run, what) for what in ("data", "null"))
     nan = np.full(len(candidates(run)), np.nan)
     agreed, agreed_null = (agreement(labels) if labels else nan for labels in (data, null))
@@ -218,7 +217,15 @@ SELECT_CANDIDATE = Stage(
     select_candidate,
     facts=SelectFacts,
     items=one,
-    reads=("subsample", "extend_grid", "fit_candidates", "recluster", "score_candidates", "sum_silhouettes"),
+    reads=(
+        "subsample",
+        "extend_grid",
+        "fit_candidates",
+        "recluster",
+        "score_candidates",
+        "sum_components",
+        "sum_silhouettes",
+    ),
     cost=one_task,
     is_result=True,
 )

@@ -13,6 +13,7 @@ from distcluster.stages.stage import Output
 from distcluster.storage.array_store import Array
 from distcluster.storage.faults import storage_errors
 from distcluster.storage.layout import ONE, ItemArray
+from distcluster.storage.records import Kept
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
 
@@ -31,7 +32,7 @@ def open_run(ref: RunRef) -> Run:
     LeaseLostError
         When another run lies there.
     """
-    run = Run(ref.url, ref.input_url, ref.token)
+    run = Run(ref.url, ref.input_url, ref.token, attempt=ref.attempt)
     if run.settings.run_id != ref.run_id:
         raise LeaseLostError(f"{ref.url} now holds another run than the one that was started")
     found = differences(dict(run.settings.environment), environment())
@@ -43,7 +44,7 @@ def open_run(ref: RunRef) -> Run:
 def perform(
     ref: RunRef, stage: str, task: Callable[..., Output[Any]], item: Any, commits: bool, *, threads: int
 ) -> Any:
-    """Compute one item of a stage and commit it; a stage that only checks gives back its facts."""
+    """Compute one item of a stage and commit it; gives its record, or facts of a stage that only checks."""
     pin_to_one_thread()
     task_threads.set(threads)
     with storage_errors():
@@ -52,17 +53,16 @@ def perform(
         output = task(run) if item == ONE else task(run, item)
         if not commits:
             return output.facts
-        commit(run, stage, item, output, time.perf_counter() - began)
-    return None
+        return commit(run, stage, item, output, time.perf_counter() - began)
 
 
-def commit(run: Run, stage: str, item: Any, output: Output[Any], seconds: float) -> None:
+def commit(run: Run, stage: str, item: Any, output: Output[Any], seconds: float) -> Kept:
     """Commit what a task has given, and how long it took."""
-    run.commit(stage, str(item), asdict(output.facts), rows=output.rows, arrays=output.arrays, seconds=seconds)
+    return run.commit(stage, str(item), asdict(output.facts), rows=output.rows, arrays=output.arrays, seconds=seconds)
 
 
 def read_model(run: Run, array: ItemArray, item: object = ONE) -> Any:
-    """An array that an item has published, read once per process and commit, checked against its record.
+    """An array that an item has published, read once per process and attempt, checked against its record.
 
     Raises
     ------

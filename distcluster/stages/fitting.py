@@ -218,7 +218,7 @@ def centre_of(run: Run) -> Float64:
 
 
 @functools.lru_cache(maxsize=2)
-def _parameters_of(ref: RunRef, _commit_ids: tuple[str, ...]) -> tuple[Float64, list[NaturalParameters]]:
+def _parameters_of(ref: RunRef) -> tuple[Float64, list[NaturalParameters]]:
     run = open_run(ref)
     centre = centre_of(run)
     return centre, [natural_parameters(fitted_mixture(run, each), centre) for each in fitted_candidates(run)]
@@ -226,5 +226,4 @@ def _parameters_of(ref: RunRef, _commit_ids: tuple[str, ...]) -> tuple[Float64, 
 
 def grid_parameters(run: Run) -> tuple[Float64, list[NaturalParameters]]:
     """The centre of the mixture subsample, and all fitted candidates relative to it."""
-    records = run.records.of_stage(FIT_CANDIDATES.name)
-    return _parameters_of(run.ref, tuple(records[str(each)].id for each in candidates(run) if str(each) in records))
+    return _parameters_of(run.ref)

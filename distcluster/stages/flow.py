@@ -16,6 +16,7 @@ from distcluster.stages.stage import Stage
 from distcluster.stages.subsampling import CHECK_INPUT, SCAN, SUBSAMPLE
 from distcluster.storage import layout
 from distcluster.storage.layout import RowArray
+from distcluster.storage.records import collection_key
 from distcluster.storage.run import Run
 
 STAGES: list[Stage[Any]] = [
@@ -69,7 +70,7 @@ def is_complete(run: Run, stage: Stage[Any]) -> bool:
 
 def has_only_scans(run: Run) -> bool:
     """Whether no work beyond the scan is recorded, by this version or another."""
-    beside = (f"commit/{SCAN.name}/", f"{layout.LEASE}/", layout.PROBE)
+    beside = (f"commit/{SCAN.name}/", collection_key(SCAN.name), f"{layout.LEASE}/", layout.PROBE)
     return all(
         key.startswith(beside) or key == layout.ERROR or key.endswith("zarr.json")
         for key in run.store.keys_under("commit")
@@ -93,17 +94,20 @@ def own_keys() -> re.Pattern[str]:
 
     Examples
     --------
-    >>> [bool(own_keys().fullmatch(key)) for key in ("label/c/0", "commit/scan/3.json", "label/thesis.txt")]
-    [True, True, False]
+    >>> keys = ("label/c/0", "commit/scan/3.json", "partial/scan/3.npz", "label/thesis.txt")
+    >>> [bool(own_keys().fullmatch(key)) for key in keys]
+    [True, True, True, False]
     """
-    paths = {each.path for stage in STAGES for each in stage.writes}
+    written = {each.path for stage in STAGES for each in stage.writes}
+    objects = {inside[0] for path in written if (inside := layout.in_object(path))}
+    paths = {path for path in written if not layout.in_object(path)}
     parents = {str(parent) for path in paths for parent in PurePosixPath(path).parents} - {"."}
-    arrays, groups = ("|".join(map(_pattern, sorted(each))) for each in (paths, parents))
+    arrays, groups, partial = ("|".join(map(_pattern, sorted(each))) for each in (paths, parents, objects))
     records = "|".join(stage.name for stage in STAGES)
     return re.compile(
         f"({arrays})/(zarr[.]json|c(/[0-9]+)*)"
         f"|({groups}|commit/({records}))/zarr[.]json"
-        f"|commit/({records})/{_ITEM}[.]json"
+        f"|commit/({records})(/{_ITEM})?[.]json|{partial}"
         f"|{re.escape(layout.PROBE)}.*|{'|'.join(map(re.escape, layout.OBJECTS))}"
     )
 

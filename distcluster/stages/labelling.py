@@ -170,18 +170,16 @@ class ClusterFacts:
 
 def summarise_clusters(run: Run) -> Output[ClusterFacts]:
     """Reduce the summaries of the clusters over all partitions."""
-    items = [str(index) for index in partitions(run)]
-    size = np.sum([run.read(layout.PARTIAL_SIZE, item) for item in items], axis=0)
-    probability = tree_sum(run.read(layout.PARTIAL_PROBABILITY, item) for item in items)
-    exemplar, distance = merge_nearest(
-        np.stack([run.read(layout.PARTIAL_EXEMPLAR, item) for item in items]),
-        np.stack([run.read(layout.PARTIAL_EXEMPLAR_DISTANCE, item) for item in items]),
-        EXEMPLARS,
-    )
+    arrays = [
+        layout.PARTIAL_SIZE, layout.PARTIAL_PROBABILITY, layout.PARTIAL_EXEMPLAR, layout.PARTIAL_EXEMPLAR_DISTANCE,
+    ]  # fmt: skip
+    sizes, probabilities, exemplars, distances = zip(*run.read_items(arrays, partitions(run)), strict=True)
+    size, probability = np.sum(sizes, axis=0), tree_sum(probabilities)
+    exemplar, distance = merge_nearest(np.stack(exemplars), np.stack(distances), EXEMPLARS)
     with np.errstate(invalid="ignore"):  # an empty component has no mean
         mean_probability = probability / size
     return Output(
-        ClusterFacts(sum(PROJECT_ROWS.facts_of(run, item).n_outside_support for item in items)),
+        ClusterFacts(sum(each.n_outside_support for each in PROJECT_ROWS.facts_of_all(run, partitions(run)))),
         arrays={
             layout.CLUSTER_SIZE: size,
             layout.CLUSTER_PROBABILITY: mean_probability,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from distcluster.numerics.mixture.em import expect_rows, m_step, packed, remarks, unpacked
 from distcluster.numerics.mixture.parameters import Mixture
 from distcluster.numerics.mixture.row_moments import moments
-from distcluster.numerics.partition import groups, tree_sum
+from distcluster.numerics.partition import RowRange, groups, tree_sum, tree_sums
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, one_task
@@ -88,13 +88,12 @@ def expect(run: Run, item: GroupOfIteration) -> Output[NoFacts]:
     parts, centre = run.partitioning, centre_of(run)
     mixture = _before(run, item.iteration).moved(-centre)
 
-    def of_partition(index: int) -> npt.NDArray[np.float64]:
-        partition = parts[index]
-        rows = run.read_rows(layout.PROJECTION, partition)
+    def of_partition(partition: RowRange, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         blocks = (slice(b.start - partition.start, b.stop - partition.start) for b in parts.blocks(partition))
         return tree_sum(packed(expect_rows(rows[here], centre, mixture)) for here in blocks)
 
-    total = tree_sum(of_partition(index) for index in groups(parts)[item.group])
+    group = [parts[index] for index in groups(parts)[item.group]]
+    total = tree_sum(map(of_partition, group, run.read_partitions(layout.PROJECTION, group)))
     return Output(NoFacts(), arrays={layout.EXPECTATION: total})
 
 
@@ -111,7 +110,8 @@ REFINE_EXPECT = Stage(
 
 def take_step(run: Run, iteration: int) -> Output[StepFacts]:
     """The M-step of an iteration of EM over all rows."""
-    expected = unpacked(tree_sum(run.read(layout.EXPECTATION, str(item)) for item in expectations(run, iteration)))
+    (sums,) = tree_sums(run.read_items([layout.EXPECTATION], expectations(run, iteration), under=str(iteration)))
+    expected = unpacked(sums)
     table, centre = run.job.mixture, centre_of(run)
     of_rows = moments(read_model(run, layout.SCATTER))
     mixture = m_step(expected, of_rows, _before(run, iteration).moved(-centre), table.reg_covar).moved(centre)

@@ -75,8 +75,8 @@ RELABEL = Stage(
 
 def crosswalk(run: Run, candidate: Candidate) -> Output[NoFacts]:
     """Rows by the chosen label and by the other candidate's."""
-    met = sum(run.read(layout.RELABEL_COUNTS, str(item)) for item in of_candidate(run, candidate))
-    return Output(NoFacts(), arrays={layout.CROSSWALK: np.asarray(met)})
+    counts = run.read_items([layout.RELABEL_COUNTS], of_candidate(run, candidate), under=str(candidate))
+    return Output(NoFacts(), arrays={layout.CROSSWALK: np.sum([met for (met,) in counts], axis=0)})
 
 
 CROSSWALK = Stage(

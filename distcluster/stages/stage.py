@@ -9,7 +9,7 @@ from distcluster.errors import CorruptError
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.storage.array_store import Array
 from distcluster.storage.layout import ONE, ItemArray, RowArray, arrays
-from distcluster.storage.records import Record, parsed, record_key
+from distcluster.storage.records import Kept, parsed, record_key
 from distcluster.storage.run import Run
 
 F = TypeVar("F")
@@ -111,10 +111,10 @@ class Stage(Generic[F]):
             raise CorruptError(f"{self.name} {item} is not committed", self.name, str(item))
         return found
 
-    def committed(self, run: Run, under: str = "") -> dict[str, Record]:
+    def committed(self, run: Run, under: str = "") -> dict[str, Kept]:
         """Records of the stage, or of its items ``under/...``, whose objects are all there and whose facts fit."""
         found = run.records.committed(self.name, under)
-        return {item: record for item, record in found.items() if self.fits(record.facts, item)}
+        return {item: each for item, each in found.items() if self.fits(each.record.facts, item)}
 
     def fits(self, facts: Mapping[str, object], item: str) -> bool:
         """Whether a record's facts are this stage's."""
@@ -127,6 +127,20 @@ class Stage(Generic[F]):
     def all_facts(self, run: Run) -> dict[str, F]:
         """What all items have committed so far, by item."""
         return {item: self.parse(record.facts, item) for item, record in run.records.of_stage(self.name).items()}
+
+    def facts_of_all(self, run: Run, items: Sequence[object]) -> list[F]:
+        """What each of some items committed.
+
+        Raises
+        ------
+        CorruptError
+            When one has committed nothing, or its record does not fit ``facts``.
+        """
+        found = self.all_facts(run)
+        missing = next((str(item) for item in items if str(item) not in found), None)
+        if missing is not None:
+            raise CorruptError(f"{self.name} {missing} is not committed", self.name, missing)
+        return [found[str(item)] for item in items]
 
     def parse(self, facts: Mapping[str, object], item: str) -> F:
         """The facts of a record as the stage's own type.

@@ -182,10 +182,10 @@ class SubsampleFacts:
 def subsample(run: Run) -> Output[SubsampleFacts]:
     """Take the two subsamples from what the scan gathered."""
     job, parts = run.job, run.partitioning
-    n_valid = parts.n_rows - sum(SCAN.facts_of(run, index).n_invalid for index in range(len(parts)))
+    n_valid = parts.n_rows - sum(each.n_invalid for each in SCAN.facts_of_all(run, partitions(run)))
     sizes = subsample_sizes(job, n_valid)
-    rows = np.concatenate([run.read(layout.SCANNED_ROW, str(index)) for index in range(len(parts))])
-    vectors = np.concatenate([run.read(layout.SCANNED_VECTOR, str(index)) for index in range(len(parts))])
+    scanned = run.read_items([layout.SCANNED_ROW, layout.SCANNED_VECTOR], partitions(run))
+    rows, vectors = map(np.concatenate, zip(*scanned, strict=True))
     if len(rows) < sizes.total:
         more_rows, more_vectors = _read_valid_rows_above(run, sizes.total - len(rows))
         rows, vectors = np.concatenate([rows, more_rows]), np.concatenate([vectors, more_vectors])

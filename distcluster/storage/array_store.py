@@ -1,9 +1,13 @@
 """Objects and Zarr arrays under one URL: written whole, flushed, listed and deleted."""
 
+import contextlib
+import io
+import itertools
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,16 +17,17 @@ import obstore
 import xxhash
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import ObjectStore
+from zarr.storage import ObjectStore, WrapperStore
 
-from distcluster.storage.layout import PROBE
+from distcluster.storage.layout import PROBE, in_object
 from distcluster.storage.urls import local_path, object_store
 
 Array = npt.NDArray[Any]
 
-READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError)
-"""What zarr, its codecs and obstore raise for objects that are missing, torn or damaged; the last two for metadata."""
+READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+"""What zarr, its codecs, NumPy and obstore raise for objects that are missing, torn or damaged."""
 
+_DELETED_AT_ONCE = 1_000  # what one request of an object store may name
 _COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
 
 
@@ -39,6 +44,34 @@ def checksum(values: Array) -> int:
     return xxhash.xxh3_64_intdigest(np.ascontiguousarray(values).tobytes())
 
 
+class _WritingStore(WrapperStore[ObjectStore[Any]]):
+    """For whole shards: there is nothing that zarr could read before, and the sizes of what it writes are kept."""
+
+    def __init__(self, store: ObjectStore[Any]) -> None:
+        super().__init__(store)
+        self.sizes: dict[str, int] = {}
+
+    async def set(self, key: str, value: Any) -> None:
+        """As the store's."""
+        await super().set(key, value)
+        self.sizes[key] = len(value)
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        """As the store's, but for chunks, which are not there."""
+        return None if "/c/" in key else await super().get(key, *arguments, **options)
+
+
+class _StrictStore(WrapperStore[ObjectStore[Any]]):
+    """Has no missing chunks: zarr would read the fill value in their place."""
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        """As the store's."""
+        found = await super().get(key, *arguments, **options)
+        if found is None and "/c/" in key:
+            raise FileNotFoundError(f"{key} is missing")
+        return found
+
+
 class ArrayStore:
     """The objects and arrays of one run.
 
@@ -51,6 +84,7 @@ class ArrayStore:
     def __init__(self, url: str) -> None:
         self._path = local_path(url)
         self._url = url
+        self._row_arrays: dict[tuple[str, bool], zarr.Array[Any]] = {}
 
     @cached_property
     def objects(self) -> Any:
@@ -61,6 +95,10 @@ class ArrayStore:
     def zarr_store(self) -> ObjectStore[Any]:
         """The same, as zarr wants it."""
         return ObjectStore(self.objects)
+
+    @cached_property
+    def _writing_store(self) -> _WritingStore:
+        return _WritingStore(self.zarr_store)
 
     def is_absent(self) -> bool:
         """Whether this is a local directory that is not there."""
@@ -75,9 +113,9 @@ class ArrayStore:
         except FileNotFoundError:
             return None
 
-    def put(self, key: str, content: bytes) -> None:
-        """Write an object, whole or not at all."""
-        obstore.put(self.objects, key, content)
+    def put(self, key: str, content: bytes) -> str:
+        """Write an object, whole or not at all; gives its entity tag."""
+        return str(obstore.put(self.objects, key, content)["e_tag"])
 
     def put_probe(self) -> str:
         """Leave an empty object, for another process to look for or to ask the store for its time; gives its name."""
@@ -94,10 +132,6 @@ class ArrayStore:
         except FileNotFoundError:
             return False
         return True
-
-    def size(self, key: str) -> int:
-        """An object's size in bytes."""
-        return int(obstore.head(self.objects, key)["size"])
 
     def listed(self, prefix: str) -> Iterable[Any]:
         """Path, size and time of every object under a path."""
@@ -116,17 +150,19 @@ class ArrayStore:
         return (root / key).resolve() == root / key
 
     def delete(self, keys: Iterable[str], look: Callable[[], None] = lambda: None) -> None:
-        """Delete objects; those that are not there already are no error.
+        """Delete objects, a thousand at a time; those that are not there already are no error.
 
-        ``look`` is called before the first and every fifty, a second or so in an object store; what it raises ends it.
+        ``look`` is called before each thousand; what it raises ends it.
         """
-        for number, key in enumerate(keys):
-            if number % 50 == 0:
-                look()
+        left = iter(keys)
+        while some := list(itertools.islice(left, _DELETED_AT_ONCE)):
+            look()
             try:
-                obstore.delete(self.objects, key)
-            except FileNotFoundError:
-                continue
+                obstore.delete(self.objects, some)
+            except FileNotFoundError:  # a file system's, of one of them
+                for key in some:
+                    with contextlib.suppress(FileNotFoundError):
+                        obstore.delete(self.objects, key)
 
     def flush(self, keys: Sequence[str]) -> None:
         """On a file system, make objects and their names survive a power cut; elsewhere a put already does."""
@@ -144,11 +180,53 @@ class ArrayStore:
 
     def open_array(self, path: str) -> zarr.Array[Any]:
         """An array that is there."""
-        return zarr.open_array(self.zarr_store, path=path, mode="r+")
+        return zarr.open_array(self.zarr_store, path=path, mode="r+", zarr_format=3)
+
+    def read_rows(self, path: str, rows: slice) -> Array:
+        """Some rows of an array that is filled in parts.
+
+        Raises
+        ------
+        READ_ERRORS
+            When a chunk is missing, too.
+        """
+        return np.asarray(self._row_array(path, is_strict=True)[rows])
+
+    def _row_array(self, path: str, *, is_strict: bool) -> zarr.Array[Any]:
+        """An array that is filled in parts, opened once: its metadata never change."""
+        if (path, is_strict) not in self._row_arrays:
+            store = _StrictStore(self.zarr_store) if is_strict else self._writing_store
+            self._row_arrays[path, is_strict] = zarr.open_array(store, path=path, mode="r+", zarr_format=3)
+        return self._row_arrays[path, is_strict]
+
+    def read_array(self, path: str) -> Array:
+        """All values of an array that an item has for its own."""
+        inside = in_object(path)
+        if inside is None:
+            return np.asarray(self.open_array(path)[:])
+        return self.get_arrays(inside[0])[inside[1]]
+
+    def get_arrays(self, key: str) -> dict[str, Array]:
+        """The arrays of one object, as ``put_arrays`` wrote it.
+
+        Raises
+        ------
+        FileNotFoundError
+        """
+        content = bytes(obstore.get(self.objects, key).bytes())
+        with np.load(io.BytesIO(content)) as found:
+            return dict(found)
+
+    def put_arrays(self, key: str, arrays: Mapping[str, Array]) -> dict[str, int]:
+        """Write arrays as one object, in NumPy's npz format; gives its size by its key."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        self.put(key, buffer.getvalue())
+        return {key: buffer.tell()}
 
     def make_group(self, path: str) -> None:
         """Make a group that may be there already."""
-        zarr.open_group(self.zarr_store, path=path, mode="a")
+        zarr.open_group(self.zarr_store, path=path, mode="a", zarr_format=3)
 
     def make_array(
         self, path: str, shape: tuple[int, ...], dtype: str, fill_value: float, chunk: int, shard: int
@@ -177,32 +255,28 @@ class ArrayStore:
             config={"write_empty_chunks": True},
         )
 
-    def write_part(self, path: str, start: int, values: Array) -> list[str]:
-        """Write whole shards of an array from an index on; returns the objects written.
-
-        The old object goes first: zarr would read a torn shard before replacing it.
+    def write_part(self, path: str, start: int, values: Array) -> dict[str, int]:
+        """Write whole shards of an array from an index on; gives the objects written, with their sizes.
 
         Raises
         ------
         ValueError
             When the part is no whole shard, or of another type: its checksum would not be that of what is read back.
         """
-        array = self.open_array(path)
+        array = self._row_array(path, is_strict=False)
         if values.dtype != array.dtype:
             raise ValueError(f"{path}: values of {values.dtype} for an array of {array.dtype}")
         shard_rows = (array.shards or array.chunks)[0]
         if start % shard_rows or (len(values) != shard_rows and start + len(values) != array.shape[0]):
             raise ValueError(f"{path}: {start} to {start + len(values)} is no whole shard of {shard_rows} rows")
         key = shard_key(array, start)
-        self.delete([key])
         array[start : start + len(values)] = values
-        return [key]
+        return self._sizes([key])
 
-    def write_array(self, path: str, values: Array) -> list[str]:
-        """Write an array of one chunk, in place of what lay there; returns the objects written."""
-        self.delete(self.keys_under(path))
+    def write_array(self, path: str, values: Array) -> dict[str, int]:
+        """Write an array of one chunk, in place of what lay there; gives the objects written, with their sizes."""
         array = zarr.create_array(
-            self.zarr_store,
+            self._writing_store,
             name=path,
             data=values,
             chunks=tuple(max(length, 1) for length in values.shape),
@@ -213,12 +287,16 @@ class ArrayStore:
         keys = [f"{path}/zarr.json"]
         if values.size:
             keys.append(f"{path}/{array.metadata.encode_chunk_key((0,) * values.ndim)}")
-        return keys
+        return self._sizes(keys)
+
+    def _sizes(self, keys: Iterable[str]) -> dict[str, int]:
+        return {key: self._writing_store.sizes.pop(key) for key in keys}
 
     def reads_back(self, path: str, rows: slice, expected: int) -> bool:
         """Whether rows of an array have the checksum that they were written with."""
         try:
-            return checksum(np.asarray(self.open_array(path)[rows])) == expected
+            values = self.read_array(path) if rows == slice(None) else np.asarray(self.open_array(path)[rows])
+            return checksum(values) == expected
         except READ_ERRORS:
             return False
 

@@ -89,7 +89,8 @@ class RowArray:
 class ItemArray:
     """An array that belongs to one item of a stage and is written whole; fields as ``RowArray``'s.
 
-    ``{item}`` in the path stands for the item.
+    ``{item}`` in the path stands for the item. What only later stages read lies, all of an item in one object, in
+    ``partial/STAGE/ITEM.npz``.
     """
 
     path: str
@@ -109,6 +110,18 @@ class ItemArray:
         return self.path.format(item=item)
 
 
+def in_object(path: str) -> tuple[str, str] | None:
+    """The object that holds an array which is no Zarr array, and its name in there.
+
+    Examples
+    --------
+    >>> in_object("partial/scan/3.npz/row"), in_object("model/anchors")
+    (('partial/scan/3.npz', 'row'), None)
+    """
+    key, found, name = path.partition(".npz/")
+    return (f"{key}.npz", name) if found else None
+
+
 NAN = float("nan")
 _MIXTURE_SHAPES = {"weights": "(K,)", "means": "(K, d)", "covariances": "scikit-learn's"}
 
@@ -124,8 +137,8 @@ def _mixture(path: str, stage: str, meaning: str) -> dict[str, ItemArray]:
 # --- subsampling ------------------------------------------------------------------------------------------------
 
 CHECKSUM = RowArray("input/checksum", "scan", "(blocks,)", "uint64", 0, "XXH3 of each block of the input, as stored")
-SCANNED_ROW = ItemArray("partial/scan/{item}/row", "scan", "(n,)", "int64")
-SCANNED_VECTOR = ItemArray("partial/scan/{item}/vector", "scan", "(n, D)", "float32")
+SCANNED_ROW = ItemArray("partial/scan/{item}.npz/row", "scan", "(n,)", "int64")
+SCANNED_VECTOR = ItemArray("partial/scan/{item}.npz/vector", "scan", "(n, D)", "float32")
 SCANNED = "partial/scan"
 
 SAMPLE_ROW = ItemArray("sample/row", "subsample", "(S,)", "int64", "rows of the UMAP subsample, in the order drawn")
@@ -175,7 +188,7 @@ NEIGHBOUR_INDEX = RowArray(
 NEIGHBOUR_DISTANCE = RowArray(
     "neighbours/distance", "find_neighbours", "(N, n_neighbors)", "float32", NAN, "their distances; emptied too"
 )
-MIXTURE_POINTS = ItemArray("partial/project_subsample/{item}", "project_subsample", "(n, d)", "float32")
+MIXTURE_POINTS = ItemArray("partial/project_subsample/{item}.npz/points", "project_subsample", "(n, d)", "float32")
 PROJECTION = RowArray("projection", "project_rows", "(N, d)", "float32", NAN, "the space that is clustered")
 VIEW_2D = RowArray("view_2d", "project_rows", "(N, 2)", "float32", NAN, "for looking")
 VIEW_3D = RowArray("view_3d", "project_rows", "(N, 3)", "float32", NAN, "for looking")
@@ -189,16 +202,25 @@ SPACES = {"projection": PROJECTION, "view_2d": VIEW_2D, "view_3d": VIEW_3D}
 
 # --- the grid ---------------------------------------------------------------------------------------------------
 
-KMEANS_LABEL = ItemArray("partial/start_kmeans/{item}", "start_kmeans", "(M,)", "int32")
+KMEANS_LABEL = ItemArray("partial/start_kmeans/{item}.npz/label", "start_kmeans", "(M,)", "int32")
 CANDIDATE = _mixture("selection/fit/{item}", "fit_candidates", "every candidate, as TYPE-K")
-REPLICATE_FITTED = ItemArray("partial/replicate/{item}/fitted", "replicate", "(n, d)", "float32")
-REPLICATE_COMMON = ItemArray("partial/replicate/{item}/common", "replicate", "(n, d)", "float32")
-REPLICATE_LABEL = ItemArray("partial/recluster/{item}", "recluster", "(candidates, n)", "int16")
-SCORED_CRITERIA = ItemArray("partial/score/{item}/criteria", "score_candidates", "(candidates, 4)", "float64")
-SCORED_COMPONENTS = ItemArray("partial/score/{item}/components", "score_candidates", "(sum of K, d + 2)", "float64")
-SCORED_SCATTER = ItemArray("partial/score/{item}/scatter", "score_candidates", "(d + 1, d + 1)", "float64")
-COMPONENT_SUMS = ItemArray("partial/component_sums", "sum_components", "(sum of K, d + 2)", "float64")
-SCATTER = ItemArray("partial/scatter", "sum_components", "(d + 1, d + 1)", "float64")
+REPLICATE_FITTED = ItemArray("partial/replicate/{item}.npz/fitted", "replicate", "(n, d)", "float32")
+REPLICATE_COMMON = ItemArray("partial/replicate/{item}.npz/common", "replicate", "(n, d)", "float32")
+REPLICATE_LABEL = ItemArray("partial/recluster/{item}.npz/label", "recluster", "(candidates, n)", "int16")
+SCORED_CRITERIA = ItemArray(
+    "partial/score_candidates/{item}.npz/criteria", "score_candidates", "(candidates, 4)", "float64"
+)
+SCORED_COMPONENTS = ItemArray(
+    "partial/score_candidates/{item}.npz/components", "score_candidates", "(sum of K, d + 2)", "float64"
+)
+SCORED_SCATTER = ItemArray(
+    "partial/score_candidates/{item}.npz/scatter", "score_candidates", "(d + 1, d + 1)", "float64"
+)
+COMPONENT_SUMS = ItemArray(
+    "partial/sum_components/{item}.npz/components", "sum_components", "(sum of K, d + 2)", "float64"
+)
+CRITERIA_SUMS = ItemArray("partial/sum_components/{item}.npz/criteria", "sum_components", "(candidates, 4)", "float64")
+SCATTER = ItemArray("partial/sum_components/{item}.npz/scatter", "sum_components", "(d + 1, d + 1)", "float64")
 COMPONENT_ROWS = ItemArray(
     "selection/component/rows", "sum_components", "(sum of K,)", "int64",
     "rows that each component labels, of the fitted candidates (no `error`) in the table's order",
@@ -206,7 +228,9 @@ COMPONENT_ROWS = ItemArray(
 COMPONENT_MEAN = ItemArray(
     "selection/component/mean", "sum_components", "(sum of K, d)", "float64", "their mean; NaN where there is no row"
 )
-SILHOUETTE_SUMS = ItemArray("partial/silhouette/{item}", "sum_silhouettes", "(candidates,)", "float64")
+SILHOUETTE_SUMS = ItemArray(
+    "partial/sum_silhouettes/{item}.npz/silhouettes", "sum_silhouettes", "(candidates,)", "float64"
+)
 _COLUMNS = {
     "n_components": ("int64", "k"),
     "covariance_type": ("string", "spherical, diag, tied or full"),
@@ -234,8 +258,8 @@ SELECTION = {
 
 # --- the chosen mixture -----------------------------------------------------------------------------------------
 
-EXPECTATION = ItemArray("partial/refine_expect/{item}", "refine_expect", "(K + 1, features)", "float64")
-STEP = _mixture("partial/refine_maximise/{item}", "refine_maximise", "an iteration over all rows")
+EXPECTATION = ItemArray("partial/refine_expect/{item}.npz/sums", "refine_expect", "(K + 1, features)", "float64")
+STEP = _mixture("partial/refine_maximise/{item}.npz", "refine_maximise", "an iteration over all rows")
 MIXTURE = _mixture("model/mixture", "publish_mixture", "the chosen mixture, refined")
 MERGE = ItemArray(
     "hierarchy/merge", "merge_components", "(K - 1, 4)", "float64",
@@ -265,10 +289,12 @@ LOG_DENSITY = RowArray(
 )
 ASSIGNMENT = {each.path: each for each in (LABEL, PROBABILITY, TOP_LABEL, TOP_PROBABILITY, LOG_DENSITY)}
 """The arrays of ``numerics.mixture.assignment.Assignment``, by field."""
-PARTIAL_SIZE = ItemArray("partial/label_rows/{item}/size", "label_rows", "(K,)", "int64")
-PARTIAL_PROBABILITY = ItemArray("partial/label_rows/{item}/probability", "label_rows", "(K,)", "float64")
-PARTIAL_EXEMPLAR = ItemArray("partial/label_rows/{item}/exemplar", "label_rows", "(K, 10)", "int64")
-PARTIAL_EXEMPLAR_DISTANCE = ItemArray("partial/label_rows/{item}/exemplar_distance", "label_rows", "(K, 10)", "float32")
+PARTIAL_SIZE = ItemArray("partial/label_rows/{item}.npz/size", "label_rows", "(K,)", "int64")
+PARTIAL_PROBABILITY = ItemArray("partial/label_rows/{item}.npz/probability", "label_rows", "(K,)", "float64")
+PARTIAL_EXEMPLAR = ItemArray("partial/label_rows/{item}.npz/exemplar", "label_rows", "(K, 10)", "int64")
+PARTIAL_EXEMPLAR_DISTANCE = ItemArray(
+    "partial/label_rows/{item}.npz/exemplar_distance", "label_rows", "(K, 10)", "float32"
+)
 CLUSTER_SIZE = ItemArray("cluster/size", "summarise_clusters", "(K,)", "int64", "rows with that label")
 CLUSTER_PROBABILITY = ItemArray(
     "cluster/mean_probability", "summarise_clusters", "(K,)", "float64", "the mean of their probability"
@@ -289,7 +315,7 @@ RELABELLED = RowArray(
     "relabel/{of}/label", "relabel", "(N,)", "int32", -1, "another candidate's labels, after `distcluster relabel`"
 )
 RELABELLED_PROBABILITY = RowArray("relabel/{of}/probability", "relabel", "(N,)", "float32", NAN, "their probability")
-RELABEL_COUNTS = ItemArray("partial/relabel/{item}", "relabel", "(chosen K, K)", "int64")
+RELABEL_COUNTS = ItemArray("partial/relabel/{item}.npz/counts", "relabel", "(chosen K, K)", "int64")
 CROSSWALK = ItemArray(
     "relabel/{item}/crosswalk", "crosswalk", "(chosen K, K)", "int64", "rows by the chosen label and by that one"
 )

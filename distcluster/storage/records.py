@@ -14,7 +14,7 @@ from distcluster.storage.array_store import ArrayStore
 
 T = TypeVar("T")
 
-_READERS = 16  # threads that read records: each is a small object, and a store answers in its own time
+_READERS = 64  # threads that read records: each is a small object, and a store answers in its own time
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,15 @@ class Record:
     id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A record as it lies in the store: with its entity tag, which the next that is written there does not have."""
+
+    tag: str
+    record: Record
+
+
+_FEW = 16  # records that are read one by one
 _reader = cache(TypeAdapter)
 
 
@@ -86,6 +95,17 @@ def record_key(stage: str, item: str) -> str:
     return f"commit/{stage}/{item}.json"
 
 
+def collection_key(stage: str) -> str:
+    """The object that holds copies of a stage's records.
+
+    Examples
+    --------
+    >>> collection_key("scan")
+    'commit/scan.json'
+    """
+    return f"commit/{stage}.json"
+
+
 class Records:
     """The records of one run.
 
@@ -96,14 +116,22 @@ class Records:
         The paths that have been emptied since: what lay there is not missed.
     before_change : callable
         Called before a record is written or discarded; raises where that is not this process's to do.
+    are_kept : bool
+        A record that was found is not read again.
     """
 
     def __init__(
-        self, store: ArrayStore, dropped: Callable[[], Iterable[str]], before_change: Callable[[], None]
+        self,
+        store: ArrayStore,
+        dropped: Callable[[], Iterable[str]],
+        before_change: Callable[[], None],
+        *,
+        are_kept: bool = False,
     ) -> None:
         self._store = store
         self._dropped = dropped
         self._before_change = before_change
+        self._found: dict[str, Record] | None = {} if are_kept else None
 
     def read(self, stage: str, item: str) -> Record | None:
         """What an item of a stage committed, or None.
@@ -114,52 +142,88 @@ class Records:
             When the record cannot be read (torn by a machine that lost power) or is not one.
         """
         key = record_key(stage, item)
+        if self._found is not None and key in self._found:
+            return self._found[key]
         content = self._store.get(key)
         try:
-            return None if content is None else parsed(Record, content, key)
+            record = None if content is None else parsed(Record, content, key)
         except ValueError as error:
             raise CorruptError(str(error), stage, item) from error
+        if self._found is not None and record is not None:
+            self._found[key] = record
+        return record
 
-    def write(self, stage: str, item: str, record: Record) -> None:
+    def write(self, stage: str, item: str, record: Record) -> Kept:
         """Publish a record; whatever it names has been written and flushed before."""
         self._before_change()
         key = record_key(stage, item)
-        self._store.put(key, json.dumps(asdict(record)).encode())
+        tag = self._store.put(key, json.dumps(asdict(record)).encode())
         self._store.flush([key])
+        return Kept(tag, record)
 
-    def of_stage(self, stage: str, under: str = "") -> dict[str, Record]:
-        """All records of a stage, or of its items ``under/...``; unreadable ones are left out, as if never written."""
+    def collect(self, stage: str, kept: Mapping[str, Kept]) -> None:
+        """Keep a copy of a stage's many records in one object, for those who read them all."""
+        if len(kept) >= _FEW:
+            self._before_change()
+            copies = {item: asdict(each) for item, each in kept.items()}
+            self._store.put(collection_key(stage), json.dumps(copies).encode())
+
+    def kept(self, stage: str, under: str = "") -> dict[str, Kept]:
+        """All records of a stage, or of its items ``under/...``; unreadable ones are left out, as if never written.
+
+        A copy in the stage's collection counts where the record still has its entity tag.
+        """
         folder = f"commit/{stage}"
+        tags = {
+            each["path"].removeprefix(f"{folder}/").removesuffix(".json"): str(each["e_tag"])
+            for each in self._store.listed(f"{folder}/{under}".rstrip("/"))
+            if each["path"].endswith(".json") and not each["path"].endswith("zarr.json")
+        }
+        copies = self._collection(stage) if len(tags) >= _FEW and not under else {}
 
-        def read(key: str) -> tuple[str, Record] | None:
-            item = key.removeprefix(f"{folder}/").removesuffix(".json")
+        def find(item: str) -> Kept | None:
+            if item in copies and copies[item].tag == tags[item]:
+                return copies[item]
             try:
                 record = self.read(stage, item)
             except CorruptError:
                 return None
-            return None if record is None else (item, record)
+            return None if record is None else Kept(tags[item], record)
 
-        keys = [key for key in self._store.keys_under(f"{folder}/{under}".rstrip("/")) if key.endswith(".json")]
         with ThreadPoolExecutor(_READERS) as threads:
-            return dict(pair for pair in threads.map(read, keys) if pair)
+            return {item: each for item, each in zip(tags, threads.map(find, tags), strict=True) if each}
 
-    def committed(self, stage: str, under: str = "") -> dict[str, Record]:
+    def _collection(self, stage: str) -> dict[str, Kept]:
+        content = self._store.get(collection_key(stage))
+        try:
+            return {} if content is None else parsed(dict[str, Kept], content, collection_key(stage))
+        except ValueError:  # torn by a machine that lost power
+            return {}
+
+    def of_stage(self, stage: str, under: str = "") -> dict[str, Record]:
+        """As ``kept``, without the tags."""
+        return {item: each.record for item, each in self.kept(stage, under).items()}
+
+    def committed(self, stage: str, under: str = "") -> dict[str, Kept]:
         """Records whose every object exists with the size that was committed, or was dropped since."""
-        records = self.of_stage(stage, under)
-        objects = (key for record in records.values() for key in record.objects)
-        prefixes = {key.removesuffix("/zarr.json").split("/c/")[0] for key in objects}
+        kept = self.kept(stage, under)
+        objects = (key for each in kept.values() for key in each.record.objects)
+        prefixes = {"/".join(key.split("/")[:2]).removesuffix("/c") for key in objects}
         sizes = {item["path"]: item["size"] for prefix in prefixes for item in self._store.listed(prefix)}
         dropped = tuple(f"{path}/" for path in self._dropped())
         return {
-            item: record
-            for item, record in records.items()
-            if all(sizes.get(key) == size for key, size in record.objects.items() if not key.startswith(dropped))
+            item: each
+            for item, each in kept.items()
+            if all(sizes.get(key) == size for key, size in each.record.objects.items() if not key.startswith(dropped))
         }
 
     def discard(self, stage: str, item: str) -> None:
         """Forget that an item was committed, so that it is done again."""
         self._before_change()
-        self._store.delete([record_key(stage, item)])
+        key = record_key(stage, item)
+        self._store.delete([key])
+        if self._found is not None:
+            self._found.pop(key, None)
 
     def forget(self, stage: str) -> None:
         """Discard every item of a stage."""

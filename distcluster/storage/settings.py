@@ -67,11 +67,13 @@ class ErrorNote:
 class RunRef:
     """Where a run is and which one, where its input is now, and the token of its writer's lease, if any.
 
-    A worker must never mistake a new run at an old place for the old one. URLs may hold a signature: they travel to
-    the tasks, and are neither stored nor shown.
+    A worker must never mistake a new run at an old place for the old one, nor what was made again after damage for what
+    it has read before: then ``attempt`` is another. URLs may hold a signature: they travel to the tasks, and are
+    neither stored nor shown.
     """
 
     url: Url
     run_id: str
     input_url: Url
     token: int | None = None
+    attempt: int = 0
