@@ -254,6 +254,8 @@ class DeployTable(Table):
 class ReportTable(Table):
     """``[report]``: what is shown; no result depends on it."""
 
+    write: Literal["always", "never"] = "always"
+    """never: ``run`` leaves the report to ``distcluster report``."""
     items: Url | None = None
     """What a person reads as the row, one entry a row: a text file, JSON Lines, Parquet, or a Zarr array of strings;
     local path or URL. Entries that are paths of images below its directory are shown as thumbnails."""

@@ -5,6 +5,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+from conftest import Command
 from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
@@ -48,6 +49,15 @@ def test_a_cluster_s_bar_is_as_long_as_its_part_of_the_largest(reference: Run) -
     first, second = (line(shown, str(each.label)) for each in few)
     assert first.count(FULL) == 12
     assert (second.count(FULL), second.count(HALF)) == (6, 1)
+
+
+def test_a_job_that_wants_no_report_gets_none(finished: Command) -> None:
+    page = finished.output / "report" / "index.html"
+    page.unlink()
+    assert "Report:" not in finished.run("--set", "report.write=never").stdout
+    assert not page.exists()
+    assert "Report:" in finished.run().stdout
+    assert page.exists()
 
 
 @pytest.mark.parametrize("what", ["status", "summary"])

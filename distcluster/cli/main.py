@@ -80,6 +80,8 @@ def run(
         console.print("This job is finished; nothing was left to do.")
     console.print()
     console.print(summary_table(summarise(done, job.report), bars=console.is_terminal), highlight=False)
+    if job.report.write == "never":
+        return
     from distcluster.report import write_report  # after the work: it draws, and imports what draws
 
     console.print(f"Report: {plain(write_report(done, job.report))}", highlight=False, soft_wrap=True)

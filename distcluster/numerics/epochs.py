@@ -2,12 +2,12 @@
 
 import math
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from distcluster.numerics.powers import exp2, log2
+from distcluster.numerics.forces import LANES, add_squares, attract, compiled, repel, total_pull
+from distcluster.numerics.forces import total as sum_of
 from distcluster.numerics.row_tasks import row_tasks
 
 Float32 = npt.NDArray[np.float32]
@@ -23,7 +23,6 @@ _NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
 _MOMENTUM = 0.95  # at the start, falling as a root to none: whole groups travel first, rows settle last
 _IMPLICIT = 0.25  # of the stiffness, which bounds a step: 0 swings about close neighbours, 1 travels slowly
 _MOST = 4.0  # a step's length in each coordinate; most have a hundredth of it
-_LANES = 8
 
 
 def default_epochs(n_rows: int) -> int:
@@ -96,14 +95,11 @@ def _edges(graph: csr_matrix, n_epochs: int) -> tuple[Int64, Int32, Float32, Flo
     kept.eliminate_zeros()
     starts = kept.indptr.astype(np.int64)
     total = np.add.reduceat(kept.data, starts[:-1]).astype(np.float32)
-    most = int(-(-np.diff(starts).max() // _LANES) * _LANES)
+    most = int(-(-np.diff(starts).max() // LANES) * LANES)
     return starts, kept.indices.astype(np.int32), kept.data.astype(np.float32), total, most
 
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
-
-
-@_compiled
+@compiled
 def _mixed(x: np.uint64) -> np.uint64:
     """A hash of 64 bits (Steele, Lea, Flood 2014: SplitMix)."""
     x ^= x >> np.uint64(30)
@@ -113,7 +109,7 @@ def _mixed(x: np.uint64) -> np.uint64:
     return x ^ (x >> np.uint64(31))
 
 
-@_compiled
+@compiled
 def _set_others(places: Float32, seed: int, epoch: int, first: int, others: Float32) -> None:
     """Sets ``others`` (d, m) to the places of m random rows."""
     step = np.uint64(0x9E3779B97F4A7C15)
@@ -125,68 +121,7 @@ def _set_others(places: Float32, seed: int, epoch: int, first: int, others: Floa
             others[c, p] = places[row, c]
 
 
-@_compiled
-def _set_squares(here: Float32, there: Float32, width: int, strength: Float32) -> None:
-    """Sets ``strength`` to the squared distances from a place (d,) to ``width`` places (d, m)."""
-    for p in range(width):
-        strength[p] = np.float32(1e-12)  # a place on another is moved nowhere, and must not divide by zero
-    for c in range(len(here)):
-        for p in range(width):
-            difference = here[c] - there[c, p]
-            strength[p] += difference * difference
-
-
-@_compiled
-def _attract(strength: Float32, share: Float32, width: int, a: np.float32, b: np.float32) -> None:
-    """Makes the pulls of neighbours, a unit of distance and of 4 a b, of their squared distances x.
-
-    A pull is share x^(b - 1) / (1 + a x^b).
-    """
-    for j in range(width):
-        power = exp2(b * log2(strength[j]))
-        strength[j] = share[j] * power / (strength[j] * (np.float32(1.0) + a * power))
-
-
-@_compiled
-def _repel(strength: Float32, a: np.float32, b: np.float32) -> None:
-    """Makes the pushes of others, a unit of distance and of 2 b, of their squared distances x.
-
-    A push is 1 / ((0.001 + x) (1 + a x^b)).
-    """
-    for p in range(len(strength)):
-        power = exp2(b * log2(strength[p]))
-        strength[p] = np.float32(1.0) / ((np.float32(0.001) + strength[p]) * (np.float32(1.0) + a * power))
-
-
-@_compiled
-def _folded(lanes: Float32) -> np.float32:
-    low, high = (lanes[0] + lanes[4]) + (lanes[2] + lanes[6]), (lanes[1] + lanes[5]) + (lanes[3] + lanes[7])
-    return np.float32(low + high)
-
-
-@_compiled
-def _sum(terms: Float32, lanes: Float32, width: int) -> np.float32:
-    """The sum of whole vectors, in an order that has vectors and is always the same."""
-    for j in range(_LANES):
-        lanes[j] = np.float32(0.0)
-    for p in range(0, width, _LANES):
-        for j in range(_LANES):
-            lanes[j] += terms[p + j]
-    return np.float32(_folded(lanes))
-
-
-@_compiled
-def _pull(here: np.float32, there: Float32, strength: Float32, lanes: Float32, width: int) -> np.float32:
-    """The sum of strength (here - there), in the order of ``_sum``."""
-    for j in range(_LANES):
-        lanes[j] = np.float32(0.0)
-    for p in range(0, width, _LANES):
-        for j in range(_LANES):
-            lanes[j] += strength[p + j] * (here - there[p + j])
-    return np.float32(_folded(lanes))
-
-
-@_compiled
+@compiled
 def _epoch(
     first: int,
     stop: int,
@@ -210,8 +145,9 @@ def _epoch(
     near, attraction = np.zeros((d, most_tails), np.float32), np.empty(most_tails, np.float32)
     share = np.zeros(most_tails, np.float32)
     others, repulsion = np.empty((d, _OTHERS), np.float32), np.empty(_OTHERS, np.float32)
-    lanes, here = np.empty(_LANES, np.float32), np.empty(d, np.float32)
+    lanes, here = np.empty(LANES, np.float32), np.empty(d, np.float32)
     one, pull_scale = np.float32(1.0), np.float32(4.0) * a * b
+    closest = np.float32(1e-12)  # squared: a place on another is moved nowhere, and must not divide by zero
     for i in range(first, stop):
         if i % _CHUNK == 0:
             _set_others(places, seed, epoch, i, others)
@@ -219,7 +155,7 @@ def _epoch(
             here[c] = places[i, c]
 
         n_tails = starts[i + 1] - starts[i]
-        width = -(-n_tails // _LANES) * _LANES
+        width = -(-n_tails // LANES) * LANES
         for j in range(n_tails):
             tail = tails[starts[i] + j]
             share[j] = weight[starts[i] + j]
@@ -227,18 +163,20 @@ def _epoch(
                 near[c, j] = places[tail, c]
         for j in range(n_tails, width):
             share[j] = np.float32(0.0)
-        _set_squares(here, near, width, attraction)
-        _attract(attraction, share, width, a, b)
+        attraction[:width] = closest
+        add_squares(here, near, width, attraction)
+        attract(attraction, share, width, a, b)
 
-        _set_squares(here, others, _OTHERS, repulsion)
-        _repel(repulsion, a, b)
+        repulsion[:] = closest
+        add_squares(here, others, _OTHERS, repulsion)
+        repel(repulsion, a, b)
 
-        stiffness = pull_scale * _sum(attraction, lanes, width)
+        stiffness = pull_scale * sum_of(attraction, lanes, width)
         step = rate / (one + np.float32(_IMPLICIT) * rate * stiffness)
         push_scale = np.float32(2 * _NEGATIVE_SAMPLES) * b * total[i] / np.float32(_OTHERS)
         for c in range(d):
-            push = push_scale * _pull(here[c], others[c], repulsion, lanes, _OTHERS)
-            pull = pull_scale * _pull(here[c], near[c], attraction, lanes, width)
+            push = push_scale * total_pull(here[c], others[c], repulsion, lanes, _OTHERS)
+            pull = pull_scale * total_pull(here[c], near[c], attraction, lanes, width)
             along = momentum * velocity[i, c] + step * (push - pull)
             along = min(max(along, np.float32(-_MOST)), np.float32(_MOST))
             velocity[i, c] = along

@@ -1,12 +1,11 @@
 """The projection of any row among the anchors, as a function of the row and the model alone."""
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.bandwidth import SIGMA_FLOOR, bandwidth, set_weights
+from distcluster.numerics.forces import LANES, add_squares, attract, compiled, repel, total_pull
 from distcluster.numerics.neighbors import pairwise_sum
-from distcluster.numerics.powers import exp2, log2
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -18,7 +17,7 @@ _FIELD_SOFTENING = 0.6  # of a group's mean squared radius, best of 0, 0.3, 0.6 
 _NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
 _LEARNING_RATE = 0.25  # UMAP.transform starts at a quarter of the fit's 1.0
 
-_LANES = 16
+_TOGETHER = 8  # rows that a kernel moves at a time
 
 
 def repulsion_field(anchors: Float32) -> Float32:
@@ -108,11 +107,7 @@ def project(
     return result
 
 
-# No "fastmath": see pairwise_sum. Loops without sums have vectors all the same, once no division can raise.
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
-
-
-@_compiled
+@compiled
 def _repulsion(place: Float32, field: Float32, a: np.float32, b: np.float32, push: Float32, force: Float32) -> None:
     """Sets ``force`` (d,) to the sum over groups of share (place - mean) / ((0.001 + x) (1 + a x^b)).
 
@@ -123,17 +118,11 @@ def _repulsion(place: Float32, field: Float32, a: np.float32, b: np.float32, pus
     d, m = field.shape[0] - 2, field.shape[1]
     softening, share = field[d], field[d + 1]
     strength, terms = push[0], push[1]
+    strength[:] = softening
+    add_squares(place, field, m, strength)
+    repel(strength, a, b)
     for p in range(m):
-        strength[p] = softening[p]
-    for c in range(d):
-        here = place[c]
-        for p in range(m):
-            difference = here - field[c, p]
-            strength[p] += difference * difference
-    for p in range(m):
-        square = strength[p]
-        power = exp2(b * log2(square))
-        strength[p] = share[p] / ((np.float32(0.001) + square) * (np.float32(1.0) + a * power))
+        strength[p] *= share[p]
     for c in range(d):
         here = place[c]
         for p in range(m):
@@ -141,35 +130,33 @@ def _repulsion(place: Float32, field: Float32, a: np.float32, b: np.float32, pus
         force[c] = pairwise_sum(terms, m)
 
 
-@_compiled
-def _add_attraction(
-    place: Float32, near: Float32, weight: Float32, a: np.float32, b: np.float32, pull: Float32, force: Float32
-) -> None:
-    """Adds to ``force`` (d,) the sum over neighbours of -2 a b weight x^(b-1) / (1 + a x^b) (place - neighbour).
-
-    ``pull`` (k,) is scratch.
-    """
-    d, k = near.shape
+@compiled
+def _gather(
+    index: Int32,
+    distance: Float32,
+    anchors: Float32,
+    floor: np.float32,
+    near: Float32,
+    weight: Float32,
+    place: Float32,
+) -> np.float32:
+    """Sets a row's neighbours' places (d, width), their weights and the row's start; gives the sum of the weights."""
+    k = len(index)
+    # The nearest is left out of the sum, as in umap-learn.
+    set_weights(distance, bandwidth(distance, 1, np.float32(np.log2(k)), floor, weight), weight)
+    total = np.float32(0.0)
     for j in range(k):
-        pull[j] = np.float32(1e-12)  # a place on its anchor has no direction, and must not divide by zero
-    for c in range(d):
-        here = place[c]
+        total += weight[j]
+    for c in range(len(place)):
+        start = np.float32(0.0)
         for j in range(k):
-            difference = here - near[c, j]
-            pull[j] += difference * difference
-    for j in range(k):
-        square = pull[j]
-        power = exp2(b * log2(square))
-        pull[j] = weight[j] * power / (square * (np.float32(1.0) + a * power))
-    for c in range(d):
-        here = place[c]
-        total = np.float32(0.0)
-        for j in range(k):
-            total += pull[j] * (here - near[c, j])
-        force[c] -= np.float32(2.0) * a * b * total
+            near[c, j] = anchors[index[j], c]
+            start += weight[j] * near[c, j]
+        place[c] = start / total
+    return total
 
 
-@_compiled
+@compiled
 def _project(
     index: Int32,
     distance: Float32,
@@ -182,40 +169,35 @@ def _project(
 ) -> None:
     n, k = index.shape
     d, m = anchors.shape[1], field.shape[1]
-    width = -(-k // _LANES) * _LANES  # whole vectors; what is beyond k weighs nothing
-    near = np.zeros((d, width), np.float32)
-    weight = np.zeros(width, np.float32)
-    pull = np.empty(width, np.float32)
-    push = np.empty((2, m), np.float32)
-    place = np.empty(d, np.float32)
-    repulsion = np.empty(d, np.float32)
-    force = np.empty(d, np.float32)
-    target = np.float32(np.log2(k))
-    for i in range(n):
-        if index[i, 0] < 0:
-            result[i] = np.nan
-            continue
-        # The nearest is left out of the sum, as in umap-learn.
-        set_weights(distance[i], bandwidth(distance[i], 1, target, floor, weight), weight)
-        total = np.float32(0.0)
-        for j in range(k):
-            total += weight[j]
-        for c in range(d):
-            start = np.float32(0.0)
-            for j in range(k):
-                near[c, j] = anchors[index[i, j], c]
-                start += weight[j] * near[c, j]
-            place[c] = start / total
-
-        scale = np.float32(2 * _NEGATIVE_SAMPLES) * b * total
+    width = -(-k // LANES) * LANES  # whole vectors; what is beyond k weighs nothing
+    # Rows go together because one row alone waits for each step's results; none sees another.
+    near, weight = np.zeros((_TOGETHER, d, width), np.float32), np.zeros((_TOGETHER, width), np.float32)
+    pull, push, lanes = np.empty((_TOGETHER, width), np.float32), np.empty((2, m), np.float32), np.empty(LANES, "f4")
+    place, repulsion = np.zeros((_TOGETHER, d), np.float32), np.zeros((_TOGETHER, d), np.float32)
+    scale = np.zeros(_TOGETHER, np.float32)
+    push_scale, pull_scale = np.float32(2 * _NEGATIVE_SAMPLES) * b, np.float32(2.0) * a * b
+    closest = np.float32(1e-12)  # squared: a place on its anchor has no direction, and must not divide by zero
+    for first in range(0, n, _TOGETHER):
+        some = min(_TOGETHER, n - first)
+        for r in range(some):
+            if index[first + r, 0] >= 0:
+                scale[r] = push_scale * _gather(
+                    index[first + r], distance[first + r], anchors, floor, near[r], weight[r], place[r]
+                )
         for step in range(_STEPS):
             if step % _FIELD_EVERY == 0:
-                _repulsion(place, field, a, b, push, repulsion)
-            for c in range(d):
-                force[c] = scale * repulsion[c]
-            _add_attraction(place, near, weight, a, b, pull, force)
+                for r in range(some):
+                    _repulsion(place[r], field, a, b, push, repulsion[r])
+            for r in range(some):
+                pull[r, :] = closest
+                add_squares(place[r], near[r], width, pull[r])
+            attract(pull.ravel(), weight.ravel(), _TOGETHER * width, a, b)
             rate = np.float32(_LEARNING_RATE) * (np.float32(1.0) - np.float32(step) / np.float32(_STEPS))
+            for r in range(some):
+                for c in range(d):
+                    force = scale[r] * repulsion[r, c]
+                    force -= pull_scale * total_pull(place[r, c], near[r, c], pull[r], lanes, width)
+                    place[r, c] += rate * force
+        for r in range(some):
             for c in range(d):
-                place[c] += rate * force[c]
-        for c in range(d):
-            result[i, c] = place[c]
+                result[first + r, c] = place[r, c] if index[first + r, 0] >= 0 else np.float32(np.nan)

@@ -1,17 +1,16 @@
-"""What the report takes from the rows: two passes over the partitions, some held at a time."""
+"""What the report shows of the rows, from what the tasks that labelled them have left for it."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from distcluster.numerics.partition import Partitioning, RowRange
+from distcluster.numerics.shown_rows import Table, borderline, least_probable, notable_rows, outliers
 from distcluster.report.palette import colours
+from distcluster.stages.labelling import LABEL_ROWS
+from distcluster.stages.stage import partitions
 from distcluster.storage import layout
-from distcluster.storage.layout import RowArray
 from distcluster.storage.run import Run
 
 Float64 = npt.NDArray[np.float64]
@@ -20,13 +19,10 @@ Int64 = npt.NDArray[np.int64]
 MAP_PIXELS = 1_200
 """Width and height of the map of all rows."""
 
-_BATCH_ROWS = 2**16  # read at once, or one partition: painting fewer costs as much, that of a whole picture
 _BLOCK = 16_384  # rows whose distances to all K clusters are held at a time
 _POINTS = 8_000  # rows that the map shows as points of their own when it is zoomed
 _WORD_ROWS = 100_000  # whose items are read for the distinguishing words
-_OUTLIERS = 20
-_UNSURE = 0.5  # probability below which no cluster has the better half of a row
-_BORDERLINE = 5  # rows kept for each cluster
+_HELD = 64  # partitions whose notable rows are held before they are sifted
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +47,27 @@ class ClusterMoments:
 
 @dataclass(frozen=True, slots=True)
 class RowStatistics:
-    """What two passes over all rows give.
+    """What is known of the rows; of a run of more than two million, map and silhouettes are of as many, spread evenly.
 
     Attributes
     ----------
     moments : ClusterMoments
     silhouette : (K,) float64
-        Mean silhouette (Rousseeuw 1987) of a cluster's rows in squared Euclidean distance, exact; NaN for K = 1.
+        Mean silhouette (Rousseeuw 1987) of a cluster's rows in squared Euclidean distance; NaN for K = 1.
     colour_sums : (MAP_PIXELS, MAP_PIXELS, 4) float64 or None
         Of every pixel of the map: red, green and blue summed over its rows (0 to 255 each), and their number.
     points : pandas.DataFrame
-        Some rows, spread evenly: row, x, y, label, probability.
+        Some rows, spread evenly: row, x, y, and their results.
     points_projection : (points, d) float32
         Their coordinates in the space that is clustered.
     word_rows : pandas.DataFrame
         Rows whose items are read for words, spread evenly: row, label.
     outliers : pandas.DataFrame
-        The rows that the UMAP subsample represents least: row, support, log_density, label.
+        The rows that the UMAP subsample represents least, with the same columns.
     borderline : pandas.DataFrame
-        The least probable rows of each cluster: row, label, probability, neighbour, neighbour_probability.
+        The least probable rows of each cluster.
     ambiguous : pandas.DataFrame
-        The least probable rows of all, with the same columns.
+        The least probable rows of all.
     n_unsure : int
         Rows with a probability below 0.5.
     """
@@ -89,7 +85,7 @@ class RowStatistics:
 
 
 def collect_row_statistics(run: Run, K: int, *, has_map: bool) -> RowStatistics:
-    """Read all rows of a finished run, twice, a batch of partitions at a time.
+    """Gather what the labelling tasks have left for the report; no array of a finished run is read.
 
     Parameters
     ----------
@@ -99,64 +95,46 @@ def collect_row_statistics(run: Run, K: int, *, has_map: bool) -> RowStatistics:
     has_map : bool
         Whether the run has a 2-D view.
     """
-    moments = measure_moments(run, K, has_map=has_map)
-    silhouette_sum = np.zeros(K)
-    colour_sums = np.zeros((MAP_PIXELS, MAP_PIXELS, 4)) if has_map else None
-    points, coordinates, word_rows = [], [], []
-    outliers, borderline, ambiguous, n_unsure = pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), 0
-    for batch in _batches(run.partitioning):
-        rows = _frame(run, batch, has_map=has_map)
-        valid = rows.label.to_numpy() >= 0
-        projection = _read(run, layout.PROJECTION, batch)[valid]
-        rows = rows[valid]
-        silhouette_sum += silhouette_sums(projection, rows.label.to_numpy(), moments)
-        if colour_sums is not None and moments.extent is not None:
-            colour_sums += paint(rows, moments.extent, K)
-        spread = _is_spread(rows.row, run.partitioning.n_rows, _POINTS)
-        points.append(rows[spread])
-        coordinates.append(projection[spread])
-        word_rows.append(rows.loc[_is_spread(rows.row, run.partitioning.n_rows, _WORD_ROWS), ["row", "label"]])
-        outliers = pd.concat([outliers, rows]).nlargest(_OUTLIERS, "support")
-        borderline = _least_probable(pd.concat([borderline, rows]))
-        ambiguous = pd.concat([ambiguous, rows]).nsmallest(_OUTLIERS, "probability")
-        n_unsure += int((rows.probability < _UNSURE).sum())
+    shown, notable, sums = [], [], np.zeros((K, run.job.projection.n_components + 2))
+    arrays = [layout.SHOWN_ROWS, layout.NOTABLE_ROWS, layout.MOMENT_SUMS]
+    for some, few, of_partition in run.read_items(arrays, partitions(run)):
+        shown.append(some)
+        notable.append(few)
+        sums += of_partition
+        if len(notable) == _HELD:
+            notable = [notable_rows(np.concatenate(notable))]
+    rows, few = np.concatenate(shown), np.concatenate(notable)
+    moments = _moments(sums, rows if has_map and len(rows) else None)
+    label, extent = rows["label"], moments.extent
+    spread = _every(len(rows), _POINTS)
     with np.errstate(invalid="ignore"):
-        silhouette = silhouette_sum / moments.size if K > 1 else np.full(K, np.nan)
+        count = np.bincount(label, minlength=K)
+        silhouette = silhouette_sums(rows["projection"], label, moments) / count if K > 1 else np.full(K, np.nan)
     return RowStatistics(
         moments,
         silhouette,
-        colour_sums,
-        pd.concat(points),
-        np.concatenate(coordinates),
-        pd.concat(word_rows),
-        outliers,
-        borderline,
-        ambiguous,
-        n_unsure,
+        None if extent is None else paint(_frame(rows), extent, K),
+        points=_frame(rows[spread]),
+        points_projection=rows["projection"][spread],
+        word_rows=_frame(rows[_every(len(rows), _WORD_ROWS)])[["row", "label"]],
+        outliers=_frame(few[outliers(few)]),
+        borderline=_frame(few[borderline(few)]),
+        ambiguous=_frame(few[least_probable(few)]),
+        n_unsure=sum(each.n_unsure for each in LABEL_ROWS.facts_of_all(run, partitions(run))),
     )
 
 
-def measure_moments(run: Run, K: int, *, has_map: bool) -> ClusterMoments:
-    """The first pass: what the second one needs of all rows before it can say anything of one."""
-    size, total, square = np.zeros(K, np.int64), None, np.zeros(K)
-    low, high = np.full(2, np.inf), np.full(2, -np.inf)
-    for batch in _batches(run.partitioning):
-        label = _read(run, layout.LABEL, batch)
-        valid = label >= 0
-        rows = _read(run, layout.PROJECTION, batch)[valid].astype(np.float64)
-        label = label[valid]
-        sums = np.stack([np.bincount(label, column, K) for column in rows.T], axis=1)
-        total = sums if total is None else total + sums
-        square += np.bincount(label, (rows**2).sum(axis=1), K)
-        size += np.bincount(label, minlength=K)
-        if has_map and len(rows):
-            view = _read(run, layout.VIEW_2D, batch)[valid]
-            low, high = np.minimum(low, view.min(axis=0)), np.maximum(high, view.max(axis=0))
-    assert total is not None  # a run has rows
+def _moments(sums: Float64, rows: Table | None) -> ClusterMoments:
+    """Of the sums over all rows, and the extent of those that are shown."""
+    size = sums[:, 0]
     with np.errstate(invalid="ignore", divide="ignore"):  # an empty component has no mean
-        mean, mean_square = total / size[:, None], square / size
-    margin = 0.03 * (high - low) + 1e-6
-    return ClusterMoments(size, mean, mean_square, np.stack([low - margin, high + margin]) if has_map else None)
+        mean, mean_square = sums[:, 1:-1] / size[:, None], sums[:, -1] / size
+    extent = None
+    if rows is not None:
+        low, high = (np.array([edge(rows["x"]), edge(rows["y"])], np.float64) for edge in (np.min, np.max))
+        margin = 0.03 * (high - low) + 1e-6
+        extent = np.stack([low - margin, high + margin])
+    return ClusterMoments(size.astype(np.int64), mean, mean_square, extent)
 
 
 def silhouette_sums(rows: npt.NDArray[np.float32], label: npt.NDArray[np.int32], moments: ClusterMoments) -> Float64:
@@ -196,7 +174,7 @@ def silhouette_sums(rows: npt.NDArray[np.float32], label: npt.NDArray[np.int32],
 
 
 def paint(rows: pd.DataFrame, extent: Float64, K: int) -> Float64:
-    """A batch's part of the map.
+    """The map.
 
     A pixel's colour is to be the mean colour of its rows, which sums of colours give for any K; one count a cluster
     would hold K images.
@@ -222,42 +200,11 @@ def paint(rows: pd.DataFrame, extent: Float64, K: int) -> Float64:
     return image.reshape(MAP_PIXELS, MAP_PIXELS, 4).astype(np.float64)
 
 
-def _batches(parts: Partitioning) -> Iterator[list[RowRange]]:
-    """Adjoining partitions, up to some rows together."""
-    size = max(1, _BATCH_ROWS // parts.partition_rows)
-    for first in range(0, len(parts), size):
-        yield [parts[index] for index in range(first, min(first + size, len(parts)))]
+def _every(n: int, at_most: int) -> slice:
+    """Every so many-th of n rows."""
+    return slice(None, None, max(1, -(-n // at_most)))
 
 
-def _read(run: Run, array: RowArray, batch: Sequence[RowRange]) -> npt.NDArray[Any]:
-    return np.concatenate([run.read_rows(array, partition) for partition in batch])
-
-
-def _frame(run: Run, batch: Sequence[RowRange], *, has_map: bool) -> pd.DataFrame:
-    """Results of adjoining partitions, one row each, skipped rows too."""
-    row = np.arange(batch[0].start, batch[-1].stop)
-    top_label, top_probability = (_read(run, each, batch) for each in (layout.TOP_LABEL, layout.TOP_PROBABILITY))
-    view = _read(run, layout.VIEW_2D, batch) if has_map else np.zeros((len(row), 2), np.float32)
-    second = min(1, top_label.shape[1] - 1)
-    return pd.DataFrame(
-        {
-            "row": row,
-            "x": view[:, 0],
-            "y": view[:, 1],
-            "label": _read(run, layout.LABEL, batch),
-            "probability": _read(run, layout.PROBABILITY, batch),
-            "neighbour": top_label[:, second],
-            "neighbour_probability": top_probability[:, second],
-            "support": _read(run, layout.SUPPORT, batch),
-            "log_density": _read(run, layout.LOG_DENSITY, batch),
-        }
-    )
-
-
-def _is_spread(row: pd.Series, n_rows: int, at_most: int) -> npt.NDArray[np.bool_]:
-    """Every so many-th row of the run: the same ones whatever the partitions."""
-    return np.asarray(row.to_numpy() % -(-n_rows // at_most) == 0)
-
-
-def _least_probable(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.sort_values("probability", kind="stable").groupby("label").head(_BORDERLINE)
+def _frame(table: Table) -> pd.DataFrame:
+    """Rows without their coordinates in the space that is clustered."""
+    return pd.DataFrame({name: table[name] for name in table.dtype.names or () if name != "projection"})

@@ -6,13 +6,20 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.hierarchy import HIERARCHY_ROWS, build_hierarchy
-from distcluster.numerics.mixture.assignment import assign_rows, merge_nearest, nearest_to_means, responsibilities
-from distcluster.numerics.partition import tree_sum
+from distcluster.numerics.mixture.assignment import (
+    Assignment,
+    assign_rows,
+    merge_nearest,
+    nearest_to_means,
+    responsibilities,
+)
+from distcluster.numerics.partition import RowRange, tree_sum
+from distcluster.numerics.shown_rows import Table, moment_sums, notable_rows, row_table, spread_rows
 from distcluster.numerics.stability import cluster_agreement, replicate_rows
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes, one_task
 from distcluster.stages.fitting import candidates
-from distcluster.stages.projecting import PROJECT_ROWS, project_into, read_points
+from distcluster.stages.projecting import PROJECT_ROWS, project_into, read_points, views
 from distcluster.stages.refining import chosen_mixture
 from distcluster.stages.replicating import replicated_labels
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
@@ -110,8 +117,18 @@ MERGE_COMPONENTS = Stage(
 # --- rows -------------------------------------------------------------------------------------------------------
 
 
-def label_rows(run: Run, index: int) -> Output[NoFacts]:
-    """Labels and probabilities of a partition; its part of the cluster summaries."""
+_UNSURE = 0.5  # probability below which no cluster has the better half of a row
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFacts:
+    """Rows of a partition with a probability below 0.5."""
+
+    n_unsure: int
+
+
+def label_rows(run: Run, index: int) -> Output[LabelFacts]:
+    """Labels and probabilities of a partition; its part of the cluster summaries, and of what the report shows."""
     parts = run.partitioning
     partition = parts[index]
     mixture = chosen_mixture(run)
@@ -125,10 +142,14 @@ def label_rows(run: Run, index: int) -> Output[NoFacts]:
         valid = result.label[here] >= 0
         label, probability = result.label[here][valid], result.probability[here][valid]
         probability_sums.append(np.bincount(label, probability, K).astype(np.float64))
+    table = _results(run, partition, rows, result)
     return Output(
-        NoFacts(),
+        LabelFacts(int((table["probability"] < _UNSURE).sum())),
         rows={array: getattr(result, name) for name, array in layout.ASSIGNMENT.items()},
         arrays={
+            layout.SHOWN_ROWS: spread_rows(table, parts.n_rows),
+            layout.NOTABLE_ROWS: notable_rows(table),
+            layout.MOMENT_SUMS: moment_sums(table, K),
             layout.PARTIAL_SIZE: np.bincount(result.label[result.label >= 0], minlength=K),
             layout.PARTIAL_PROBABILITY: tree_sum(probability_sums),
             layout.PARTIAL_EXEMPLAR: exemplar,
@@ -137,19 +158,34 @@ def label_rows(run: Run, index: int) -> Output[NoFacts]:
     )
 
 
+def _results(run: Run, partition: RowRange, rows: npt.NDArray[np.float32], result: Assignment) -> Table:
+    """All that is known of a partition's valid rows."""
+    table = row_table(len(rows), rows.shape[1])
+    table["row"] = np.arange(partition.start, partition.stop)
+    table["projection"] = rows
+    second = min(1, result.top_label.shape[1] - 1)
+    table["neighbour"], table["neighbour_probability"] = result.top_label[:, second], result.top_probability[:, second]
+    for name in ("label", "probability", "log_density"):
+        table[name] = getattr(result, name)
+    table["support"] = run.read_rows(layout.SUPPORT, partition)
+    if "view_2d" in views(run.job):
+        table["x"], table["y"] = run.read_rows(layout.VIEW_2D, partition).T
+    return table[result.label >= 0]
+
+
 def _label_cost(sizes: Sizes) -> Cost:
     row_bytes = 4 * (3 + 2 * sizes.top)
     return Cost(
         tasks=sizes.partitions,
         bytes_written=sizes.n_rows * row_bytes,
-        memory_bytes=sizes.partition_rows * (4 * sizes.n_components + 3 * row_bytes),
+        memory_bytes=sizes.partition_rows * (3 * 4 * sizes.n_components + 3 * row_bytes + 2 * 44),
     )
 
 
 LABEL_ROWS = Stage(
     "label_rows",
     label_rows,
-    facts=NoFacts,
+    facts=LabelFacts,
     items=partitions,
     reads=("project_rows", "select_candidate", "publish_mixture"),
     unit="rows",

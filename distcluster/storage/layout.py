@@ -311,6 +311,9 @@ EXEMPLAR_DISTANCE = ItemArray(
     "cluster/exemplar_distance", "summarise_clusters", "(K, 10)", "float32",
     "their Mahalanobis distance; infinity where there are fewer",
 )  # fmt: skip
+SHOWN_ROWS = ItemArray("partial/label_rows/{item}.npz/shown", "label_rows", "(n,)", "a row's results")
+NOTABLE_ROWS = ItemArray("partial/label_rows/{item}.npz/notable", "label_rows", "(n,)", "a row's results")
+MOMENT_SUMS = ItemArray("partial/label_rows/{item}.npz/moments", "label_rows", "(K, d + 2)", "float64")
 RELABELLED = RowArray(
     "relabel/{of}/label", "relabel", "(N,)", "int32", -1, "another candidate's labels, after `distcluster relabel`"
 )
