@@ -21,8 +21,8 @@ from distcluster.storage.layout import arrays
 
 GROWTH = {
     ("find_neighbours", "GET"): 2, ("find_neighbours", "PUT"): 3,
-    ("label_rows", "GET"): 9, ("label_rows", "PUT"): 7,
-    ("project_rows", "GET"): 12, ("project_rows", "PUT"): 4,
+    ("label_rows", "GET"): 4, ("label_rows", "PUT"): 7,
+    ("project_rows", "GET"): 9, ("project_rows", "PUT"): 4,
     ("refine_expect", "GET"): 9, ("refine_expect", "PUT"): 6,
     ("scan", "GET"): 2, ("scan", "PUT"): 3,
     ("score_candidates", "GET"): 1, ("score_candidates", "PUT"): 2,

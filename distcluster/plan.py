@@ -9,16 +9,20 @@ from distcluster.errors import JobError
 from distcluster.job import Job, subsample_sizes
 from distcluster.numerics.mixture.candidate_grid import grid
 from distcluster.numerics.partition import Partitioning, groups
-from distcluster.stages.cost import Sizes
+from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.flow import STAGES
 from distcluster.stages.searching import index_bytes
+from distcluster.storage.urls import local_path
 
 _PARTITION_BYTES = 2**27  # of float32 rows: some seconds of work, a small part of a worker's memory
 _LEAST_PARTITIONS = 16  # so that a handful of workers finish together
 
 _PROCESS_BYTES = 450 * 2**20  # Python, dask, scikit-learn, umap-learn, faiss and the compiled kernels
 _FRAGMENTATION = 1.1  # what the allocator keeps beside what is in use
-_START_SECONDS = 8.0
+_START_SECONDS = 8.0  # of workers, and of the report
+_ITERATIONS = 5  # of the refinement: a guess
+_TRIPS = 10  # to the store that a task waits for, one after the other
+_TRIP_SECONDS = 0.03  # where the store is no file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Plan:
     memory_bytes : int
         Peak of one worker.
     seconds : float
-        A rough estimate for ``workers`` workers of one thread.
+        A rough estimate for ``workers`` workers of one thread, like those of docs/performance.md.
     workers : int
     """
 
@@ -82,6 +86,7 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
     sizes = measure(job, shape, itemsize)
     costs = [stage.cost(sizes) for stage in STAGES]
     workers = job.deploy.n_workers or len(os.sched_getaffinity(0))
+    trip = 0.0 if local_path(job.output.url) else _TRIP_SECONDS
     return Plan(
         rows=sizes.n_rows,
         features=sizes.n_features,
@@ -97,9 +102,15 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
         memory_bytes=int(
             _FRAGMENTATION * (_PROCESS_BYTES + _model_bytes(sizes) + max(each.memory_bytes for each in costs))
         ),
-        seconds=_START_SECONDS + sum(each.seconds for each in costs) / workers,
+        seconds=_START_SECONDS + sum(_wall_seconds(each, workers, trip) for each in costs),
         workers=workers,
     )
+
+
+def _wall_seconds(cost: Cost, workers: int, trip: float) -> float:
+    """Of a stage, none other beside it: a task is one worker's, and waits for the store."""
+    turns = -(-cost.tasks // workers) * (_ITERATIONS if cost.is_iterated else 1)
+    return cost.seconds / max(1, min(workers, cost.tasks)) + turns * _TRIPS * trip
 
 
 def measure(job: Job, shape: tuple[int, int], itemsize: int) -> Sizes:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from conftest import Command, planted_rows, write_input
 
+from distcluster.job_file import parse_job
 from distcluster.plan import make_plan
 from distcluster.stages.fitting import EXTEND_GRID
 from distcluster.stages.flow import STAGES
@@ -48,3 +49,14 @@ def test_an_automatic_grid_replicates_and_components_are_counted(
     grown = sum(len(ks) * (1 + 4) for ks in added) + len(added) - 1  # k-means and four types for each k, each decision
     committed, refined = done(run)
     assert (committed - grown, refined) == (planned_tasks(run)[0], 0)
+
+
+def test_single_tasks_do_not_get_faster_with_workers_and_a_far_store_takes_its_time() -> None:
+    def seconds(output: str, workers: int) -> float:
+        tables = {"input": {"url": "in.zarr"}, "output": {"url": output}, "deploy": {"n_workers": workers}}
+        return make_plan(parse_job(tables), (1_000_000, 384), 4).seconds
+
+    few, many, more = (seconds("out", workers) for workers in (2, 1_000, 10_000))
+    assert few > 2 * many
+    assert many == more
+    assert seconds("s3://bucket/out", 2) > few + 1

@@ -14,7 +14,7 @@ from distcluster.numerics.mixture.silhouettes import silhouette_rows
 from distcluster.numerics.partition import RowRange, tree_sum, tree_sums
 from distcluster.numerics.stability import agreement
 from distcluster.stages.context import read_model
-from distcluster.stages.cost import Cost, one_task, task_a_partition
+from distcluster.stages.cost import Cost, one_task
 from distcluster.stages.fitting import FIT_CANDIDATES, candidates, fitted_mixture, grid_parameters, unscored
 from distcluster.stages.replicating import replicated_labels
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
@@ -22,7 +22,8 @@ from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
 from distcluster.storage.run import Run
 
-_SCORE_SECONDS = 6e-9  # a row and component
+_SCORE_SECONDS = 5e-9  # a row and component
+_SILHOUETTE_SECONDS = 3e-9
 
 
 # --- sums over all rows -----------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ SUM_SILHOUETTES = Stage(
     items=partitions,
     reads=("subsample", "project_subsample", "extend_grid", "fit_candidates", "project_rows", "sum_components"),
     unit="rows",
-    cost=task_a_partition,
+    cost=lambda sizes: Cost(tasks=sizes.partitions, seconds=sizes.n_rows * sizes.components * _SILHOUETTE_SECONDS),
 )
 
 

@@ -65,7 +65,7 @@ class Cost:
     tasks : int
         Of one iteration, where the stage is one of an iteration's.
     seconds : float
-        Of all tasks together on the reference machine (docs/architecture.md); without seconds where they are few.
+        Of all tasks together on the machine of docs/performance.md; without seconds where they are few.
     bytes_read, bytes_written : int
         Of the input and to the run, decoded.
     memory_bytes : int
@@ -84,8 +84,3 @@ class Cost:
 def one_task(_sizes: Sizes) -> Cost:
     """A single task that costs next to nothing."""
     return Cost(tasks=1)
-
-
-def task_a_partition(sizes: Sizes) -> Cost:
-    """A task a partition, each of little cost."""
-    return Cost(tasks=sizes.partitions)

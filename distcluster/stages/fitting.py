@@ -25,7 +25,7 @@ from distcluster.storage.settings import RunRef
 
 Float64 = npt.NDArray[np.float64]
 
-_SECONDS = 2e-6  # a row of the mixture subsample and component, k-means included, which is most of it
+_SECONDS = 2e-7  # a row of the mixture subsample and component, k-means included
 
 
 # --- the grid ---------------------------------------------------------------------------------------------------

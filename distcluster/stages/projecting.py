@@ -20,7 +20,7 @@ from distcluster.storage.run import Run
 
 Float32 = npt.NDArray[np.float32]
 
-_FIT_SECONDS = 1.2e-4  # a sample row and space
+_FIT_SECONDS = 7e-5  # a sample row and space
 _FIT_BYTES = 4_000  # of a sample row: its graph, and the vectors of the spectral start
 _LAYOUT_SECONDS = 1.7e-5  # a row and space
 

@@ -22,6 +22,7 @@ Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
 _SEARCH_SECONDS = 1.5e-7  # a value of a row that is searched
+_INDEX_SECONDS = 7e-7  # a value of the sample: the graph, the search for the least effort, its own neighbours
 _LINK_BYTES = 2 * 32 * 4 + 16  # of a vertex of the index's lowest layer; the layers above are a few percent
 
 
@@ -94,7 +95,7 @@ def _index_cost(sizes: Sizes) -> Cost:
     both = sizes.sample_rows + sizes.mixture_rows
     return Cost(
         tasks=1,
-        seconds=search_seconds(sizes, sizes.sample_rows),
+        seconds=sizes.sample_rows * sizes.n_features * _INDEX_SECONDS,
         bytes_written=index_bytes(sizes),
         memory_bytes=4 * both * sizes.n_searched + index_bytes(sizes),  # codes as floats, the probes, the graph
     )
