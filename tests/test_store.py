@@ -17,9 +17,10 @@ from distcluster.errors import CorruptError
 from distcluster.job_file import parse_job
 from distcluster.prepare import check_job, prepared_run
 from distcluster.storage import layout
-from distcluster.storage.array_store import ArrayStore, checksum
+from distcluster.storage.array_store import READ_ERRORS, ArrayStore, checksum
 from distcluster.storage.files import read_lines
 from distcluster.storage.inputs import open_input
+from distcluster.storage.records import Kept, Records
 from distcluster.storage.run import Run
 
 ROWS = planted_rows(400, 4)[0]
@@ -137,3 +138,34 @@ def test_piped_output_is_plain_text_with_the_dashboard_first(undisturbed: Comman
     assert set(stages[-4:-1]) == {"measure_projection", "merge_components", "label_rows"}  # at the same time
     assert stages[-1] == "summarise_clusters"
     assert SMALL["deploy.n_workers"] == 2
+
+
+def test_copies_of_records_are_taken_as_long_as_the_records_are_theirs(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commit(item: int) -> Kept:
+        return run.commit("sum_silhouettes", str(item), {}, arrays={layout.SILHOUETTE_SUMS: np.full(3, item + 0.5)})
+
+    kept = {str(item): commit(item) for item in range(20)}
+    run.records.collect("sum_silhouettes", kept)
+    changed = commit(7)
+    asked, read = [], Records.read
+    monkeypatch.setattr(Records, "read", lambda self, stage, item: (asked.append(item), read(self, stage, item))[1])
+    assert run.records.kept("sum_silhouettes") == kept | {"7": changed}
+    assert asked == ["7"]
+    found = [each[0] for (each,) in run.read_items([layout.SILHOUETTE_SUMS], range(20))]
+    assert found == [item + 0.5 for item in range(20)]
+
+
+def test_a_partial_result_that_is_compressed_or_damaged_is_refused(run: Run) -> None:
+    key = run.commit("subsample", "all", {}, arrays={layout.COMPONENT_SUMS: np.zeros((4, 2))}).record.objects
+    assert list(key) == ["partial/sum_components/all.npz"]
+    path = Path(run.url, *key)
+    whole = path.read_bytes()
+    for content in (whole[:-10], whole.replace(b"\x00" * 64, b"\x01" * 64)):
+        path.write_bytes(content)
+        with pytest.raises(READ_ERRORS):
+            run.store.get_arrays(*key)
+    np.savez_compressed(path, components=np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="is compressed"):
+        run.store.get_arrays(*key)

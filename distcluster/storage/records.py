@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from distcluster.errors import CorruptError
-from distcluster.storage.array_store import ArrayStore
+from distcluster.storage.array_store import ArrayStore, entity_tag
 
 T = TypeVar("T")
 
@@ -175,14 +175,14 @@ class Records:
         """
         folder = f"commit/{stage}"
         tags = {
-            each["path"].removeprefix(f"{folder}/").removesuffix(".json"): str(each["e_tag"])
+            each["path"].removeprefix(f"{folder}/").removesuffix(".json"): entity_tag(each)
             for each in self._store.listed(f"{folder}/{under}".rstrip("/"))
             if each["path"].endswith(".json") and not each["path"].endswith("zarr.json")
         }
         copies = self._collection(stage) if len(tags) >= _FEW and not under else {}
 
         def find(item: str) -> Kept | None:
-            if item in copies and copies[item].tag == tags[item]:
+            if item in copies and copies[item].tag == tags[item] != "":
                 return copies[item]
             try:
                 record = self.read(stage, item)
