@@ -99,7 +99,7 @@ def test_a_stage_that_is_added_to_the_list_is_seen_everywhere(with_toy: Run, ref
     finally:
         STAGES.append(TOY)
     assert with_it.tasks - without.tasks == 1
-    assert (with_it.seconds - without.seconds) * with_it.workers == pytest.approx(8.0)
+    assert with_it.seconds - without.seconds == pytest.approx(8.0)  # one task, whatever the workers
     assert own_keys().fullmatch("commit/toy/all.json")
 
 
