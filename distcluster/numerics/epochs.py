@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from distcluster.numerics.forces import LANES, add_squares, attract, compiled, repel, total_pull
-from distcluster.numerics.forces import total as sum_of
+from distcluster.numerics.forces import LANES, add_squares, attract, compiled, repel, total_of, total_pull
 from distcluster.numerics.row_tasks import row_tasks
 
 Float32 = npt.NDArray[np.float32]
@@ -171,7 +170,7 @@ def _epoch(
         add_squares(here, others, _OTHERS, repulsion)
         repel(repulsion, a, b)
 
-        stiffness = pull_scale * sum_of(attraction, lanes, width)
+        stiffness = pull_scale * total_of(attraction, lanes, width)
         step = rate / (one + np.float32(_IMPLICIT) * rate * stiffness)
         push_scale = np.float32(2 * _NEGATIVE_SAMPLES) * b * total[i] / np.float32(_OTHERS)
         for c in range(d):

@@ -47,7 +47,7 @@ def repel(strength: Float32, a: np.float32, b: np.float32) -> None:
 
 
 @compiled
-def total(terms: Float32, lanes: Float32, width: int) -> np.float32:
+def total_of(terms: Float32, lanes: Float32, width: int) -> np.float32:
     """The sum of whole vectors; ``lanes`` is scratch."""
     for j in range(LANES):
         lanes[j] = np.float32(0.0)
@@ -59,7 +59,7 @@ def total(terms: Float32, lanes: Float32, width: int) -> np.float32:
 
 @compiled
 def total_pull(here: np.float32, there: Float32, strength: Float32, lanes: Float32, width: int) -> np.float32:
-    """The sum of strength (here - there), in the order of ``total``."""
+    """The sum of strength (here - there), in the order of ``total_of``."""
     for j in range(LANES):
         lanes[j] = np.float32(0.0)
     for p in range(0, width, LANES):
