@@ -1,5 +1,6 @@
 """The promise: a row's label is a pure function of the row and the frozen model."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_another_kernel_family_is_refused(
             refused = new_command().run("--scheduler", address)
     else:
         resumed = new_command(environ=other_kernels)
-        resumed.output = Path(reference.url)
+        resumed.output = Path(shutil.copytree(reference.url, tmp_path / "run"))
         refused = resumed.run()
     ours = reference.settings.environment["OpenBLAS kernels"]
     assert refused.returncode == 2, refused.stderr

@@ -1,8 +1,11 @@
 """Every kind of input, an S3 API, and what a commit promises."""
 
+import ast
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +172,23 @@ def test_a_partial_result_that_is_compressed_or_damaged_is_refused(run: Run) -> 
     np.savez_compressed(path, components=np.zeros((4, 2)))
     with pytest.raises(ValueError, match="is compressed"):
         run.store.get_arrays(*key)
+
+
+def test_threads_do_not_parse_headers_of_arrays_at_the_same_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's parser fails by chance where they do, and a whole run with it."""
+    run.store.put_arrays("partial/tried.npz", {"few": np.arange(3)})
+    literal_eval, inside, most = ast.literal_eval, [], []
+
+    def slow(text: str) -> object:
+        inside.append(text)
+        most.append(len(inside))
+        time.sleep(0.005)
+        inside.pop()
+        return literal_eval(text)
+
+    monkeypatch.setattr(ast, "literal_eval", slow)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(run.store.get_arrays, ["partial/tried.npz"] * 16))
+    assert [each["few"].tolist() for each in found] == [[0, 1, 2]] * 16
+    assert len(most) == 16
+    assert max(most) == 1

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import threading
 import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,8 @@ Array = npt.NDArray[Any]
 READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 """What zarr, its codecs, NumPy and obstore raise for objects that are missing, torn or damaged."""
 
+# NumPy reads headers with Python's ast, whose threads share a depth counter: a SystemError by chance (cpython #106905).
+_ONE_HEADER = threading.Lock()
 _DELETED_AT_ONCE = 1_000  # what one request of an object store may name
 _COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
 
@@ -220,7 +223,9 @@ class ArrayStore:
             for each in found.infolist():
                 if each.compress_type != zipfile.ZIP_STORED:
                     raise ValueError(f"{each.filename} is compressed")
-                array = np.lib.format.read_array(io.BytesIO(found.read(each)), allow_pickle=False)
+                member = io.BytesIO(found.read(each))
+                with _ONE_HEADER:
+                    array = np.lib.format.read_array(member, allow_pickle=False)
                 arrays[each.filename.removesuffix(".npy")] = array
         return arrays
 
