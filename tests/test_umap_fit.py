@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from conftest import planted_rows
 from scipy.linalg import subspace_angles
-from scipy.sparse import csr_matrix, diags_array
+from scipy.sparse import block_diag, csr_matrix, diags_array
 from scipy.sparse.linalg import eigsh
 from sklearn.manifold import trustworthiness
 from umap import UMAP
 from umap.umap_ import find_ab_params, fuzzy_simplicial_set
 
 from distcluster.numerics.epochs import lay_out
-from distcluster.numerics.fuzzy_graph import fuzzy_graph
+from distcluster.numerics.fuzzy_graph import breadth_first, fuzzy_graph
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.row_tasks import row_tasks
 from distcluster.numerics.sampling import sampling_priority
@@ -66,6 +66,18 @@ def test_the_graph_is_umap_learns(manifold: Problem) -> None:
     assert abs(ours - ours.T).max() == 0
 
 
+def test_rows_in_the_order_of_a_search_are_all_there_and_their_edges_short(manifold: Problem) -> None:
+    rows, index, distance = manifold
+    graph = block_diag([fuzzy_graph(index, distance)] * 2).tocsr()
+    order, ordered = breadth_first(graph)
+    assert sorted(order.tolist()) == list(range(2 * len(rows)))
+    assert (ordered != graph[order][:, order]).nnz == 0
+    assert ordered.has_sorted_indices
+    lengths = [np.median(abs(each.tocoo().row - each.tocoo().col)) for each in (graph, ordered)]
+    assert lengths[1] < lengths[0] / 3
+    assert (np.sort(order[: len(rows)]) == np.arange(len(rows))).all(), "a component's rows lie together"
+
+
 @pytest.mark.parametrize("min_dist", [0.0, 0.1, 0.5, 1.0])
 def test_the_curve_is_umap_learns(min_dist: float) -> None:
     np.testing.assert_allclose(curve_parameters(min_dist), find_ab_params(1.0, min_dist), rtol=1e-6)
@@ -87,7 +99,7 @@ def test_components_of_the_graph_start_apart() -> None:
     rows, truth = planted_rows(3000, 5)
     sample, index, distance = searched(rows, 15)
     graph = fuzzy_graph(index, distance)
-    places = spectral_start(graph, sample, 2, seed=0)
+    places = spectral_start(graph, sample, np.arange(3000, dtype=np.int32), 2, seed=0)
     means = np.stack([places[truth == cluster].mean(axis=0) for cluster in range(5)])
     nearest_mean = np.square(places[:, None] - means).sum(axis=2).argmin(axis=1)
     assert (nearest_mean == truth).mean() > 0.99

@@ -14,10 +14,9 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
 _FEW_ROWS, _OF_FEW, _OF_MANY = 10_000, 300, 120  # epochs by default; umap-learn makes 500 and 200, for a higher loss
-_OTHERS = 64  # rows that a chunk is pushed from in an epoch: 32 keep fewer neighbours, 512 take four times as long
-_CHUNK = (
-    64  # rows with the same others, of which a task has whole ones; no neighbourhood: the sample is in random order
-)
+_OTHERS = 64  # rows that a row is pushed from in an epoch: 32 keep fewer neighbours, 512 take four times as long
+_SETS = 512  # of such others at most, by turns, so that neighbours in the graph's order are not pushed together
+_SHARED = 64  # rows by which a set is used where the sample is small
 _NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
 _MOMENTUM = 0.95  # at the start, falling as a root to none: whole groups travel first, rows settle last
 _IMPLICIT = 0.25  # of the stiffness, which bounds a step: 0 swings about close neighbours, 1 travels slowly
@@ -42,7 +41,7 @@ def lay_out(
 
     umap-learn moves two rows by one edge, and one of them from five random rows, one after another (McInnes, Healy,
     Melville 2018, algorithm 5). Here every row reads the places of the epoch before and writes its own new one: the
-    mean of its edges' forces, and the mean push of some random rows, which are named by a hash of epoch and chunk. The
+    mean of its edges' forces, and the mean push of some random rows, which are named by a hash of epoch and set. The
     step is implicit in part: it is divided by 1 + rate stiffness / 4, so that rows close to each other meet instead of
     swinging; it has momentum. The rate falls to nothing as a square, the momentum as a root.
 
@@ -74,11 +73,13 @@ def lay_out(
     """
     edges = _edges(graph, n_epochs)
     places, moved, velocity = start.copy(), np.empty_like(start), np.zeros_like(start)
+    others = np.empty((min(_SETS, -(-len(start) // _SHARED)), start.shape[1], _OTHERS), np.float32)
     with row_tasks(threads) as run:
         for epoch in range(n_epochs):
+            _set_others(places, seed, epoch, others)
             left = 1.0 - epoch / n_epochs
             numbers = [np.float32(each) for each in (a, b, left**2, _MOMENTUM * math.sqrt(left))]
-            run(len(start), _epoch, places, moved, velocity, *edges, *numbers, seed, epoch)
+            run(len(start), _epoch, places, moved, velocity, *edges, others, *numbers)
             places, moved = moved, places
     return places
 
@@ -109,15 +110,17 @@ def _mixed(x: np.uint64) -> np.uint64:
 
 
 @compiled
-def _set_others(places: Float32, seed: int, epoch: int, first: int, others: Float32) -> None:
-    """Sets ``others`` (d, m) to the places of m random rows."""
+def _set_others(places: Float32, seed: int, epoch: int, others: Float32) -> None:
+    """Sets ``others`` (sets, d, m) to the places of m random rows each."""
     step = np.uint64(0x9E3779B97F4A7C15)
-    key = _mixed(_mixed(_mixed(np.uint64(seed) + step) + np.uint64(epoch) * step) + np.uint64(first) * step)
-    for p in range(others.shape[1]):
-        high = _mixed(key + np.uint64(p + 1) * step) >> np.uint64(32)
-        row = np.int64((high * np.uint64(len(places))) >> np.uint64(32))
-        for c in range(places.shape[1]):
-            others[c, p] = places[row, c]
+    key = _mixed(_mixed(np.uint64(seed) + step) + np.uint64(epoch) * step)
+    for k in range(others.shape[0]):
+        of_set = _mixed(key + np.uint64(k) * step)
+        for p in range(others.shape[2]):
+            high = _mixed(of_set + np.uint64(p + 1) * step) >> np.uint64(32)
+            row = np.int64((high * np.uint64(len(places))) >> np.uint64(32))
+            for c in range(places.shape[1]):
+                others[k, c, p] = places[row, c]
 
 
 @compiled
@@ -132,24 +135,21 @@ def _epoch(
     weight: Float32,
     total: Float32,
     most_tails: int,
+    others: Float32,
     a: np.float32,
     b: np.float32,
     rate: np.float32,
     momentum: np.float32,
-    seed: int,
-    epoch: int,
 ) -> None:
     """Moves the rows from ``first`` to ``stop``."""
     d = places.shape[1]
     near, attraction = np.zeros((d, most_tails), np.float32), np.empty(most_tails, np.float32)
     share = np.zeros(most_tails, np.float32)
-    others, repulsion = np.empty((d, _OTHERS), np.float32), np.empty(_OTHERS, np.float32)
-    lanes, here = np.empty(LANES, np.float32), np.empty(d, np.float32)
+    repulsion, lanes, here = np.empty(_OTHERS, np.float32), np.empty(LANES, np.float32), np.empty(d, np.float32)
     one, pull_scale = np.float32(1.0), np.float32(4.0) * a * b
     closest = np.float32(1e-12)  # squared: a place on another is moved nowhere, and must not divide by zero
     for i in range(first, stop):
-        if i % _CHUNK == 0:
-            _set_others(places, seed, epoch, i, others)
+        pushing = others[i % len(others)]
         for c in range(d):
             here[c] = places[i, c]
 
@@ -167,14 +167,14 @@ def _epoch(
         attract(attraction, share, width, a, b)
 
         repulsion[:] = closest
-        add_squares(here, others, _OTHERS, repulsion)
+        add_squares(here, pushing, _OTHERS, repulsion)
         repel(repulsion, a, b)
 
         stiffness = pull_scale * total_of(attraction, lanes, width)
         step = rate / (one + np.float32(_IMPLICIT) * rate * stiffness)
         push_scale = np.float32(2 * _NEGATIVE_SAMPLES) * b * total[i] / np.float32(_OTHERS)
         for c in range(d):
-            push = push_scale * total_pull(here[c], others[c], repulsion, lanes, _OTHERS)
+            push = push_scale * total_pull(here[c], pushing[c], repulsion, lanes, _OTHERS)
             pull = pull_scale * total_pull(here[c], near[c], attraction, lanes, width)
             along = momentum * velocity[i, c] + step * (push - pull)
             along = min(max(along, np.float32(-_MOST)), np.float32(_MOST))

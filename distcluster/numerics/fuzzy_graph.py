@@ -48,7 +48,62 @@ def fuzzy_graph(index: Int32, distance: Float32) -> csr_matrix:
     return graph
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+def breadth_first(graph: csr_matrix) -> tuple[Int32, csr_matrix]:
+    """The rows in the order in which a search from the first finds them, and the graph over them in that order.
+
+    Neighbours come to lie near each other in memory: what visits the neighbours of row after row finds most of their
+    values in the cache, which holds a part of a large sample's.
+
+    Parameters
+    ----------
+    graph : (S, S) float32
+        Symmetric.
+
+    Returns
+    -------
+    rows : (S,) int32
+    graph : (S, S) float32
+        Its columns sorted in every row.
+
+    Examples
+    --------
+    >>> ring = csr_matrix(np.roll(np.eye(5, dtype=np.float32), 1, axis=0))
+    >>> rows, graph = breadth_first(ring + ring.T)
+    >>> rows.tolist(), graph.indices.tolist()
+    ([0, 1, 4, 2, 3], [1, 2, 0, 3, 0, 4, 1, 4, 2, 3])
+    """
+    rows = np.empty(graph.shape[0], np.int32)
+    _search(graph.indptr, graph.indices, rows)
+    found = np.empty_like(rows)
+    found[rows] = np.arange(len(rows), dtype=np.int32)
+    ordered = graph[rows]
+    ordered = csr_matrix((ordered.data, found[ordered.indices], ordered.indptr), graph.shape)
+    ordered.sort_indices()
+    return rows, ordered
+
+
+_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_compiled
+def _search(starts: Int32, tails: Int32, rows: Int32) -> None:
+    """Sets ``rows`` (S,): breadth first from the first row that was not found yet."""
+    is_found, n_found, visited = np.zeros(len(rows), np.bool_), 0, 0
+    for first in range(len(rows)):
+        if not is_found[first]:
+            is_found[first], rows[n_found] = True, first
+            n_found += 1
+        while visited < n_found:
+            row = rows[visited]
+            visited += 1
+            for edge in range(starts[row], starts[row + 1]):
+                tail = tails[edge]
+                if not is_found[tail]:
+                    is_found[tail], rows[n_found] = True, tail
+                    n_found += 1
+
+
+@_compiled
 def _set_memberships(distance: Float32, target: np.float32, floor: np.float32, membership: Float32) -> None:
     """Sets ``membership`` (n, k)."""
     n, k = distance.shape

@@ -26,7 +26,9 @@ _FEATURES = 128  # of the sample, that the first directions are made of
 _FEW_ROWS = 100  # of a component that is placed by its principal components
 
 
-def spectral_start(graph: csr_matrix, sample: Float32, n_components: int, seed: int, threads: int = 1) -> Float32:
+def spectral_start(
+    graph: csr_matrix, sample: Float32, rows: Int32, n_components: int, seed: int, threads: int = 1
+) -> Float32:
     """Coordinates to begin with, from 0 to 10.
 
     A connected graph is placed by eigenvectors of its normalised Laplacian, found by subspace iteration with a
@@ -37,6 +39,8 @@ def spectral_start(graph: csr_matrix, sample: Float32, n_components: int, seed: 
     ----------
     graph : (S, S) float32
     sample : (S, D) float32
+    rows : (S,) int32
+        The sample's row of each vertex of the graph.
     n_components : int
         d.
     seed : int
@@ -52,8 +56,8 @@ def spectral_start(graph: csr_matrix, sample: Float32, n_components: int, seed: 
     A ring, cut open nowhere, is a circle:
 
     >>> ring = csr_matrix(np.roll(np.eye(200, dtype=np.float32), 1, axis=0))
-    >>> rows = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
-    >>> places = spectral_start(ring + ring.T, rows, 2, seed=0)
+    >>> sample = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    >>> places = spectral_start(ring + ring.T, sample, np.arange(200, dtype=np.int32), 2, seed=0)
     >>> np.unique(np.hypot(*(places - 5).T).round()).tolist()
     [5.0]
     """
@@ -61,33 +65,36 @@ def spectral_start(graph: csr_matrix, sample: Float32, n_components: int, seed: 
     n_parts, part = connected_components(graph, directed=False)
     with row_tasks(threads) as run:
         if n_parts == 1:
-            places = _place_part(graph, sample, n_components, chance, run)
+            places = _place_part(graph, sample, rows, n_components, chance, run)
         else:
-            places = _place_parts(graph, sample, part, n_components, chance, run)
+            places = _place_parts(graph, sample, rows, part, n_components, chance, run)
     low, extent = places.min(axis=0), np.ptp(places, axis=0)
     places = _EXTENT * (places - low) / np.where(extent > 0.0, extent, 1.0)
     return np.asarray(places + chance.normal(scale=_NOISE, size=places.shape), np.float32)
 
 
 def _place_parts(
-    graph: csr_matrix, sample: Float32, part: Int32, d: int, chance: np.random.Generator, run: RowTasks
+    graph: csr_matrix, sample: Float32, rows: Int32, part: Int32, d: int, chance: np.random.Generator, run: RowTasks
 ) -> Float64:
     members = np.split(np.argsort(part, kind="stable"), np.cumsum(np.bincount(part))[:-1])
-    centres = _principal_places(np.array([sample[rows].mean(axis=0, dtype=np.float64) for rows in members]), d)
-    places = np.empty((len(sample), d))
-    for number, rows in enumerate(members):
+    centres = _principal_places(np.array([sample[rows[own]].mean(axis=0, dtype=np.float64) for own in members]), d)
+    places = np.empty((len(rows), d))
+    for number, own in enumerate(members):
         away = np.sqrt(np.square(centres - centres[number]).sum(axis=1))
         radius = np.sort(away)[1] / 2.0
-        inner = _place_part(graph[rows][:, rows], sample[rows], d, chance, run)
-        places[rows] = centres[number] + radius * inner / max(np.abs(inner).max(), 1e-30)
+        inner = _place_part(graph[own][:, own], sample, rows[own], d, chance, run)
+        places[own] = centres[number] + radius * inner / max(np.abs(inner).max(), 1e-30)
     return places
 
 
-def _place_part(graph: csr_matrix, sample: Float32, d: int, chance: np.random.Generator, run: RowTasks) -> Float64:
+def _place_part(
+    graph: csr_matrix, sample: Float32, rows: Int32, d: int, chance: np.random.Generator, run: RowTasks
+) -> Float64:
     """Places of a connected graph's rows, about 0."""
-    if len(sample) <= max(_FEW_ROWS, 3 * d + 2 * _LANES):
-        return _principal_places(sample.astype(np.float64), d)
-    return leading_vectors(graph, sample, d, chance, run).astype(np.float64)
+    if len(rows) <= max(_FEW_ROWS, 3 * d + 2 * _LANES):
+        return _principal_places(sample[rows].astype(np.float64), d)
+    some = sample[np.ix_(rows, chance.permutation(sample.shape[1])[:_FEATURES])]
+    return leading_vectors(graph, some, d, chance, run).astype(np.float64)
 
 
 def _principal_places(rows: Float64, d: int) -> Float64:
@@ -97,14 +104,16 @@ def _principal_places(rows: Float64, d: int) -> Float64:
     return np.hstack([found, np.zeros((len(rows), d - found.shape[1]))])
 
 
-def leading_vectors(graph: csr_matrix, sample: Float32, d: int, chance: np.random.Generator, run: RowTasks) -> Float32:
-    """Eigenvectors 2 to d + 1 of D^-1/2 W D^-1/2, by falling eigenvalue; (S, d) float32, orthonormal."""
+def leading_vectors(graph: csr_matrix, some: Float32, d: int, chance: np.random.Generator, run: RowTasks) -> Float32:
+    """Eigenvectors 2 to d + 1 of D^-1/2 W D^-1/2, by falling eigenvalue; (S, d) float32, orthonormal.
+
+    They are looked for from random directions of ``some`` (S, F) features.
+    """
     root = np.sqrt(np.asarray(graph.sum(axis=1), np.float64).ravel())
     starts, tails = graph.indptr.astype(np.int64), graph.indices.astype(np.int32)
     rows = np.repeat(np.arange(len(root)), np.diff(starts))
     matrix = (starts, tails, (graph.data / (root[rows] * root[tails])).astype(np.float32))
     size = -(-(d + _SPARE) // _LANES) * _LANES
-    some = np.ascontiguousarray(sample[:, chance.permutation(sample.shape[1])[:_FEATURES]])
     directions = chance.normal(size=(some.shape[1], size - 1)).astype(np.float32)
     block = _first_block(some, directions, root, run)
     block, values = _rotated(matrix, block, run)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.epochs import default_epochs, lay_out
-from distcluster.numerics.fuzzy_graph import fuzzy_graph
+from distcluster.numerics.fuzzy_graph import breadth_first, fuzzy_graph
 from distcluster.numerics.spectral_start import spectral_start
 
 Float32 = npt.NDArray[np.float32]
@@ -57,10 +57,12 @@ def fit_anchors(
             n_epochs=n_epochs, random_state=seed,
         )  # fmt: skip
     a, b = curve_parameters(min_dist)
-    graph = fuzzy_graph(index, distance)
-    start = spectral_start(graph, sample, n_components, seed, threads)
+    rows, graph = breadth_first(fuzzy_graph(index, distance))
+    start = spectral_start(graph, sample, rows, n_components, seed, threads)
     n_epochs = n_epochs or default_epochs(len(sample))
-    return lay_out(graph, start, a=a, b=b, n_epochs=n_epochs, seed=seed, threads=threads)
+    anchors = np.empty_like(start)
+    anchors[rows] = lay_out(graph, start, a=a, b=b, n_epochs=n_epochs, seed=seed, threads=threads)
+    return anchors
 
 
 def _fit_by_umap_learn(sample: Float32, index: Int32, distance: Float32, **parameters: Any) -> Float32:
