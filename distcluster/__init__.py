@@ -19,11 +19,15 @@ from distcluster.job import Job
 from distcluster.job_file import load_job, parse_job
 from distcluster.storage.run import Run
 
-__all__ = ["GaussianMixture", "GaussianMixtureSearch", "Job", "JobError", "Run", "load_job", "parse_job"]
+__all__ = [
+    "GaussianMixture", "GaussianMixtureSearch", "Job", "JobError", "Model", "Run",
+    "load_job", "load_model", "parse_job",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from distcluster.estimators.gaussian_mixture import GaussianMixture
     from distcluster.estimators.grid_search import GaussianMixtureSearch
+    from distcluster.model import Model, load_model
 
 
 def __getattr__(name: str) -> Any:
@@ -36,4 +40,8 @@ def __getattr__(name: str) -> Any:
         from distcluster.estimators.grid_search import GaussianMixtureSearch
 
         return GaussianMixtureSearch
+    if name in ("Model", "load_model"):
+        from distcluster import model
+
+        return getattr(model, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,10 +7,11 @@ from distcluster.execution.runner import Runner
 from distcluster.execution.session import Session
 from distcluster.job import DeployTable, Job
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.pipeline import flow
+from distcluster.pipeline import flow, predict
 from distcluster.prepare import check_job, is_input_unchanged, prepared_run
 from distcluster.stages.fitting import fitted_candidates
-from distcluster.stages.flow import STAGES, is_finished
+from distcluster.stages.flow import PREDICTS, STAGES, is_finished
+from distcluster.stages.freezing import FROZEN
 from distcluster.stages.relabelling import CROSSWALK, RELABEL, of_candidate
 from distcluster.storage.layout import RowArray
 from distcluster.storage.run import Run
@@ -57,6 +58,46 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bo
     return run
 
 
+def predict_rows(model: Run, job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bool = False) -> Run:
+    """Label other rows by a run's frozen model, resuming whatever the output already holds.
+
+    A row gets what the model's run gave it, bit for bit, or would have given it.
+
+    Parameters
+    ----------
+    model : Run
+        Finished, or an exported model.
+    job : Job
+        ``prepare.prediction_job``.
+    reporter : Reporter
+    verify, overwrite : bool
+        As ``run_job``.
+
+    Returns
+    -------
+    Run
+        With all row arrays of a run, and a copy of the model.
+
+    Raises
+    ------
+    JobError
+        When input or output are wrong, rows have other features, or this machine would compute other bits.
+    JobFailedError, SchedulerLostError, RunHeldError, LeaseLostError
+        As ``run_job``.
+    """
+    with prepared_run(check_job(job, overwrite=overwrite, model=model)) as run:
+        if not verify and is_finished(run) and is_input_unchanged(run):
+            return run
+
+        async def work(runner: Runner) -> None:
+            if verify and run.attempt == 0:
+                await runner.verify()
+            await predict(model, run, runner)
+
+        Session(run, job.deploy, reporter, (*PREDICTS, *FROZEN), read_input=True).hold(work)
+    return run
+
+
 def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Reporter) -> Run:
     """Label all rows of a finished run by another candidate of its grid, beside the labels that it has.
 
@@ -70,6 +111,8 @@ def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Repo
     run = Run(url)
     if not is_finished(run):
         raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
+    if run.settings.model:
+        raise JobError(f"the run {run.url} has another run's model, and no grid: relabel that run.")
     fitted = fitted_candidates(run)
     if wanted not in fitted:
         raise JobError(

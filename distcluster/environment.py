@@ -1,13 +1,18 @@
 """Package versions and instruction level: what bits depend on besides the input and the job."""
 
 import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 import faiss
 import llvmlite.binding
 import numba
 import numpy as np
+import threadpoolctl
 from threadpoolctl import ThreadpoolController, threadpool_info
 
 _PACKAGES = (
@@ -64,10 +69,56 @@ def pin_to_one_thread() -> None:
     thread sets does not reach the thread that runs a task, so every task calls this. The pins stay: one task that
     lifted them on leaving would lift them under another task of the same process.
     """
+    _borrowed.stays = True
+    _pin()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The same for a while, in a process that is somebody else's: lifted when the last thread that is here leaves."""
+    of_numba, of_faiss = numba.get_num_threads(), faiss.omp_get_max_threads()
+    with _borrowed.lock:
+        _borrowed.users += 1
+        if _borrowed.users == 1:
+            _borrowed.limits = ThreadpoolController().limit(limits=1)
+    try:
+        _pin()
+        yield
+    finally:
+        with _borrowed.lock:
+            _borrowed.users -= 1
+            if not _borrowed.stays:
+                numba.set_num_threads(of_numba)
+                faiss.omp_set_num_threads(of_faiss)
+                if _borrowed.users == 0:
+                    _let_this_thread_set()
+                    _borrowed.limits.restore_original_limits()
+
+
+class _Borrowed:
+    """Who has pinned this process: some threads for a while, from what it had before; or a task, for good."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.stays = threading.Lock(), 0, False
+        self.limits: Any = None
+
+
+_borrowed = _Borrowed()
+
+
+def _pin() -> None:
     numba.set_num_threads(1)  # first: it may load another OpenMP
     libraries = ThreadpoolController()  # looked for each time: a task may have loaded another
+    _let_this_thread_set()
     libraries.limit(limits=1)
     faiss.omp_set_num_threads(1)
     busy = [lib["filepath"] for lib in libraries.info() if lib["num_threads"] != 1]
     if busy or faiss.omp_get_max_threads() != 1 or numba.get_num_threads() != 1:
         raise RuntimeError(f"could not pin these libraries to one thread: {', '.join(busy) or 'faiss or numba'}")
+
+
+def _let_this_thread_set() -> None:
+    """Since threadpoolctl 3.8 the thread that has set OpenBLAS's number first is the only one that can."""
+    clear = getattr(getattr(threadpoolctl, "OpenBLASController", None), "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)

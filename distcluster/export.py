@@ -17,12 +17,14 @@ from distcluster.numerics.mixture.parameters import to_sklearn
 from distcluster.numerics.partition import Partitioning, RowRange
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.flow import is_finished
+from distcluster.stages.freezing import freeze
 from distcluster.stages.projecting import views
 from distcluster.stages.refining import published_mixture
 from distcluster.storage import layout
 from distcluster.storage.items import stream_items
 from distcluster.storage.run import Run
 
+_LEASE_SECONDS = 60.0
 _AXES = ("x", "y", "z")
 _ATLAS = ("x", "y", "category", "text")
 
@@ -34,7 +36,7 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable) -> Path:
     ----------
     run : Run
     target : Path
-        Must not be there yet: a directory for "parquet" and "anndata", a file for "sklearn" and "atlas".
+        Must not be there yet: a directory for "parquet", "anndata" and "model", a file for "sklearn" and "atlas".
     form : str
         One of ``FORMATS``.
     table : ReportTable
@@ -197,10 +199,23 @@ def _whole(parent: Any, name: str, values: Any) -> None:
     array.attrs.update(_encoded("string-array" if values.dtype == object else "array", "0.2.0"))
 
 
+# --- the model --------------------------------------------------------------------------------------------------
+
+
+def _export_model(run: Run, target: Path, _table: ReportTable) -> None:
+    """What labels other rows, laid out as in the run: ``distcluster predict`` and ``load_model`` read it like one."""
+    frozen = Run(str(target))
+    with frozen.writing(_LEASE_SECONDS):
+        frozen.create(run.settings)
+        freeze(run, frozen, with_sizes=not run.settings.model)
+    frozen.store.delete(frozen.store.keys_under(layout.LEASE))
+
+
 FORMATS: dict[str, Callable[[Run, Path, ReportTable], None]] = {
     "parquet": _export_parquet,
     "sklearn": _export_sklearn,
     "anndata": _export_anndata,
     "atlas": _export_atlas,
+    "model": _export_model,
 }
 """What writes each format."""

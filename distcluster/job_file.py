@@ -34,8 +34,8 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
         raise JobError(f"cannot read the job file {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits, too
         raise JobError(f"{path} is not TOML: {error}") from error
-    for override in overrides:
-        _override(tables, override)
+    for each in overrides:
+        override(tables, each)
     return parse_job(tables, name=str(path))
 
 
@@ -60,11 +60,18 @@ def parse_job(tables: dict[str, Any], name: str = "the job") -> Job:
         raise JobError(f"{name}:\n" + "\n".join(f"  {line}" for line in lines)) from error
 
 
-def _override(tables: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
+def override(tables: dict[str, Any], assignment: str) -> None:
+    """Set one key of a job's tables, given as ``table.key=value``.
+
+    Raises
+    ------
+    JobError
+        When it is no such assignment.
+    """
+    key, equals, text = assignment.partition("=")
     table, dot, field = key.strip().partition(".")
     if not (equals and dot and table and field):
-        raise JobError(f"--set {override}: expected table.key=value, such as sample.rows=20000")
+        raise JobError(f"--set {assignment}: expected table.key=value, such as sample.rows=20000")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -73,7 +80,7 @@ def _override(tables: dict[str, Any], override: str) -> None:
         raise JobError(f"--set {key}: {error}") from error
     section = tables.setdefault(table, {})
     if not isinstance(section, dict):
-        raise JobError(f"--set {override}: {table} is not a table in the job file")
+        raise JobError(f"--set {assignment}: {table} is not a table in the job file")
     section[field] = value
 
 

@@ -13,6 +13,7 @@ from distcluster.prepare import is_input_unchanged
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS, grid_round
 from distcluster.stages.flow import has_only_scans, is_finished
+from distcluster.stages.freezing import freeze
 from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
 from distcluster.stages.refining import (
@@ -62,8 +63,19 @@ async def flow(run: Run, runner: Runner) -> None:
         together.create_task(runner.each(MERGE_COMPONENTS))
         together.create_task(runner.each(LABEL_ROWS))
     await runner.each(SUMMARISE_CLUSTERS)
-    if not is_finished(run):
-        raise JobFailedError("what was committed has gone missing during the run: check the storage, then run again")
+    _require_finished(run)
+
+
+async def predict(model: Run, run: Run, runner: Runner) -> None:
+    """Label rows by another run's model; everything that is already committed is skipped."""
+    await _recognise_input(run, runner)
+    await runner.each(SCAN)
+    _refuse_invalid_rows(run)
+    await asyncio.to_thread(freeze, model, run)
+    await runner.each(FIND_NEIGHBOURS)
+    await runner.each(PROJECT_ROWS)
+    await runner.each(LABEL_ROWS)
+    _require_finished(run)
 
 
 async def _recognise_input(run: Run, runner: Runner) -> None:
@@ -129,6 +141,11 @@ async def _refine(run: Run, runner: Runner) -> None:
                 iteration += 1
                 advance()
     await runner.each(PUBLISH_MIXTURE)
+
+
+def _require_finished(run: Run) -> None:
+    if not is_finished(run):
+        raise JobFailedError("what was committed has gone missing during the run: check the storage, then run again")
 
 
 def _refuse_invalid_rows(run: Run) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,11 @@ import zarr
 from distcluster.environment import differences, environment
 from distcluster.errors import JobError
 from distcluster.job import Job, memory_bytes, require_extras
+from distcluster.job_file import override, parse_job
 from distcluster.numerics.sampling import auto_sizes, priority_bound
 from distcluster.plan import Plan, choose_partitioning, make_plan
 from distcluster.stages.flow import has_only_scans, own_keys, row_arrays
+from distcluster.stages.freezing import model_id, require_model
 from distcluster.storage.files import count_labels
 from distcluster.storage.inputs import (
     input_version,
@@ -29,6 +31,7 @@ from distcluster.storage.run import Run
 from distcluster.storage.settings import InputFacts, Settings
 from distcluster.storage.urls import absolute_url, refuse_nested
 
+_SET_TO_PREDICT = ("input", "assign", "deploy")
 _MOST_MEMORY = 2**42  # of one worker of a cluster that somebody else runs
 
 
@@ -47,6 +50,8 @@ class CheckedJob:
         Its output, for reading.
     overwrite : bool
         Make the run anew where there is one, whatever it holds.
+    model : Run or None
+        Rows are labelled by its model, and nothing is fitted.
     """
 
     job: Job
@@ -54,9 +59,37 @@ class CheckedJob:
     plan: Plan
     run: Run
     overwrite: bool
+    model: Run | None = None
 
 
-def check_job(job: Job, *, overwrite: bool = False) -> CheckedJob:
+def prediction_job(model: Run, source: str, output: str, overrides: Sequence[str] = ()) -> Job:
+    """The job that labels other rows by a run's model.
+
+    Parameters
+    ----------
+    model : Run
+    source, output : str
+        The rows, as ``input.url``, and where the labels go, as ``output.url``.
+    overrides : sequence of str
+        ``table.key=value`` of the tables input, assign and deploy.
+
+    Raises
+    ------
+    JobError
+        When the run has no model, or an override is of another table, or wrong.
+    """
+    require_model(model)
+    tables = {table: dict(keys) for table, keys in model.settings.job.items()}
+    tables["input"] |= {"url": source, "allow_missing_chunks": False}
+    tables["output"] = {"url": output}
+    for each in overrides:
+        if each.partition(".")[0].strip() not in _SET_TO_PREDICT:
+            raise JobError(f"--set {each}: the model is as it is; only {', '.join(_SET_TO_PREDICT)} can be set.")
+        override(tables, each)
+    return parse_job(tables)
+
+
+def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None) -> CheckedJob:
     """Hold a job against its input and its output; nothing is written.
 
     Raises
@@ -76,12 +109,16 @@ def check_job(job: Job, *, overwrite: bool = False) -> CheckedJob:
     refuse_nested(job.input.url, job.output.url)
     refuse_large_metadata(job.input.url)
     array = open_input(job.input.url, job.input.array)
-    plan = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize)
+    # A prediction draws no subsamples, and may have few rows: it needs what the model's run needed, at most.
+    n_rows = array.shape[0] if model is None else max(array.shape[0], model.settings.input.shape[0])
+    plan = make_plan(job, (n_rows, array.shape[1]), array.dtype.itemsize)
     _refuse_impossible_sizes(job, array, plan)
     refuse_large_chunks(job.input.url, array)
     _refuse_missing_chunks(job, array)
     _refuse_other_lengths(job, array.shape[0])
-    checked = CheckedJob(job, array, plan, Run(job.output.url, job.input.url), overwrite)
+    if model is not None:
+        _refuse_other_features(model, array)
+    checked = CheckedJob(job, array, plan, Run(job.output.url, job.input.url), overwrite, model)
     _is_to_be_made(checked)
     return checked
 
@@ -105,7 +142,7 @@ def prepared_run(checked: CheckedJob) -> Iterator[Run]:
         if _is_to_be_made(checked):  # another writer may have been here since the check
             if run.find_settings() is not None:
                 run.erase(own_keys())
-            run.create(_new_settings(checked.job, checked.array))
+            run.create(_new_settings(checked))
         run.make_arrays(row_arrays(run))
         yield run
 
@@ -122,7 +159,7 @@ def _is_to_be_made(checked: CheckedJob) -> bool:
     run.forget_settings()
     if run.find_settings() is None or checked.overwrite:
         return True
-    found = _differences(run, checked.job, checked.array)
+    found = _differences(run, checked)
     # Nothing but a scan: a job that was refused for its input, and has been mended since.
     if found and not has_only_scans(run):
         raise JobError(
@@ -187,7 +224,20 @@ def _refuse_other_lengths(job: Job, n_rows: int) -> None:
         raise JobError(f"report.labels: the input has {n_rows:,} rows, but {'; '.join(found)}: one a row is needed.")
 
 
-def _new_settings(job: Job, array: zarr.Array[Any]) -> Settings:
+def _refuse_other_features(model: Run, array: zarr.Array[Any]) -> None:
+    expected, found = model.settings.input.shape[1], array.shape[1]
+    if found != expected:
+        raise JobError(f"the rows have {found:,} features, those that the model was fitted on have {expected:,}.")
+    differing = differences(dict(model.settings.environment), environment())
+    if differing:
+        raise JobError(
+            "here other bits would come out than where the model was made:\n"
+            + "\n".join(f"  {line}" for line in differing)
+        )
+
+
+def _new_settings(checked: CheckedJob) -> Settings:
+    job, array = checked.job, checked.array
     n_rows, n_features = array.shape
     # Enough for both subsamples, were every row valid.
     wanted = sum(auto_sizes(job.sample.rows, job.sample.mixture_rows, n_rows))
@@ -197,9 +247,14 @@ def _new_settings(job: Job, array: zarr.Array[Any]) -> Settings:
         job=_stored_job(job),
         input=_input_facts(array),
         input_version=input_version(job.input.url),
-        priority_bound=priority_bound(wanted, n_rows),
+        priority_bound=0 if checked.model else priority_bound(wanted, n_rows),
         partitioning=choose_partitioning(job, n_rows, n_features),
+        model=_model_of(checked),
     )
+
+
+def _model_of(checked: CheckedJob) -> str:
+    return "" if checked.model is None else model_id(checked.model)
 
 
 def _stored_job(job: Job) -> dict[str, dict[str, Any]]:
@@ -211,11 +266,16 @@ def _input_facts(array: zarr.Array[Any]) -> InputFacts:
     return InputFacts((array.shape[0], array.shape[1]), str(array.dtype))
 
 
-def _differences(run: Run, job: Job, array: zarr.Array[Any]) -> list[str]:
+def _differences(run: Run, checked: CheckedJob) -> list[str]:
     """What the run was made for and is not so now; the input's content is compared later, by checksum."""
-    was, now = _stored_job(run.job), _stored_job(job)  # a key that is newer than the run had its default
-    before, seen = run.settings.input, _input_facts(array)
+    was, now = _stored_job(run.job), _stored_job(checked.job)  # a key that is newer than the run had its default
+    before, seen = run.settings.input, _input_facts(checked.array)
     return [
+        *(
+            f"the model: {of or 'of its own'} in the run, {wanted or 'of its own'} now"
+            for of, wanted in [(run.settings.model, _model_of(checked))]
+            if of != wanted
+        ),
         *(
             f"{table}.{key}: {was.get(table, {}).get(key)!r} in the run, {value!r} in the job"
             for table, keys in now.items()

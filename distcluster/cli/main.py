@@ -1,4 +1,4 @@
-"""The command line: distcluster run, plan, status, relabel, report, export, ingest, and those for Kubernetes."""
+"""The command line: distcluster run, plan, status, predict and others on a run, and those for Kubernetes."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from distcluster.cli.options import ItemColumn, JobFile, Overrides, RunUrl
 from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.progress_bars import ProgressReporter
-from distcluster.cli.tables import plan_table, status_table, summary_table
+from distcluster.cli.tables import plan_table, prediction_table, status_table, summary_table
 from distcluster.cli.terminal import open_console, plain, say, tell
 from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError, JobError, StorageError
 from distcluster.job import DeployTable, Job, ReportTable
@@ -106,6 +106,49 @@ def status(run_url: RunUrl) -> None:
 
 
 @app.command()
+def predict(
+    model_url: Annotated[
+        str, typer.Argument(help="A finished run, or an exported model.", metavar="RUN", show_default=False)
+    ],
+    source: Annotated[str, typer.Argument(help="The new rows, as input.url.", metavar="NEW", show_default=False)],
+    output: Annotated[
+        str, typer.Argument(help="Where their labels go, as output.url.", metavar="OUT", show_default=False)
+    ],
+    overrides: Overrides = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read back what is committed and make again what is damaged.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Give up what the output holds, and make it anew.")
+    ] = False,
+) -> None:
+    """Label new rows by a run's frozen model, or go on with it: the same command.
+
+    Nothing is fitted: a row that the run has seen gets the same label, the same probability and the same place, bit for
+    bit. --set takes keys of [input], [assign] and [deploy].
+
+    [dim]distcluster predict runs/demo tomorrow.zarr runs/tomorrow[/dim]
+    """
+    from distcluster.api import predict_rows
+    from distcluster.prepare import prediction_job
+    from distcluster.report.prediction import summarise_prediction
+    from distcluster.storage.run import Run
+
+    model = Run(model_url)
+    job = prediction_job(model, source, output, overrides or [])
+    if scheduler is not None:
+        job = _with_scheduler(job, scheduler)
+    console = open_console()
+    with ProgressReporter(console) as reporter:
+        done = predict_rows(model, job, reporter, verify=verify, overwrite=overwrite)
+    if not reporter.used:
+        console.print("These rows are labelled; nothing was left to do.")
+    console.print()
+    console.print(prediction_table(summarise_prediction(model, done)), highlight=False)
+
+
+@app.command()
 def relabel(
     run_url: RunUrl,
     n_components: Annotated[int, typer.Option(help="The candidate's number of components.", show_default=False)],
@@ -173,7 +216,7 @@ def export(
     run_url: RunUrl,
     target: Annotated[Path, typer.Argument(help="A place that is not there yet.", show_default=False)],
     form: Annotated[
-        str, typer.Option("--to", help="parquet, anndata (directories), sklearn or atlas (files).")
+        str, typer.Option("--to", help="parquet, anndata, model (directories), sklearn or atlas (files).")
     ] = "parquet",
     items: Annotated[str | None, typer.Option(help="What a row is, as report.items: a column of its own.")] = None,
     item_column: ItemColumn = "text",
@@ -182,7 +225,8 @@ def export(
 
     parquet: labels, probabilities, coordinates and items, one file a partition, the rows in order. sklearn: the mixture
     as scikit-learn's GaussianMixture, by joblib. anndata: AnnData on Zarr, for scanpy. atlas: one Parquet file for
-    Apple's embedding-atlas, with columns x, y, category and text.
+    Apple's embedding-atlas, with columns x, y, category and text. model: all that distcluster predict
+    needs of the run.
 
     [dim]distcluster export runs/demo demo-parquet[/dim]
     """

@@ -13,10 +13,12 @@ from distcluster.cli.terminal import plain
 if TYPE_CHECKING:  # each takes seconds to import, and comes with the command that needs it
     from distcluster.execution.status import Status
     from distcluster.plan import Plan
+    from distcluster.report.prediction import PredictionSummary
     from distcluster.report.summary import Summary
 
 _STAGE_BAR = 24  # columns
 _CLUSTER_BAR = 12
+_PREDICTED_CLUSTERS = 10
 
 
 def plan_table(cost: "Plan", dtype: str) -> RenderableType:
@@ -100,6 +102,38 @@ def summary_table(summary: "Summary", *, bars: bool) -> RenderableType:
             f"Run: {plain(summary.url)}\n"
             f"  label, probability, top_label, top_probability, log_density, support: one entry a row\n"
             f"  projection, view_2d, view_3d: coordinates; selection/: every candidate; cluster/: every cluster"
+        ),
+    )
+
+
+def prediction_table(summary: "PredictionSummary") -> RenderableType:
+    """What other rows are under a model: the largest clusters beside the model's own, and what it does not represent.
+
+    Parameters
+    ----------
+    summary : PredictionSummary
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("cluster", "rows", "share", "of the model's rows"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in summary.clusters[:_PREDICTED_CLUSTERS]:
+        before = "?" if each.before is None else f"{each.before:.1%}"
+        table.add_row(str(each.label), f"{each.size:,}", f"{each.share:.1%}", before)
+    invalid = f", {summary.n_invalid:,} invalid ones without (label -1)" if summary.n_invalid else ""
+    shown = min(len(summary.clusters), _PREDICTED_CLUSTERS)
+    return Group(
+        Text(
+            f"{summary.n_rows:,} rows with a label{invalid}; {summary.n_unsure:,} with a probability below 0.5. "
+            f"The largest {shown} of {len(summary.clusters)} clusters:"
+        ),
+        Text(),
+        table,
+        Text(summary.support),
+        Text(),
+        Text(
+            f"Prediction: {plain(summary.url)}\n"
+            f"  label, probability, top_label, top_probability, log_density, support: one entry a row\n"
+            f"  projection and views: coordinates"
         ),
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from distcluster.errors import JobError
-from distcluster.stages.flow import is_finished, lines
+from distcluster.stages.flow import is_finished, lines, stages_of
 from distcluster.storage.lease import find_writer
 from distcluster.storage.run import Run
 
@@ -38,9 +38,9 @@ def read_status(url: str) -> Status:
     run = Run(url)
     if run.find_settings() is None:
         raise JobError(f"there is no run at {run.url}.")
-    stages = []
+    stages, wanted = [], stages_of(run)
     for line, stage in lines().items():
-        items = stage.items(run)
+        items = stage.items(run) if stage in wanted else []
         if items is None or len(items) > 0:
             done = len(stage.committed(run))
             stages.append(StageStatus(line, done, None if items is None else len(items)))

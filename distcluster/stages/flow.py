@@ -51,6 +51,15 @@ STAGES: list[Stage[Any]] = [
 ]
 
 
+PREDICTS: tuple[Stage[Any], ...] = (SCAN, CHECK_INPUT, FIND_NEIGHBOURS, PROJECT_ROWS, LABEL_ROWS)
+"""The stages of a run that labels rows by another's model."""
+
+
+def stages_of(run: Run) -> list[Stage[Any]]:
+    """The stages that a run has."""
+    return [stage for stage in STAGES if not run.settings.model or stage in PREDICTS]
+
+
 def lines() -> dict[str, Stage[Any]]:
     """The names that people see stages under, each with the stage whose progress it shows."""
     return {stage.shown_as: stage for stage in STAGES if stage.commits}
@@ -59,7 +68,7 @@ def lines() -> dict[str, Stage[Any]]:
 def is_finished(run: Run) -> bool:
     """Whether every row has its results and every summary is there."""
     # The last stages first: of a run that is not finished they are missing.
-    return all(is_complete(run, stage) for stage in reversed(STAGES) if stage.is_result)
+    return all(is_complete(run, stage) for stage in reversed(stages_of(run)) if stage.is_result)
 
 
 def is_complete(run: Run, stage: Stage[Any]) -> bool:

@@ -35,6 +35,8 @@ class Settings:
     partitioning : Partitioning
     dropped : tuple of str
         Paths that have been emptied.
+    model : str
+        Where rows are labelled by a model that another run has made: that run's id.
     format_version : int
     """
 
@@ -46,6 +48,7 @@ class Settings:
     priority_bound: int
     partitioning: Partitioning
     dropped: tuple[str, ...] = ()
+    model: str = ""
     format_version: int = FORMAT_VERSION
 
 

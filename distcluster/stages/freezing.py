@@ -1,0 +1,75 @@
+"""The part of a run that labels rows: its frozen model, copied to where other rows are labelled by it."""
+
+from typing import Any
+
+from distcluster.errors import JobError
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.labelling import SUMMARISE_CLUSTERS
+from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, views
+from distcluster.stages.refining import PUBLISH_MIXTURE
+from distcluster.stages.searching import BUILD_INDEX, FIT_PCA
+from distcluster.stages.stage import Stage
+from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.storage import layout
+from distcluster.storage.layout import ONE, ItemArray
+from distcluster.storage.run import Run
+
+_KEPT: dict[Stage[Any], tuple[ItemArray, ...]] = {
+    SUBSAMPLE: (layout.SAMPLE,),
+    FIT_PCA: (layout.PCA_MEAN, layout.PCA_COMPONENTS),
+    BUILD_INDEX: (*layout.INDEX.values(), layout.SAMPLE_SCALE),
+    FIT_UMAP: (layout.ANCHORS, layout.FIELD),
+    FIT_VIEWS: (layout.VIEW_ANCHORS, layout.VIEW_FIELD),
+    SELECT_CANDIDATE: (),
+    PUBLISH_MIXTURE: tuple(layout.MIXTURE.values()),
+}
+
+FROZEN = tuple(_KEPT)
+"""The stages that a model comes from."""
+
+
+def model_id(run: Run) -> str:
+    """The id of the run whose model lies in a run: its own, unless it labels rows by another's."""
+    return run.settings.model or run.settings.run_id
+
+
+def require_model(run: Run) -> None:
+    """Refuse a run without a model to label rows by.
+
+    Raises
+    ------
+    JobError
+    """
+    missing = [stage.name for stage, item in _items(run) if run.records.read(stage.name, item) is None]
+    if missing:
+        raise JobError(f"the run {run.url} has no model yet ({missing[0]} is not done): run its job to the end first.")
+
+
+def freeze(run: Run, target: Run, *, with_sizes: bool = False) -> None:
+    """Copy a run's model into another run that this process writes to; what is there already stays.
+
+    Parameters
+    ----------
+    run : Run
+    target : Run
+        Of the same features.
+    with_sizes : bool
+        The clusters' sizes too.
+
+    Raises
+    ------
+    CorruptError
+        When an array of the model differs from what was committed.
+    """
+    kept = _KEPT | ({SUMMARISE_CLUSTERS: (layout.CLUSTER_SIZE,)} if with_sizes else {})
+    for stage, item in [*_items(run), *([(SUMMARISE_CLUSTERS, ONE)] if with_sizes else [])]:
+        record = run.records.read(stage.name, item)
+        if record is not None and item not in stage.committed(target):
+            arrays = {array: run.read(array, item) for array in kept[stage]}
+            target.commit(stage.name, item, record.facts, arrays=arrays, seconds=record.seconds)
+
+
+def _items(run: Run) -> list[tuple[Stage[Any], str]]:
+    """What a model consists of."""
+    items = {FIT_PCA: [ONE] if run.job.projection.pca is not None else [], FIT_VIEWS: list(views(run.job))}
+    return [(stage, item) for stage in _KEPT for item in items.get(stage, [ONE])]
