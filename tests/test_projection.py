@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import planted_rows
 from scipy.optimize import brentq
+from scipy.spatial import cKDTree
 from umap import UMAP
 
 from distcluster.numerics.neighbors import build_index, nearest, open_index
@@ -54,6 +55,22 @@ def test_the_kernel_equals_the_slow_obvious_way(problem: tuple[np.ndarray, np.nd
     fast = project(index, distance, anchors, field, a=A, b=B, mean_distance=0.5)
     slow = np.stack([slow_projection(i, d, anchors, field) for i, d in zip(index, distance, strict=True)])
     assert fast == pytest.approx(slow, abs=2e-3)
+
+
+def test_groups_of_anchors_are_not_seen_in_a_plane() -> None:
+    """Beside the sum over all anchors rows move by an eighth of the anchors' spacing; a seventh is seen as stripes."""
+    random = np.random.default_rng(0)
+    anchors = random.uniform(0, 20, size=(6000, 2)).astype(np.float32)
+    _, near = cKDTree(anchors).query(random.uniform(3, 17, size=(3000, 2)), 400)
+    chosen = random.permuted(np.tile(np.arange(400), (3000, 1)), axis=1)[:, :15]
+    index = np.take_along_axis(near, chosen, axis=1).astype(np.int32)
+    distance = 1 + np.sort(random.random((3000, 15)), axis=1).astype(np.float32)
+    every = np.vstack([anchors.T, np.zeros(6000), np.full(6000, 1 / 6000)]).astype(np.float32)
+    grouped, exact = (
+        project(index, distance, anchors, field, a=A, b=B, mean_distance=0.1)
+        for field in (repulsion_field(anchors), every)
+    )
+    assert np.median(np.linalg.norm(grouped - exact, axis=1)) < 0.12 * 20 / np.sqrt(6000)
 
 
 def test_the_groups_of_anchors_repel_as_the_anchors_do(problem: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:

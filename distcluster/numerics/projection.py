@@ -14,6 +14,7 @@ _STEPS = 60  # of the descent; 200 change 0.2 % of labels
 _FIELD_EVERY = 5  # steps between two evaluations of the repulsion, which varies slowly
 _FIELD_DEPTH = 9  # 2^9 = 512 groups of anchors; the sum over all of 30,000 changes 0.6 % of labels, as noise does 4 %
 _FIELD_SOFTENING = 0.6  # of a group's mean squared radius, best of 0, 0.3, 0.6 and 1 against the sum over all anchors
+_PLANE_DEPTH, _PLANE_SOFTENING = 10, 1.0  # in two dimensions 512 groups and 0.6 are seen: rows lie along their borders
 _NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
 _LEARNING_RATE = 0.25  # UMAP.transform starts at a quarter of the fit's 1.0
 
@@ -21,7 +22,7 @@ _TOGETHER = 8  # rows that a kernel moves at a time
 
 
 def repulsion_field(anchors: Float32) -> Float32:
-    """The anchors as at most 512 groups of about equal size, whose repulsion approximates that of all.
+    """The anchors as at most 512 groups of about equal size, or 1,024 in a plane, whose repulsion is about that of all.
 
     A balanced k-d tree: halves at the median of the widest coordinate.
 
@@ -39,15 +40,16 @@ def repulsion_field(anchors: Float32) -> Float32:
     >>> anchors = np.random.default_rng(0).normal(size=(3000, 2)).astype(np.float32)
     >>> field = repulsion_field(anchors)
     >>> field.shape, round(float(field[-1].sum()), 3)  # a mean of two numbers, a softening and a share for each group
-    ((4, 512), 1.0)
+    ((4, 1024), 1.0)
     """
+    depth, softening = (_PLANE_DEPTH, _PLANE_SOFTENING) if anchors.shape[1] <= 2 else (_FIELD_DEPTH, _FIELD_SOFTENING)
     groups = [np.arange(len(anchors))]
-    while len(groups) < 2**_FIELD_DEPTH and 2 * len(groups) <= len(anchors):
+    while len(groups) < 2**depth and 2 * len(groups) <= len(anchors):
         groups = [half for group in groups for half in _halves(anchors, group)]
     means = [anchors[group].mean(axis=0, dtype=np.float64) for group in groups]
     spread = [np.square(anchors[group] - mean).sum(axis=1).mean() for group, mean in zip(groups, means, strict=True)]
     share = np.array([len(group) for group in groups]) / len(anchors)
-    return np.ascontiguousarray(np.vstack([np.transpose(means), _FIELD_SOFTENING * np.array(spread), share]), "f4")
+    return np.ascontiguousarray(np.vstack([np.transpose(means), softening * np.array(spread), share]), "f4")
 
 
 def _halves(anchors: Float32, group: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
