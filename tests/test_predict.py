@@ -1,6 +1,8 @@
 """Other rows under a frozen model: the run's own bytes for rows that it has seen, whatever happens on the way."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -8,11 +10,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import dask.array as da
 import numpy as np
 import pytest
+import uvicorn
 from conftest import Command, planted_rows, write_input
 from distributed import Client
 from test_resume import flip_bit
@@ -223,6 +229,40 @@ def test_dask_arrays_are_answered_on_workers_lazily(model: Model, rows: np.ndarr
             assert lazy.dtype == expected.dtype
             assert lazy.compute().tobytes() == expected.tobytes(), name
         assert (model.predict_proba(chunked).compute() == model.predict_proba(rows)).all()
+
+
+def test_the_web_service_of_the_documentation_answers(
+    exported: str, model: Model, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "predict.md").read_text()
+    (code,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "FastAPI" in each)
+    shutil.copytree(exported, tmp_path / "models" / "products")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    server = uvicorn.Server(uvicorn.Config(names["app"], port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.05)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with ThreadPoolExecutor(4) as clients:
+            answers = list(clients.map(lambda some: asked(port, some), np.split(rows[:400], 8)))
+    finally:
+        server.should_exit = True
+        thread.join()
+    assert [label for each in answers for label in each["label"]] == model.predict(rows[:400]).tolist()
+
+
+def asked(port: int, rows: np.ndarray) -> dict[str, list[float]]:
+    """What the service says of some rows."""
+    request = Request(f"http://127.0.0.1:{port}/label", json.dumps(rows.tolist()).encode(), method="POST")
+    request.add_header("Content-Type", "application/json")
+    with urlopen(request, timeout=60) as answer:
+        found: dict[str, list[float]] = json.load(answer)
+        return found
 
 
 def test_rows_that_cannot_be_labelled_are_named(model: Model, rows: np.ndarray) -> None:
