@@ -207,7 +207,7 @@ def _export_model(run: Run, target: Path, _table: ReportTable) -> None:
     frozen = Run(str(target))
     with frozen.writing(_LEASE_SECONDS):
         frozen.create(run.settings)
-        freeze(run, frozen, with_sizes=not run.settings.model)
+        freeze(run, frozen, with_rows=not run.settings.model)
     frozen.store.delete(frozen.store.keys_under(layout.LEASE))
 
 

@@ -84,6 +84,9 @@ def test_rows_get_the_runs_bytes_from_the_run_and_from_the_model_alone_after_kil
     done = predict(reference.url, source, tmp_path / "from run", "--set", "deploy.n_workers=1")
     assert done.returncode == 0, done.stderr
     assert f"{len(rows):,} rows with a label; " in done.stdout
+    assert "Drift: " in done.stdout
+    told = CliRunner().invoke(app, ["drift", exported, str(tmp_path / "from run")])
+    assert told.output.split("Drift: ")[1] == done.stdout.split("Drift: ")[1]
     is_as_the_run_says(tmp_path / "from run", reference, expected)
     out = tmp_path / "from model"
     for stage in ("find_neighbours", "label_rows"):
@@ -119,9 +122,10 @@ def test_a_prediction_of_few_rows_is_a_run_with_neither_report_nor_grid(
     done = predict(str(other), tmp_path / "new.zarr", out)
     assert done.returncode == 2
     assert f"the model: {run_id} in the run, another now" in done.stderr
-    for command in (["report", str(out)], ["relabel", str(out), "--n-components", "8", "--covariance-type", "full"]):
+    relabel = ["relabel", str(out), "--n-components", "8", "--covariance-type", "full"]
+    for command in (["report", str(out)], relabel, ["drift", str(other), str(out)]):
         refused = CliRunner().invoke(app, command)
-        assert "has another run's model" in str(refused.exception)
+        assert re.search("has another run's model|was not labelled by", str(refused.exception))
 
 
 def test_a_damaged_copy_of_the_model_is_made_again(exported: str, rows: np.ndarray, tmp_path: Path) -> None:

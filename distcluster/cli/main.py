@@ -149,6 +149,24 @@ def predict(
 
 
 @app.command()
+def drift(
+    model_url: Annotated[
+        str, typer.Argument(help="A finished run, or an exported model.", metavar="RUN", show_default=False)
+    ],
+    output: Annotated[str, typer.Argument(help="What predict has written.", metavar="OUT", show_default=False)],
+) -> None:
+    """Say whether predicted rows are like those that the model was made from: as before, watch, or refit, and why.
+
+    [dim]distcluster drift runs/demo runs/tomorrow[/dim]
+    """
+    from distcluster.report.prediction import summarise_prediction
+    from distcluster.storage.run import Run
+
+    summary = summarise_prediction(Run(model_url), Run(output))
+    open_console().print(prediction_table(summary), highlight=False)
+
+
+@app.command()
 def relabel(
     run_url: RunUrl,
     n_components: Annotated[int, typer.Option(help="The candidate's number of components.", show_default=False)],

@@ -12,6 +12,7 @@ from distcluster.cli.terminal import plain
 
 if TYPE_CHECKING:  # each takes seconds to import, and comes with the command that needs it
     from distcluster.execution.status import Status
+    from distcluster.numerics.drift import Drift
     from distcluster.plan import Plan
     from distcluster.report.prediction import PredictionSummary
     from distcluster.report.summary import Summary
@@ -114,21 +115,22 @@ def prediction_table(summary: "PredictionSummary") -> RenderableType:
     summary : PredictionSummary
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("cluster", "rows", "share", "of the model's rows"):
+    for name in ("cluster", "rows", "share", "before"):
         table.add_column(name, justify="right", no_wrap=True)
-    for each in summary.clusters[:_PREDICTED_CLUSTERS]:
-        before = "?" if each.before is None else f"{each.before:.1%}"
-        table.add_row(str(each.label), f"{each.size:,}", f"{each.share:.1%}", before)
+    order = sorted(range(len(summary.size)), key=lambda k: -summary.size[k])[:_PREDICTED_CLUSTERS]
+    for k in order:
+        before = "?" if summary.before is None else f"{summary.before[k] / summary.before.sum():.1%}"
+        table.add_row(str(k), f"{summary.size[k]:,}", f"{summary.size[k] / max(summary.n_rows, 1):.1%}", before)
     invalid = f", {summary.n_invalid:,} invalid ones without (label -1)" if summary.n_invalid else ""
-    shown = min(len(summary.clusters), _PREDICTED_CLUSTERS)
     return Group(
         Text(
             f"{summary.n_rows:,} rows with a label{invalid}; {summary.n_unsure:,} with a probability below 0.5. "
-            f"The largest {shown} of {len(summary.clusters)} clusters:"
+            f"The largest {len(order)} of {len(summary.size)} clusters, beside the model's own rows:"
         ),
         Text(),
         table,
-        Text(summary.support),
+        Text(),
+        *map(Text, _drift_lines(summary.drift)),
         Text(),
         Text(
             f"Prediction: {plain(summary.url)}\n"
@@ -136,6 +138,19 @@ def prediction_table(summary: "PredictionSummary") -> RenderableType:
             f"  projection and views: coordinates"
         ),
     )
+
+
+def _drift_lines(drift: "Drift | None") -> list[str]:
+    if drift is None:
+        return ["Drift: the model does not say what the rows were that it was made from."]
+    if drift.reasons:
+        return [f"Drift: {drift.verdict}.", *(f"  {reason}" for reason in drift.reasons)]
+    return [
+        f"Drift: as before. Stability index of the clusters' shares {drift.psi:.3f}, {drift.psi_by_chance:.3f} by "
+        f"chance; distribution functions differ by {drift.density_distance:.3f} (log density) and "
+        f"{drift.support_distance:.3f} (support); {drift.beyond:.2%} of the rows have no support, "
+        f"{drift.beyond_before:.2%} before."
+    ]
 
 
 def _cluster_table(summary: "Summary", *, bars: bool) -> Table:

@@ -30,6 +30,11 @@ def spread_rows(table: Table, n_rows: int) -> Table:
     return np.asarray(table[table["row"] % -(-n_rows // _SHOWN) == 0])
 
 
+def spread_evenly(table: Table, at_most: int) -> Table:
+    """Every so many-th entry of a table, so that there are no more than ``at_most``."""
+    return np.asarray(table[:: max(1, -(-len(table) // at_most))])
+
+
 def notable_rows(table: Table) -> Table:
     """The rows among which a run's outliers, least probable and borderline rows are, by row."""
     positions = [outliers(table), least_probable(table), borderline(table)]

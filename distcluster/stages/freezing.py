@@ -45,7 +45,7 @@ def require_model(run: Run) -> None:
         raise JobError(f"the run {run.url} has no model yet ({missing[0]} is not done): run its job to the end first.")
 
 
-def freeze(run: Run, target: Run, *, with_sizes: bool = False) -> None:
+def freeze(run: Run, target: Run, *, with_rows: bool = False) -> None:
     """Copy a run's model into another run that this process writes to; what is there already stays.
 
     Parameters
@@ -53,16 +53,17 @@ def freeze(run: Run, target: Run, *, with_sizes: bool = False) -> None:
     run : Run
     target : Run
         Of the same features.
-    with_sizes : bool
-        The clusters' sizes too.
+    with_rows : bool
+        What other rows are held against, too: the clusters' sizes, results of some rows.
 
     Raises
     ------
     CorruptError
         When an array of the model differs from what was committed.
     """
-    kept = _KEPT | ({SUMMARISE_CLUSTERS: (layout.CLUSTER_SIZE,)} if with_sizes else {})
-    for stage, item in [*_items(run), *([(SUMMARISE_CLUSTERS, ONE)] if with_sizes else [])]:
+    compared = (layout.CLUSTER_SIZE, *layout.HELD_OUT.values())
+    kept = _KEPT | ({SUMMARISE_CLUSTERS: compared} if with_rows else {})
+    for stage, item in [*_items(run), *([(SUMMARISE_CLUSTERS, ONE)] if with_rows else [])]:
         record = run.records.read(stage.name, item)
         if record is not None and item not in stage.committed(target):
             arrays = {array: run.read(array, item) for array in kept[stage]}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from distcluster.numerics.drift import HELD_OUT_ROWS
 from distcluster.numerics.hierarchy import HIERARCHY_ROWS, build_hierarchy
 from distcluster.numerics.mixture.assignment import (
     Assignment,
@@ -14,7 +15,7 @@ from distcluster.numerics.mixture.assignment import (
     responsibilities,
 )
 from distcluster.numerics.partition import RowRange, tree_sum
-from distcluster.numerics.shown_rows import Table, moment_sums, notable_rows, row_table, spread_rows
+from distcluster.numerics.shown_rows import Table, moment_sums, notable_rows, row_table, spread_evenly, spread_rows
 from distcluster.numerics.stability import cluster_agreement, replicate_rows
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes, one_task
@@ -24,8 +25,10 @@ from distcluster.stages.refining import chosen_mixture
 from distcluster.stages.replicating import replicated_labels
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.storage import layout
+from distcluster.storage.layout import ItemArray
 from distcluster.storage.run import Run
 
+_FEW_HELD_OUT = 1_000
 EXEMPLARS = 10
 """Rows kept for each component, nearest to its mean."""
 
@@ -208,8 +211,11 @@ def summarise_clusters(run: Run) -> Output[ClusterFacts]:
     """Reduce the summaries of the clusters over all partitions."""
     arrays = [
         layout.PARTIAL_SIZE, layout.PARTIAL_PROBABILITY, layout.PARTIAL_EXEMPLAR, layout.PARTIAL_EXEMPLAR_DISTANCE,
+        layout.SHOWN_ROWS,
     ]  # fmt: skip
-    sizes, probabilities, exemplars, distances = zip(*run.read_items(arrays, partitions(run)), strict=True)
+    columns = ["row", *layout.HELD_OUT]
+    parts = ((*rest, shown[columns].copy()) for *rest, shown in run.read_items(arrays, partitions(run)))
+    sizes, probabilities, exemplars, distances, shown = zip(*parts, strict=True)
     size, probability = np.sum(sizes, axis=0), tree_sum(probabilities)
     exemplar, distance = merge_nearest(np.stack(exemplars), np.stack(distances), EXEMPLARS)
     with np.errstate(invalid="ignore"):  # an empty component has no mean
@@ -222,8 +228,17 @@ def summarise_clusters(run: Run) -> Output[ClusterFacts]:
             layout.CLUSTER_STABILITY: _cluster_stability(run),
             layout.EXEMPLAR: exemplar,
             layout.EXEMPLAR_DISTANCE: distance,
+            **_held_out(run, np.concatenate(shown)),
         },
     )
+
+
+def _held_out(run: Run, shown: Table) -> dict[ItemArray, npt.NDArray[np.generic]]:
+    """Some rows that no model was fitted on, or of all rows where they are too few."""
+    fitted = np.concatenate([read_model(run, layout.SAMPLE_ROW), read_model(run, layout.MIXTURE_ROW)])
+    others = shown[~np.isin(shown["row"], fitted)]
+    rows = spread_evenly(others if len(others) >= _FEW_HELD_OUT else shown, HELD_OUT_ROWS)
+    return {array: np.ascontiguousarray(rows[name]) for name, array in layout.HELD_OUT.items()}
 
 
 def _cluster_stability(run: Run) -> npt.NDArray[np.float64]:

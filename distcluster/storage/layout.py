@@ -311,6 +311,14 @@ EXEMPLAR_DISTANCE = ItemArray(
     "cluster/exemplar_distance", "summarise_clusters", "(K, 10)", "float32",
     "their Mahalanobis distance; infinity where there are fewer",
 )  # fmt: skip
+_HELD_OUT = {"label": "int32", "log_density": "float32", "support": "float32"}
+HELD_OUT = {
+    name: ItemArray(
+        f"cluster/held_out/{name}", "summarise_clusters", "(n,)", dtype,
+        "of at most 20,000 rows in neither subsample: what other rows are held against",
+    )
+    for name, dtype in _HELD_OUT.items()
+}  # fmt: skip
 SHOWN_ROWS = ItemArray("partial/label_rows/{item}.npz/shown", "label_rows", "(n,)", "a row's results")
 NOTABLE_ROWS = ItemArray("partial/label_rows/{item}.npz/notable", "label_rows", "(n,)", "a row's results")
 MOMENT_SUMS = ItemArray("partial/label_rows/{item}.npz/moments", "label_rows", "(K, d + 2)", "float64")

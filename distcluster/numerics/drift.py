@@ -1,0 +1,195 @@
+"""Whether other rows are like those that a model was made from: sizes of clusters, density, support."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Counts = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Verdict = Literal["as before", "watch", "refit"]
+
+HELD_OUT_ROWS = 20_000
+"""Rows on each side whose densities and supports are compared."""
+
+_ERROR = 0.001  # chance of a false alarm of each of the five tests: together less than 1 in 100
+_WATCH, _REFIT = 0.1, 0.25  # of the population stability index, and of distances between distributions
+_BEYOND_WATCH, _BEYOND_REFIT = 0.003, 0.03  # share of rows without support, beyond that of the model's own rows
+_SIZE_RATIO = 4.0  # a cluster that grew or shrank so much is named
+_FEW = 50  # rows of a cluster on each side below which its densities are not compared
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One side.
+
+    Attributes
+    ----------
+    size : (K,) int64
+        Rows of each cluster, of all rows.
+    label : (n,) int32
+    log_density, support : (n,) float32
+        Of some rows, that were neither fitted on nor chosen by what they are.
+    """
+
+    size: Counts
+    label: npt.NDArray[np.int32]
+    log_density: Float32
+    support: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far other rows are from those that a model was made from.
+
+    Attributes
+    ----------
+    verdict : "as before", "watch" or "refit"
+    reasons : list of str
+        What speaks against "as before", with its figures.
+    psi, psi_by_chance : float
+        The population stability index of the clusters' shares, and what it would be without drift, on average.
+    density_distance, support_distance : float
+        Largest difference between the two distribution functions (Kolmogorov and Smirnov).
+    beyond, beyond_before : float
+        Shares of rows above the support limit.
+    """
+
+    verdict: Verdict
+    psi: float
+    psi_by_chance: float
+    density_distance: float
+    support_distance: float
+    beyond: float
+    beyond_before: float
+    reasons: list[str]
+
+
+def population_stability(before: Counts, now: Counts) -> float:
+    """The population stability index of two counts: sum of (q - p) ln(q / p) over shares; half a row more in each.
+
+    Examples
+    --------
+    >>> round(population_stability(np.array([500, 500]), np.array([600, 400])), 3)
+    0.041
+    """
+    p, q = ((each + 0.5) / (each + 0.5).sum() for each in (before, now))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def compare(before: Rows, now: Rows, support_limit: float) -> Drift:
+    """Hold rows against those that the model was made from.
+
+    A figure counts where chance would not have it, at 0.001, and it is large: the stability index less its mean without
+    drift, (K - 1)(1/n + 1/m), which it is a chi-square's of (Yurdakul 2018), or a distance between distributions, of at
+    least 0.1, "refit" from 0.25; 0.3 % or 3 % more rows without support; a cluster four times as large or small; a
+    cluster whose rows have other densities.
+
+    Parameters
+    ----------
+    before, now : Rows
+    support_limit : float
+        Above it a row has no support in the sample.
+    """
+    psi, psi_by_chance, of_shares = _compare_shares(before.size, now.size)
+    density_distance, of_density = _compare_values("log densities", before.log_density, now.log_density)
+    support_distance, of_support = _compare_values("supports", before.support, now.support)
+    beyond_before, beyond = (each.support > support_limit for each in (before, now))
+    found = [
+        *of_shares, *of_density, *of_support, *_compare_beyond(beyond_before, beyond),
+        *_compare_sizes(before.size, now.size), *_compare_clusters(before, now),
+    ]  # fmt: skip
+    verdicts = {each for each, _ in found}
+    return Drift(
+        "refit" if "refit" in verdicts else "watch" if verdicts else "as before",
+        psi,
+        psi_by_chance,
+        density_distance,
+        support_distance,
+        float(beyond.mean()),
+        float(beyond_before.mean()),
+        [each for _, each in found],
+    )
+
+
+_Finding = tuple[Verdict, str]
+
+
+def _graded(size: float) -> Verdict:
+    return "refit" if size >= _REFIT else "watch"
+
+
+def _compare_shares(before: Counts, now: Counts) -> tuple[float, float, list[_Finding]]:
+    """The stability index, its mean by chance, and what it says."""
+    from scipy import stats  # half a second to import
+
+    psi, unit, freedom = population_stability(before, now), 1 / before.sum() + 1 / now.sum(), len(before) - 1
+    chance = float(freedom * unit)
+    if freedom == 0 or psi - chance < _WATCH or stats.chi2.sf(psi / unit, freedom) >= _ERROR:
+        return psi, chance, []
+    said = f"the clusters' shares differ: stability index {psi:.2f}, {chance:.2f} by chance"
+    return psi, chance, [(_graded(psi - chance), said)]
+
+
+def _compare_values(what: str, before: Float32, now: Float32) -> tuple[float, list[_Finding]]:
+    from scipy import stats
+
+    test = stats.ks_2samp(before, now, method="asymp")
+    distance = float(test.statistic)
+    if distance < _WATCH or test.pvalue >= _ERROR:
+        return distance, []
+    medians = f"median {np.median(now):.2f}, {np.median(before):.2f} before"
+    said = f"{what} differ, by up to {distance:.2f} of the rows: {medians}"
+    return distance, [(_graded(distance), said)]
+
+
+def _compare_beyond(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> list[_Finding]:
+    least = _least_share(now)
+    more = least - float(before.mean())
+    if more < _BEYOND_WATCH:
+        return []
+    said = (
+        f"{now.mean():.1%} of the rows (at least {least:.1%}) have no support in the model's sample, "
+        f"{before.mean():.1%} before: it does not know what they are"
+    )
+    return [("refit" if more >= _BEYOND_REFIT else "watch", said)]
+
+
+def _least_share(is_so: npt.NDArray[np.bool_]) -> float:
+    """The share that there is at least (Clopper and Pearson 1934)."""
+    from scipy import stats
+
+    interval = stats.binomtest(int(is_so.sum()), len(is_so), alternative="greater").proportion_ci(1 - _ERROR)
+    return float(interval.low)
+
+
+def _compare_sizes(before: Counts, now: Counts) -> list[_Finding]:
+    """Clusters that hold four times as large a share, or a fourth, beyond chance (Fisher's exact test, Bonferroni)."""
+    from scipy import stats
+
+    n, m = int(before.sum()), int(now.sum())
+    found: list[_Finding] = []
+    for k, (a, b) in enumerate(zip(before.tolist(), now.tolist(), strict=True)):
+        ratio = (b + 0.5) / (m + 1) / ((a + 0.5) / (n + 1))
+        if 1 / _SIZE_RATIO < ratio < _SIZE_RATIO:
+            continue
+        if stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue < _ERROR / len(before):
+            found.append(("watch", f"cluster {k} has {b / m:.2%} of the rows, {a / n:.2%} before"))
+    return found
+
+
+def _compare_clusters(before: Rows, now: Rows) -> list[_Finding]:
+    """Clusters whose rows have other densities than before (Bonferroni)."""
+    from scipy import stats
+
+    found: list[_Finding] = []
+    for k in range(len(before.size)):
+        a, b = (each.log_density[each.label == k] for each in (before, now))
+        if min(len(a), len(b)) < _FEW:
+            continue
+        test = stats.ks_2samp(a, b, method="asymp")
+        if test.statistic >= _REFIT and test.pvalue < _ERROR / len(before.size):
+            medians = f"median {np.median(b):.2f}, {np.median(a):.2f} before"
+            found.append(("watch", f"rows of cluster {k} have other log densities: {medians}"))
+    return found
