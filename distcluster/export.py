@@ -7,24 +7,30 @@ from typing import Any
 
 import joblib
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
 from distcluster.errors import JobError
 from distcluster.job import ReportTable
+from distcluster.numerics.hierarchy import levels
 from distcluster.numerics.mixture.parameters import to_sklearn
 from distcluster.numerics.partition import Partitioning, RowRange
+from distcluster.numerics.shown_rows import spread_evenly
+from distcluster.report.words import distinguishing_words
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.flow import is_finished
 from distcluster.stages.freezing import freeze
 from distcluster.stages.projecting import views
 from distcluster.stages.refining import published_mixture
+from distcluster.stages.stage import partitions
 from distcluster.storage import layout
-from distcluster.storage.items import stream_items
+from distcluster.storage.items import read_items, stream_items
 from distcluster.storage.run import Run
 
 _LEASE_SECONDS = 60.0
+_NAMING_ROWS, _NAME_WORDS = 100_000, 3  # rows whose items name clusters, words of a name
 _AXES = ("x", "y", "z")
 _ATLAS = ("x", "y", "category", "text")
 
@@ -36,7 +42,7 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable) -> Path:
     ----------
     run : Run
     target : Path
-        Must not be there yet: a directory for "parquet", "anndata" and "model", a file for "sklearn" and "atlas".
+        Must not be there yet: a directory for "parquet", "anndata" and "model", a file for the others.
     form : str
         One of ``FORMATS``.
     table : ReportTable
@@ -73,11 +79,22 @@ def _parts(run: Run, table: ReportTable) -> Iterator[tuple[RowRange, list[str | 
 def _export_parquet(run: Run, target: Path, table: ReportTable) -> None:
     """One file a partition, in the order of the rows."""
     target.mkdir()
+    cuts = _levels(run)
     for partition, texts in _parts(run, table):
         columns = _columns(run, partition)
+        columns |= {f"level_{k}": _at_level(of, columns["label"]) for k, of in cuts.items()}
         if texts is not None:
             columns["item"] = pa.array(texts, pa.string())
         pq.write_table(pa.table(columns), target / f"part-{partition.index:05}.parquet")
+
+
+def _levels(run: Run) -> dict[int, npt.NDArray[np.int32]]:
+    """The cluster of every component at each level of the hierarchy; none in a prediction, whose model has none."""
+    return {} if run.settings.model else levels(run.read(layout.MERGE))
+
+
+def _at_level(of: npt.NDArray[np.int32], label: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    return np.where(label >= 0, of[label], np.int32(-1))
 
 
 def _columns(run: Run, partition: RowRange) -> dict[str, Any]:
@@ -122,6 +139,33 @@ def _export_atlas(run: Run, target: Path, table: ReportTable) -> None:
     finally:
         if writer is not None:
             writer.close()
+
+
+def _export_atlas_labels(run: Run, target: Path, table: ReportTable) -> None:
+    """The label table of embedding-atlas (``--labels FILE``): every cluster of every level at the mean of its rows.
+
+    ``level`` is 0 for the coarsest, which it shows from afar, and ``priority`` the number of rows. A cluster's name is
+    its three most distinguishing words where items are given.
+    """
+    if "view_2d" not in views(run.job):
+        raise JobError("the run has no two-dimensional view (projection.views), which embedding-atlas draws.")
+    shown = np.concatenate([rows for (rows,) in run.read_items([layout.SHOWN_ROWS], partitions(run))])
+    shown = spread_evenly(shown[shown["label"] >= 0], _NAMING_ROWS)
+    texts = read_items(table.items, shown["row"].tolist(), table.item_column) if table.items else {}
+    K = published_mixture(run).candidate.n_components
+    cuts = dict(reversed(_levels(run).items())) | {K: np.arange(K, dtype=np.int32)}
+    columns: dict[str, list[Any]] = {name: [] for name in ("x", "y", "text", "level", "priority", "cluster")}
+    for level, (k, of) in enumerate(cuts.items()):
+        label = of[shown["label"]]
+        words = distinguishing_words([texts.get(int(row), "") for row in shown["row"]], label, k, _NAME_WORDS)
+        count = np.bincount(label, minlength=k)
+        for number in np.flatnonzero(count):
+            own = label == number
+            place = (float(shown[axis][own].mean(dtype=np.float64)) for axis in ("x", "y"))
+            name = ", ".join(words[number]) or f"cluster {number}"
+            for column, value in zip(columns, (*place, name, level, int(count[number]), int(number)), strict=True):
+                columns[column].append(value)
+    pq.write_table(pa.table(columns), target)
 
 
 # --- AnnData ----------------------------------------------------------------------------------------------------
@@ -216,6 +260,7 @@ FORMATS: dict[str, Callable[[Run, Path, ReportTable], None]] = {
     "sklearn": _export_sklearn,
     "anndata": _export_anndata,
     "atlas": _export_atlas,
+    "atlas-labels": _export_atlas_labels,
     "model": _export_model,
 }
 """What writes each format."""

@@ -35,6 +35,15 @@ def test_parquet_holds_every_row_in_order_with_its_item(reference: Run, tmp_path
     np.testing.assert_array_equal(found[[f"projection_{i}" for i in range(3)]], reference.array("projection")[:])
     assert found.item[:-3].tolist() == [f"item {i}" for i in range(N_ROWS - 3)]
     assert found.item[-3:].isna().all()
+    K = len(reference.array("cluster/size")[:])
+    sizes = reference.array("hierarchy/level_clusters")[:].tolist()
+    assert [column for column in found if column.startswith("level_")] == [f"level_{k}" for k in sizes]
+    assert sizes[0] == -(-K // 2)
+    finer = "label"
+    for k, of in zip(sizes, reference.array("hierarchy/level")[:], strict=True):
+        assert (found[f"level_{k}"] == of[found.label]).all()
+        assert found.groupby(finer)[f"level_{k}"].nunique().max() == 1, "levels nest"
+        finer = f"level_{k}"
 
 
 def test_scikit_learn_s_mixture_gives_the_run_s_labels(reference: Run, tmp_path: Path) -> None:
@@ -72,20 +81,39 @@ def test_the_atlas_file_has_a_place_a_category_and_a_text(reference: Run, items:
     assert found.row.tolist() == list(range(N_ROWS))
 
 
+def test_the_atlas_labels_are_clusters_of_all_levels_named_by_their_words(reference: Run, tmp_path: Path) -> None:
+    label = reference.array("label")[:]
+    (tmp_path / "items.txt").write_text("".join(f"thing word{k}k\n" for k in label))
+    table = ReportTable(items=str(tmp_path / "items.txt"))
+    found = pq.read_table(export_run(reference, tmp_path / "labels.parquet", "atlas-labels", table)).to_pandas()
+    finest = found[found.level == found.level.max()]
+    assert finest.priority.tolist() == reference.array("cluster/size")[:].tolist()
+    assert all(f"word{k}k" in name for k, name in zip(finest.cluster, finest.text, strict=True))
+    places = reference.array("view_2d")[:]
+    for k, x, y in zip(finest.cluster, finest.x, finest.y, strict=True):
+        np.testing.assert_allclose((x, y), places[label == k].mean(axis=0), rtol=1e-4)
+    assert found.groupby("level").priority.sum().nunique() == 1
+    assert found.groupby("level").size().tolist() == sorted(found.groupby("level").size())
+
+
 def test_embedding_atlas_opens_it(reference: Run, items: ReportTable, tmp_path: Path) -> None:
     command = Path(sys.executable).with_name("embedding-atlas")  # an environment need not be on the PATH
     if not command.exists():
         pytest.skip("embedding-atlas is not installed: make test installs it without torch")
     file = export_run(reference, tmp_path / "atlas.parquet", "atlas", items)
+    labels = export_run(reference, tmp_path / "labels.parquet", "atlas-labels", ReportTable())
     out = tmp_path / "application.zip"
-    options = ["--x", "x", "--y", "y", "--text", "text", "--export-application", str(out)]
+    options = ["--x", "x", "--y", "y", "--text", "text", "--labels", str(labels), "--export-application", str(out)]
     environ = {**os.environ, "HOME": str(tmp_path)}
     subprocess.run([command, str(file), *options], check=True, timeout=300, env=environ, capture_output=True)
     with zipfile.ZipFile(out) as archive:
-        shown = json.loads(archive.read("data/metadata.json"))["props"]["data"]
+        metadata = json.loads(archive.read("data/metadata.json"))
+        shown = metadata["props"]["data"]
         (tmp_path / "opened.parquet").write_bytes(archive.read("data/dataset.parquet"))
     assert shown["projection"] == {"x": "x", "y": "y"}
     assert shown["text"] == "text"
+    table = pq.read_table(labels).to_pandas()
+    assert json.dumps(table.text[0]) in json.dumps(metadata)
     opened = pq.read_table(tmp_path / "opened.parquet").to_pandas()
     assert opened.category.tolist() == [f"cluster {k}" for k in reference.array("label")[:]]
 

@@ -234,17 +234,17 @@ def export(
     run_url: RunUrl,
     target: Annotated[Path, typer.Argument(help="A place that is not there yet.", show_default=False)],
     form: Annotated[
-        str, typer.Option("--to", help="parquet, anndata, model (directories), sklearn or atlas (files).")
+        str, typer.Option("--to", help="parquet, anndata, model (directories), sklearn, atlas or atlas-labels (files).")
     ] = "parquet",
     items: Annotated[str | None, typer.Option(help="What a row is, as report.items: a column of its own.")] = None,
     item_column: ItemColumn = "text",
 ) -> None:
     """Write a finished run's results for other tools.
 
-    parquet: labels, probabilities, coordinates and items, one file a partition, the rows in order. sklearn: the mixture
-    as scikit-learn's GaussianMixture, by joblib. anndata: AnnData on Zarr, for scanpy. atlas: one Parquet file for
-    Apple's embedding-atlas, with columns x, y, category and text. model: all that distcluster predict
-    needs of the run.
+    parquet: labels at every level of the hierarchy, probabilities, coordinates and items, one file a partition, the
+    rows in order. sklearn: the mixture as scikit-learn's GaussianMixture, by joblib. anndata: AnnData on Zarr, for
+    scanpy. atlas: one Parquet file for Apple's embedding-atlas, with columns x, y, category and text. atlas-labels: its
+    label table, clusters of all levels by name. model: all that distcluster predict needs of the run.
 
     [dim]distcluster export runs/demo demo-parquet[/dim]
     """

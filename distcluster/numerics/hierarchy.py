@@ -183,3 +183,30 @@ def cut(merges: Float64, n_clusters: int) -> npt.NDArray[np.int32]:
         for leaf in leaves:
             cluster[leaf] = number
     return np.array(cluster, np.int32)
+
+
+def levels(merges: Float64) -> dict[int, npt.NDArray[np.int32]]:
+    """The tree cut into half as many clusters again and again, down to two: by their number, the finest cut first.
+
+    Cuts of a tree nest: a cluster lies within one cluster of every coarser level.
+
+    Parameters
+    ----------
+    merges : (K - 1, 4) float64
+
+    Returns
+    -------
+    dict of int to (K,) int32
+        ``cut`` of each level; empty for fewer than three components.
+
+    Examples
+    --------
+    >>> merges = np.array([[0, 1, 1, 2], [2, 3, 2, 2], [4, 5, 3, 4]], np.float64)
+    >>> {k: cluster.tolist() for k, cluster in levels(merges).items()}
+    {2: [0, 0, 1, 1]}
+    """
+    k, found = len(merges) + 1, {}
+    while k > 2:
+        k = -(-k // 2)
+        found[k] = cut(merges, k)
+    return found

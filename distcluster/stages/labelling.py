@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.drift import HELD_OUT_ROWS
-from distcluster.numerics.hierarchy import HIERARCHY_ROWS, build_hierarchy
+from distcluster.numerics.hierarchy import HIERARCHY_ROWS, build_hierarchy, levels
 from distcluster.numerics.mixture.assignment import (
     Assignment,
     assign_rows,
@@ -96,9 +96,12 @@ def merge_components(run: Run) -> Output[NoFacts]:
     """The tree over the chosen components, from the mixture subsample."""
     responsibility, _ = responsibilities(read_points(run)[:HIERARCHY_ROWS], chosen_mixture(run))
     tree = build_hierarchy(responsibility, read_model(run, layout.MIXTURE_SAMPLE)[:HIERARCHY_ROWS])
+    cuts = levels(tree.merges)
     return Output(
         NoFacts(),
         arrays={
+            layout.LEVEL: np.array(list(cuts.values()), np.int32).reshape(len(cuts), len(tree.merges) + 1),
+            layout.LEVEL_CLUSTERS: np.array(list(cuts), np.int64),
             layout.MERGE: tree.merges,
             layout.MERGE_RULE: np.array(tree.rules, np.dtypes.StringDType()),
             layout.MERGE_VALUE: tree.values,

@@ -269,6 +269,14 @@ MERGE_RULE = ItemArray("hierarchy/rule", "merge_components", "(K - 1,)", "string
 MERGE_VALUE = ItemArray(
     "hierarchy/value", "merge_components", "(K - 1,)", "float64", "nats per row of the pair, or Ward's distance"
 )
+LEVEL_CLUSTERS = ItemArray(
+    "hierarchy/level_clusters", "merge_components", "(levels,)", "int64",
+    "clusters of each level: half as many as of the level before, the first half of K",
+)  # fmt: skip
+LEVEL = ItemArray(
+    "hierarchy/level", "merge_components", "(levels, K)", "int32",
+    "the cluster of each component at each level: `level[i][label]` are the labels of all rows at level i",
+)  # fmt: skip
 
 # --- results ----------------------------------------------------------------------------------------------------
 
