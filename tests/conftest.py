@@ -240,11 +240,14 @@ def undisturbed(planted: tuple[Path, np.ndarray], once: Once) -> Command:
 
 
 @pytest.fixture(scope="session")
-def reference(undisturbed: Command) -> Run:
+def reference(undisturbed: Command) -> Iterator[Run]:
     """A finished run that nothing disturbed, two workers, partitions of two blocks; for tests to read."""
     run = Run(str(undisturbed.output))
     assert len(run.partitioning) == 16
-    return run
+    leases = [path.read_text() for path in Path(run.url).glob("commit/lease/*.json")]
+    yield run
+    now = [path.read_text() for path in Path(run.url).glob("commit/lease/*.json")]
+    assert now == leases, "a test has written to the run that all share"
 
 
 @pytest.fixture(scope="session")

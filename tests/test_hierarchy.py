@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, is_valid_linkage, linkage
@@ -91,17 +92,18 @@ def relabel(run: Run, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_relabel_gives_what_the_candidate_says_of_every_row_and_a_crosswalk(reference: Run) -> None:
-    done = relabel(reference, "--n-components", "4", "--covariance-type", "full")
+def test_relabel_gives_what_the_candidate_says_of_every_row_and_a_crosswalk(finished: Command) -> None:
+    run = Run(str(finished.output))
+    done = relabel(run, "--n-components", "4", "--covariance-type", "full")
     assert done.returncode == 0, done.stderr
-    expected = assign_rows(reference.array("projection")[:], fitted_mixture(reference, Candidate(4, "full")), top=1)
-    label = reference.array("relabel/full-4/label")[:]
+    expected = assign_rows(run.array("projection")[:], fitted_mixture(run, Candidate(4, "full")), top=1)
+    label = run.array("relabel/full-4/label")[:]
     assert (label == expected.label).all()
-    assert (reference.array("relabel/full-4/probability")[:] == expected.probability).all()
-    crosswalk = reference.array("relabel/full-4/crosswalk")[:]
+    assert (run.array("relabel/full-4/probability")[:] == expected.probability).all()
+    crosswalk = run.array("relabel/full-4/crosswalk")[:]
     assert crosswalk.sum() == len(label)
     assert (crosswalk.sum(axis=0) == np.bincount(label, minlength=4)).all()
-    assert (crosswalk.sum(axis=1) == reference.array("cluster/size")[:]).all()
+    assert (crosswalk.sum(axis=1) == run.array("cluster/size")[:]).all()
 
 
 @pytest.mark.parametrize(

