@@ -69,18 +69,22 @@ def pin_to_one_thread() -> None:
     thread sets does not reach the thread that runs a task, so every task calls this. The pins stay: one task that
     lifted them on leaving would lift them under another task of the same process.
     """
-    _borrowed.stays = True
-    _pin()
+    with _borrowed.lock:
+        _borrowed.stays = True
+        _pin()
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """The same for a while, in a process that is somebody else's: lifted when the last thread that is here leaves."""
     of_numba, of_faiss = numba.get_num_threads(), faiss.omp_get_max_threads()
+    libraries = ThreadpoolController()
     with _borrowed.lock:
         _borrowed.users += 1
-        if _borrowed.users == 1:
-            _borrowed.limits = ThreadpoolController().limit(limits=1)
+        if _borrowed.users == 1:  # BLAS has one number for the process
+            _let_any_thread_set()
+            _borrowed.blas = libraries.select(user_api="blas").limit(limits=1)
+    openmp = libraries.select(user_api="openmp").limit(limits=1)  # one for each thread
     try:
         _pin()
         yield
@@ -88,11 +92,13 @@ def one_thread() -> Iterator[None]:
         with _borrowed.lock:
             _borrowed.users -= 1
             if not _borrowed.stays:
+                openmp.restore_original_limits()
                 numba.set_num_threads(of_numba)
                 faiss.omp_set_num_threads(of_faiss)
                 if _borrowed.users == 0:
-                    _let_this_thread_set()
-                    _borrowed.limits.restore_original_limits()
+                    _let_any_thread_set()
+                    _borrowed.blas.restore_original_limits()
+                    _let_any_thread_set()
 
 
 class _Borrowed:
@@ -100,7 +106,7 @@ class _Borrowed:
 
     def __init__(self) -> None:
         self.lock, self.users, self.stays = threading.Lock(), 0, False
-        self.limits: Any = None
+        self.blas: Any = None
 
 
 _borrowed = _Borrowed()
@@ -109,7 +115,7 @@ _borrowed = _Borrowed()
 def _pin() -> None:
     numba.set_num_threads(1)  # first: it may load another OpenMP
     libraries = ThreadpoolController()  # looked for each time: a task may have loaded another
-    _let_this_thread_set()
+    _let_any_thread_set()
     libraries.limit(limits=1)
     faiss.omp_set_num_threads(1)
     busy = [lib["filepath"] for lib in libraries.info() if lib["num_threads"] != 1]
@@ -117,7 +123,7 @@ def _pin() -> None:
         raise RuntimeError(f"could not pin these libraries to one thread: {', '.join(busy) or 'faiss or numba'}")
 
 
-def _let_this_thread_set() -> None:
+def _let_any_thread_set() -> None:
     """Since threadpoolctl 3.8 the thread that has set OpenBLAS's number first is the only one that can."""
     clear = getattr(getattr(threadpoolctl, "OpenBLASController", None), "clear_controlling_thread", None)
     if clear is not None:

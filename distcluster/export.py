@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
+from numpy.lib.recfunctions import repack_fields
 
 from distcluster.errors import JobError
 from distcluster.job import ReportTable
@@ -149,22 +150,32 @@ def _export_atlas_labels(run: Run, target: Path, table: ReportTable) -> None:
     """
     if "view_2d" not in views(run.job):
         raise JobError("the run has no two-dimensional view (projection.views), which embedding-atlas draws.")
-    shown = np.concatenate([rows for (rows,) in run.read_items([layout.SHOWN_ROWS], partitions(run))])
-    shown = spread_evenly(shown[shown["label"] >= 0], _NAMING_ROWS)
-    texts = read_items(table.items, shown["row"].tolist(), table.item_column) if table.items else {}
     K = published_mixture(run).candidate.n_components
+    size, place = (
+        np.zeros(K, np.int64),
+        np.zeros((K, 3)),
+    )  # all rows; sums of x and y of those that are shown, their number
+    some = []
+    for rows, of_partition in run.read_items([layout.SHOWN_ROWS, layout.PARTIAL_SIZE], partitions(run)):
+        size += of_partition
+        for i, weight in enumerate((rows["x"], rows["y"], None)):
+            place[:, i] += np.bincount(rows["label"], weight, K)
+        some.append(repack_fields(rows[["row", "label"]]))
+    named = spread_evenly(np.concatenate(some), _NAMING_ROWS)
+    texts = read_items(table.items, named["row"].tolist(), table.item_column) if table.items else {}
     cuts = dict(reversed(_levels(run).items())) | {K: np.arange(K, dtype=np.int32)}
     columns: dict[str, list[Any]] = {name: [] for name in ("x", "y", "text", "level", "priority", "cluster")}
     for level, (k, of) in enumerate(cuts.items()):
-        label = of[shown["label"]]
-        words = distinguishing_words([texts.get(int(row), "") for row in shown["row"]], label, k, _NAME_WORDS)
-        count = np.bincount(label, minlength=k)
-        for number in np.flatnonzero(count):
-            own = label == number
-            place = (float(shown[axis][own].mean(dtype=np.float64)) for axis in ("x", "y"))
-            name = ", ".join(words[number]) or f"cluster {number}"
-            for column, value in zip(columns, (*place, name, level, int(count[number]), int(number)), strict=True):
-                columns[column].append(value)
+        texts_of = [texts.get(int(row), "") for row in named["row"]]
+        words = distinguishing_words(texts_of, of[named["label"]], k, _NAME_WORDS)
+        for number in range(k):
+            own = of == number
+            x, y, count = place[own].sum(axis=0)
+            if count:
+                name = ", ".join(words[number]) or f"cluster {number}"
+                found = (x / count, y / count, name, level, int(size[own].sum()), number)
+                for column, value in zip(columns, found, strict=True):
+                    columns[column].append(value)
     pq.write_table(pa.table(columns), target)
 
 

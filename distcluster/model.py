@@ -1,7 +1,7 @@
 """A run's frozen model in this process: labels for rows that are at hand, as a run would give them."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -109,8 +109,8 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({str(self.url)!r}, {self.mixture.candidate}, {self.n_features} features)"
 
-    def __reduce__(self) -> tuple[Callable[[Url, bool], "Model"], tuple[Url, bool]]:
-        return _loaded_once, (self.url, self._same_bits)
+    def __reduce__(self) -> tuple[Callable[[Url, str, bool], "Model"], tuple[Url, str, bool]]:
+        return _loaded_once, (self.url, self.run_id, self._same_bits)
 
     # -- answers
 
@@ -161,8 +161,11 @@ class Model:
         top : int, optional
             How many clusters to name for each row; by default as many as the run.
         """
+        top = self._top if top is None else top
+        if top < 1:
+            raise ValueError(f"top = {top}: must be 1 or more.")
         with one_thread():
-            parts = [self._assign(rows, top or self._top) for rows in self._blocks(np.asarray(X))]
+            parts = [self._assign(rows, top) for rows in self._blocks(np.asarray(X))]
         return Labels(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _NAMES})
 
     # -- one block of rows
@@ -171,6 +174,7 @@ class Model:
         if hasattr(X, "dask"):
             from distcluster.estimators.dask_em import whole_rows  # Dask takes a second to import
 
+            self._require_features(X)
             X = whole_rows(X)
             shape = {"drop_axis": 1} if wide is None else {"chunks": (X.chunks[0], wide)}
             meta = np.empty((0,) if wide is None else (0, wide), dtype)
@@ -181,10 +185,24 @@ class Model:
         with one_thread():
             return np.concatenate([of_rows(rows) for rows in self._blocks(X)])
 
-    def _blocks(self, X: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    def _blocks(self, X: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+        self._require_features(X)
+        for start in range(0, max(len(X), 1), _ROWS):
+            block = X[start : start + _ROWS]
+            if not self._skips:
+                self._refuse_invalid(block, start)
+            yield block
+
+    def _require_features(self, X: Any) -> None:
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"rows of shape (n, {self.n_features}) are expected, got an array of shape {X.shape}.")
-        return [X[i : i + _ROWS] for i in range(0, max(len(X), 1), _ROWS)]
+
+    def _refuse_invalid(self, raw: npt.NDArray[Any], start: int) -> None:
+        rows = as_float32(raw)
+        wrong = np.flatnonzero(invalid_rows(rows, self._metric))
+        if len(wrong):
+            why = why_invalid(raw[wrong[0]], rows[wrong[0]], self._metric)
+            raise ValueError(f"row {start + wrong[0]:,} (of a Dask array: of a chunk) cannot be labelled: {why}.")
 
     def _assign(self, rows: npt.NDArray[Any], top: int) -> Labels:
         near = self._neighbours(rows)
@@ -195,14 +213,9 @@ class Model:
 
     def _neighbours(self, raw: npt.NDArray[Any]) -> tuple[Int32, Float32]:
         rows = as_float32(raw)
-        wrong = invalid_rows(rows, self._metric)
-        if wrong.any() and not self._skips:
-            first = int(np.argmax(wrong))
-            why = why_invalid(raw[first], rows[first], self._metric)
-            raise ValueError(f"{int(wrong.sum()):,} rows cannot be labelled; the first: {first} ({why}).")
         index = np.full((len(rows), self._k), -1, np.int32)
         distance = np.full(index.shape, np.nan, np.float32)
-        valid = np.flatnonzero(~wrong)
+        valid = np.flatnonzero(~invalid_rows(rows, self._metric))
         if len(valid):
             prepared = self._searched(prepare(rows[valid], self._metric))
             index[valid], distance[valid] = nearest(self._index, prepared, self._k, self._metric)
@@ -249,6 +262,9 @@ def load_model(url: str, *, same_bits: bool = True) -> Model:
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded_once(url: Url, same_bits: bool) -> Model:
+def _loaded_once(url: Url, run_id: str, same_bits: bool) -> Model:
     """A model that came from another process, read once."""
-    return load_model(url, same_bits=same_bits)
+    model = load_model(url, same_bits=same_bits)
+    if model.run_id != run_id:
+        raise JobError(f"{url} now holds another model than the one that was loaded.")
+    return model

@@ -1,7 +1,9 @@
 """What a job will cost, before it costs anything: the sum of what its stages cost."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from distcluster.numerics.partition import Partitioning, groups
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.flow import STAGES
 from distcluster.stages.searching import index_bytes
+from distcluster.stages.stage import Stage
 from distcluster.storage.urls import local_path
 
 _PARTITION_BYTES = 2**27  # of float32 rows: some seconds of work, a small part of a worker's memory
@@ -75,8 +78,8 @@ def choose_partitioning(job: Job, n_rows: int, n_features: int) -> Partitioning:
     return Partitioning(n_rows, block_rows, block_rows * blocks)
 
 
-def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
-    """Compute the cost of a job on an input of N x D values, all rows taken as valid.
+def make_plan(job: Job, shape: tuple[int, int], itemsize: int, stages: Sequence[Stage[Any]] | None = None) -> Plan:
+    """Compute the cost of a job on an input of N x D values, all rows taken as valid, or of some of its stages.
 
     Raises
     ------
@@ -84,7 +87,7 @@ def make_plan(job: Job, shape: tuple[int, int], itemsize: int) -> Plan:
         When the subsamples cannot be taken.
     """
     sizes = measure(job, shape, itemsize)
-    costs = [stage.cost(sizes) for stage in STAGES]
+    costs = [stage.cost(sizes) for stage in stages or STAGES]
     workers = job.deploy.n_workers or len(os.sched_getaffinity(0))
     trip = 0.0 if local_path(job.output.url) else _TRIP_SECONDS
     return Plan(

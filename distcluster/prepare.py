@@ -16,7 +16,7 @@ from distcluster.job import Job, memory_bytes, require_extras
 from distcluster.job_file import override, parse_job
 from distcluster.numerics.sampling import auto_sizes, priority_bound
 from distcluster.plan import Plan, choose_partitioning, make_plan
-from distcluster.stages.flow import has_only_scans, own_keys, row_arrays
+from distcluster.stages.flow import PREDICTS, STAGES, has_only_scans, own_keys, row_arrays
 from distcluster.stages.freezing import model_id, require_model
 from distcluster.storage.files import count_labels
 from distcluster.storage.inputs import (
@@ -100,24 +100,27 @@ def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None) ->
     """
     job = resolve(job)
     require_extras(job.report)
-    if job.deploy.kind == "address":
+    if job.deploy.kind == "address" or (model is not None and job.deploy.kind != "local"):
         from distcluster.execution.connect import scheduler_address  # Dask takes a second to import
 
         scheduler_address(job.deploy)
     if job.report.items is not None:
         require_items(job.report.items, job.report.item_column)
     refuse_nested(job.input.url, job.output.url)
+    if model is not None:
+        refuse_nested(model.url, job.output.url, what="model's run")
     refuse_large_metadata(job.input.url)
     array = open_input(job.input.url, job.input.array)
-    # A prediction draws no subsamples, and may have few rows: it needs what the model's run needed, at most.
+    # A prediction may have few rows: its subsamples are the model's.
     n_rows = array.shape[0] if model is None else max(array.shape[0], model.settings.input.shape[0])
-    plan = make_plan(job, (n_rows, array.shape[1]), array.dtype.itemsize)
+    stages = STAGES if model is None else PREDICTS
+    plan = make_plan(job, (n_rows, array.shape[1]), array.dtype.itemsize, stages)
     _refuse_impossible_sizes(job, array, plan)
     refuse_large_chunks(job.input.url, array)
     _refuse_missing_chunks(job, array)
     _refuse_other_lengths(job, array.shape[0])
     if model is not None:
-        _refuse_other_features(model, array)
+        _refuse_other_rows_or_machine(model, array)
     checked = CheckedJob(job, array, plan, Run(job.output.url, job.input.url), overwrite, model)
     _is_to_be_made(checked)
     return checked
@@ -199,8 +202,8 @@ def _refuse_impossible_sizes(job: Job, array: zarr.Array[Any], plan: Plan) -> No
         if needed > has:
             raise JobError(
                 f"{job.input.url} has the shape {array.shape}: {what} needs {needed / 2**30:,.1f} GiB, and "
-                f"a worker has {has / 2**30:,.1f} GiB. Smaller chunks, or a smaller assign.partition_rows, sample.rows "
-                f"or sample.mixture_rows, need less."
+                f"a worker has {has / 2**30:,.1f} GiB. Smaller chunks or a smaller assign.partition_rows need less, "
+                f"and in a run a smaller sample.rows or sample.mixture_rows."
             )
 
 
@@ -224,7 +227,7 @@ def _refuse_other_lengths(job: Job, n_rows: int) -> None:
         raise JobError(f"report.labels: the input has {n_rows:,} rows, but {'; '.join(found)}: one a row is needed.")
 
 
-def _refuse_other_features(model: Run, array: zarr.Array[Any]) -> None:
+def _refuse_other_rows_or_machine(model: Run, array: zarr.Array[Any]) -> None:
     expected, found = model.settings.input.shape[1], array.shape[1]
     if found != expected:
         raise JobError(f"the rows have {found:,} features, those that the model was fitted on have {expected:,}.")

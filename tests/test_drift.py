@@ -60,9 +60,14 @@ def test_false_alarms_are_rarer_than_one_in_a_hundred() -> None:
         support = random.lognormal(-1, 0.5, some).astype(np.float32)
         return Rows(random.multinomial(n, shares), label, density, support)
 
-    limit = float(np.exp(-1 + 0.5 * 3.09))  # one in a thousand
-    alarms = [compare(draw(50_000), draw(n), limit).verdict != "as before" for n in (100, 1000, 30_000) * 100]
-    assert np.mean(alarms) <= 0.01
+    for beyond in (3.09, 2.05):  # standard deviations: one in a thousand, one in fifty
+        limit = float(np.exp(-1 + 0.5 * beyond))
+        alarms = [
+            compare(draw(before), draw(n), limit).verdict != "as before"
+            for before in (1000, 50_000)
+            for n in (100, 1000, 30_000) * 50
+        ]
+        assert np.mean(alarms) <= 0.01
 
 
 def a_new_cluster(rows: np.ndarray, _: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import N_ROWS
 
+from distcluster import export
 from distcluster.errors import JobError
 from distcluster.export import export_run
 from distcluster.job import ReportTable
@@ -81,7 +82,10 @@ def test_the_atlas_file_has_a_place_a_category_and_a_text(reference: Run, items:
     assert found.row.tolist() == list(range(N_ROWS))
 
 
-def test_the_atlas_labels_are_clusters_of_all_levels_named_by_their_words(reference: Run, tmp_path: Path) -> None:
+def test_the_atlas_labels_are_clusters_of_all_levels_named_by_their_words(
+    reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_NAMING_ROWS", 2000)  # names are of some rows, sizes and places of all
     label = reference.array("label")[:]
     (tmp_path / "items.txt").write_text("".join(f"thing word{k}k\n" for k in label))
     table = ReportTable(items=str(tmp_path / "items.txt"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -30,6 +32,7 @@ from distcluster import Model, load_model
 from distcluster.cli.main import app
 from distcluster.errors import CorruptError, JobError
 from distcluster.execution.status import read_status
+from distcluster.stages.freezing import freeze
 from distcluster.storage.inputs import open_input
 from distcluster.storage.run import Run
 
@@ -89,16 +92,20 @@ def test_rows_get_the_runs_bytes_from_the_run_and_from_the_model_alone_after_kil
     assert told.output.split("Drift: ")[1] == done.stdout.split("Drift: ")[1]
     is_as_the_run_says(tmp_path / "from run", reference, expected)
     out = tmp_path / "from model"
+    sizes = ["--set", "deploy.n_workers=2", "--set", "assign.partition_rows=512"]
     for stage in ("find_neighbours", "label_rows"):
-        process = subprocess.Popen(argv(exported, source, out), start_new_session=True, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            argv(exported, source, out, *sizes), start_new_session=True, stdout=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 120
         while not list(out.glob(f"commit/{stage}/*.json")) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    sizes = ["--set", "deploy.n_workers=2", "--set", "assign.partition_rows=512"]
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     done = predict(exported, source, out, *sizes)
     assert done.returncode == 0, done.stderr
+    assert len(Run(str(out)).partitioning) != len(Run(str(tmp_path / "from run")).partitioning)
     is_as_the_run_says(out, reference, expected)
     again = predict(exported, source, out, *sizes)
     assert "nothing was left to do" in again.stdout, again.stderr
@@ -148,7 +155,7 @@ def test_a_damaged_model_labels_nothing(exported: str, rows: np.ndarray, tmp_pat
         load_model(str(damaged))
     done = predict(str(damaged), write_input(tmp_path / "new.zarr", rows), tmp_path / "out")
     assert done.returncode == 1
-    assert "model/field" in done.stderr
+    assert f"the model {damaged} is damaged: model/field" in done.stderr
     assert not (tmp_path / "out" / "commit" / "label_rows").exists()
 
 
@@ -164,11 +171,31 @@ def test_wrong_inputs_and_outputs_are_refused_before_anything_is_written(
         ((str(tmp_path / "nothing"), source, out), "there is no run at"),
         ((exported, source, out, "--set", "sample.seed=3"), "the model is as it is"),
         ((exported, source, finished.output), "was made for something else"),
+        ((str(finished.output), source, finished.output, "--overwrite"), "lies inside the model's run"),
+        ((exported, source, out, "--set", "deploy.kind=kubernetes"), "no scheduler is known"),
     ):
         done = predict(*arguments)
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
     assert not out.exists()
+    assert load_model(str(finished.output)).n_features == 16, "the model's run is still there"
+
+
+def test_a_model_that_was_replaced_meanwhile_is_not_mixed_with_the_one_before(
+    reference: Run, finished: Command, tmp_path: Path
+) -> None:
+    model = Run(str(finished.output))
+    target = Run(str(tmp_path / "target"))
+    with target.writing(20):
+        target.create(replace(reference.settings, model=reference.settings.run_id))
+        freeze(model, target)
+        assert target.records.of_stage("fit_umap")
+        target.records.forget("fit_umap")
+        settings = (finished.output / "zarr.json").read_text()
+        (finished.output / "zarr.json").write_text(settings.replace(reference.settings.run_id, "another"))
+        with pytest.raises(JobError, match="now holds another model"):
+            freeze(model, target)
+        assert not target.records.of_stage("fit_umap")
 
 
 def test_a_run_without_a_model_is_refused(finished: Command) -> None:
@@ -195,25 +222,39 @@ def test_a_model_in_memory_gives_the_runs_bytes(model: Model, reference: Run, ro
     assert model.assign(rows[:4], top=5).top_label.shape == (4, 5)
     assert model.predict(rows[:0]).shape == (0,)
     assert model.run_id == reference.settings.run_id
+    assert (pickle.loads(pickle.dumps(model)).predict(rows[:9]) == found.label[:9]).all()
 
 
 def test_threads_share_a_model_and_the_process_has_its_threads_back(model: Model, rows: np.ndarray) -> None:
     alone, found = model.assign(rows), {}
 
     def work(number: int) -> None:
+        here = numbers_of_threads()
         found[number] = [model.assign(rows[number::8]) for _ in range(3)]
+        after[number] = here, numbers_of_threads()
 
+    after: dict[int, tuple[list[int], list[int]]] = {}
     with threadpool_limits(2):
-        before = [each["num_threads"] for each in threadpool_info()]
+        before = numbers_of_threads()
         threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
         for each in threads:
             each.start()
         for each in threads:
             each.join()
-        assert [each["num_threads"] for each in threadpool_info()] == before
+        assert numbers_of_threads() == before
+        with threadpool_limits(1):
+            assert set(numbers_of_threads()) == {1}, "the process is its owner's again"
+    openmp = [each["user_api"] == "openmp" for each in threadpool_info()]
+    for here, now in after.values():  # BLAS is every thread's, and others may still be at work
+        assert np.array(here)[openmp].tolist() == np.array(now)[openmp].tolist()
     for number, answers in found.items():
         for each in answers:
             assert each.probability.tobytes() == alone.probability[number::8].tobytes()
+
+
+def numbers_of_threads() -> list[int]:
+    """Of every library, as this thread has them."""
+    return [each["num_threads"] for each in threadpool_info()]
 
 
 def test_dask_arrays_are_answered_on_workers_lazily(model: Model, rows: np.ndarray, tmp_path: Path) -> None:
@@ -270,12 +311,16 @@ def asked(port: int, rows: np.ndarray) -> dict[str, list[float]]:
 
 
 def test_rows_that_cannot_be_labelled_are_named(model: Model, rows: np.ndarray) -> None:
-    wrong = rows[:10].copy()
-    wrong[3, 2] = np.nan
-    with pytest.raises(ValueError, match=r"1 rows cannot be labelled; the first: 3 \(NaN\)"):
+    wrong = rows[:4500].copy()
+    wrong[4400, 2] = np.nan
+    with pytest.raises(ValueError, match=r"row 4,400 .*cannot be labelled: NaN"):
         model.predict(wrong)
     with pytest.raises(ValueError, match=r"rows of shape \(n, 16\) are expected"):
         model.predict(rows[0])
+    with pytest.raises(ValueError, match=r"rows of shape \(n, 16\) are expected"):
+        model.predict(da.from_array(rows[:, :5]))
+    with pytest.raises(ValueError, match="must be 1 or more"):
+        model.assign(rows, top=0)
     with pytest.raises(ValueError, match="must be one of projection, view_2d"):
         model.transform(rows, "view_9d")
 

@@ -13,7 +13,7 @@ Verdict = Literal["as before", "watch", "refit"]
 HELD_OUT_ROWS = 20_000
 """Rows on each side whose densities and supports are compared."""
 
-_ERROR = 0.001  # chance of a false alarm of each of the five tests: together less than 1 in 100
+_ERROR = 0.001  # chance of a false alarm of each of the six tests: together less than 1 in 100
 _WATCH, _REFIT = 0.1, 0.25  # of the population stability index, and of distances between distributions
 _BEYOND_WATCH, _BEYOND_REFIT = 0.003, 0.03  # share of rows without support, beyond that of the model's own rows
 _SIZE_RATIO = 4.0  # a cluster that grew or shrank so much is named
@@ -145,9 +145,12 @@ def _compare_values(what: str, before: Float32, now: Float32) -> tuple[float, li
 
 
 def _compare_beyond(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> list[_Finding]:
+    from scipy import stats
+
     least = _least_share(now)
     more = least - float(before.mean())
-    if more < _BEYOND_WATCH:
+    table = [[int(each.sum()), int((~each).sum())] for each in (now, before)]
+    if more < _BEYOND_WATCH or stats.fisher_exact(table, alternative="greater").pvalue >= _ERROR:
         return []
     said = (
         f"{now.mean():.1%} of the rows (at least {least:.1%}) have no support in the model's sample, "

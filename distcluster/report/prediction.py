@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.recfunctions import repack_fields
 
 from distcluster.errors import JobError
 from distcluster.numerics.drift import HELD_OUT_ROWS, Drift, Rows, compare
@@ -79,13 +80,13 @@ def _labelled(run: Run) -> Rows:
     size, shown = np.zeros(published_mixture(run).candidate.n_components, np.int64), []
     for of_partition, rows in run.read_items([layout.PARTIAL_SIZE, layout.SHOWN_ROWS], partitions(run)):
         size += of_partition
-        shown.append(rows[list(layout.HELD_OUT)].copy())
+        shown.append(repack_fields(rows[list(layout.HELD_OUT)]))
     some = spread_evenly(np.concatenate(shown), HELD_OUT_ROWS)
     return Rows(size, *(some[name] for name in layout.HELD_OUT))
 
 
 def _made_from(model: Run) -> Rows | None:
-    """What the model's run left of its rows; None in a prediction's copy of a model, and in older runs."""
+    """What the model's run left of its rows; None in a prediction's copy of a model."""
     record = model.records.read(SUMMARISE_CLUSTERS.name, ONE)
     if record is None or not {array.at() for array in layout.HELD_OUT.values()} <= record.arrays.keys():
         return None

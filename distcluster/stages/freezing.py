@@ -1,8 +1,9 @@
 """The part of a run that labels rows: its frozen model, copied to where other rows are labelled by it."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from distcluster.errors import JobError
+from distcluster.errors import CorruptError, JobError, JobFailedError
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.labelling import SUMMARISE_CLUSTERS
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, views
@@ -11,7 +12,9 @@ from distcluster.stages.searching import BUILD_INDEX, FIT_PCA
 from distcluster.stages.stage import Stage
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
+from distcluster.storage.array_store import Array
 from distcluster.storage.layout import ONE, ItemArray
+from distcluster.storage.records import Record
 from distcluster.storage.run import Run
 
 _KEPT: dict[Stage[Any], tuple[ItemArray, ...]] = {
@@ -58,16 +61,44 @@ def freeze(run: Run, target: Run, *, with_rows: bool = False) -> None:
 
     Raises
     ------
-    CorruptError
+    JobError
+        When another model lies there than the one that ``target`` is for.
+    JobFailedError
         When an array of the model differs from what was committed.
     """
+    _require_same(run, target)
+    require_model(run)
     compared = (layout.CLUSTER_SIZE, *layout.HELD_OUT.values())
     kept = _KEPT | ({SUMMARISE_CLUSTERS: compared} if with_rows else {})
     for stage, item in [*_items(run), *([(SUMMARISE_CLUSTERS, ONE)] if with_rows else [])]:
-        record = run.records.read(stage.name, item)
-        if record is not None and item not in stage.committed(target):
-            arrays = {array: run.read(array, item) for array in kept[stage]}
+        if item not in stage.committed(target):
+            record, arrays = _read(run, stage, item, kept[stage])
             target.commit(stage.name, item, record.facts, arrays=arrays, seconds=record.seconds)
+    try:
+        _require_same(run, target)
+    except JobError:  # what was copied may be of both
+        for stage in kept:
+            target.records.forget(stage.name)
+        raise
+
+
+def _require_same(run: Run, target: Run) -> None:
+    run.forget_settings()  # hours may have passed
+    if model_id(run) != model_id(target):
+        raise JobError(f"{run.url} now holds another model than the one that {target.url} was made for.")
+
+
+def _read(run: Run, stage: Stage[Any], item: str, arrays: Iterable[ItemArray]) -> tuple[Record, dict[ItemArray, Array]]:
+    """What an item of the model's run has committed; damage there is not the target's."""
+    try:
+        record = run.records.read(stage.name, item)
+        if record is None:
+            raise CorruptError(f"{stage.name} {item} is not committed", stage.name, item)
+        return record, {array: run.read(array, item) for array in arrays}
+    except CorruptError as error:
+        raise JobFailedError(
+            f"the model {run.url} is damaged: {error}. Run its job again with --verify, or export it again."
+        ) from error
 
 
 def _items(run: Run) -> list[tuple[Stage[Any], str]]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.recfunctions import repack_fields
 
 from distcluster.numerics.drift import HELD_OUT_ROWS
 from distcluster.numerics.hierarchy import HIERARCHY_ROWS, build_hierarchy, levels
@@ -217,7 +218,7 @@ def summarise_clusters(run: Run) -> Output[ClusterFacts]:
         layout.SHOWN_ROWS,
     ]  # fmt: skip
     columns = ["row", *layout.HELD_OUT]
-    parts = ((*rest, shown[columns].copy()) for *rest, shown in run.read_items(arrays, partitions(run)))
+    parts = ((*rest, repack_fields(shown[columns])) for *rest, shown in run.read_items(arrays, partitions(run)))
     sizes, probabilities, exemplars, distances, shown = zip(*parts, strict=True)
     size, probability = np.sum(sizes, axis=0), tree_sum(probabilities)
     exemplar, distance = merge_nearest(np.stack(exemplars), np.stack(distances), EXEMPLARS)

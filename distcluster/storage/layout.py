@@ -323,7 +323,7 @@ _HELD_OUT = {"label": "int32", "log_density": "float32", "support": "float32"}
 HELD_OUT = {
     name: ItemArray(
         f"cluster/held_out/{name}", "summarise_clusters", "(n,)", dtype,
-        "of at most 20,000 rows in neither subsample: what other rows are held against",
+        "of at most 20,000 rows in neither subsample, or of any where these are fewer than 1,000",
     )
     for name, dtype in _HELD_OUT.items()
 }  # fmt: skip

@@ -104,8 +104,8 @@ def file_store(url: str) -> tuple[Any, str]:
     return object_store(directory or "/"), name
 
 
-def refuse_nested(input_url: str, output_url: str) -> None:
-    """Refuse an output inside the input, the input itself, and an output around the input.
+def refuse_nested(input_url: str, output_url: str, what: str = "input") -> None:
+    """Refuse an output inside the input (or another thing that is read), the input itself, and one around the input.
 
     Raises
     ------
@@ -114,6 +114,6 @@ def refuse_nested(input_url: str, output_url: str) -> None:
     """
     source, target = (f"{absolute_url(url)}".rstrip("/") + "/" for url in (input_url, output_url))
     if target.startswith(source):
-        raise JobError(f"the output {target} lies inside the input {source}: writing would damage it.")
+        raise JobError(f"the output {target} lies inside the {what} {source}: writing would damage it.")
     if source.startswith(target):
-        raise JobError(f"the input {source} lies inside the output {target}: choose an output of its own.")
+        raise JobError(f"the {what} {source} lies inside the output {target}: choose an output of its own.")
