@@ -125,8 +125,8 @@ def predict(
 ) -> None:
     """Label new rows by a run's frozen model, or go on with it: the same command.
 
-    Nothing is fitted: a row that the run has seen gets the same label, the same probability and the same place, bit for
-    bit. --set takes keys of [input], [assign] and [deploy].
+    Nothing is fitted: a row that the run has seen gets its label, probability and place again, bit for bit.
+    --set takes keys of the tables input, assign and deploy.
 
     [dim]distcluster predict runs/demo tomorrow.zarr runs/tomorrow[/dim]
     """
