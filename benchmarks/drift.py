@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from distcluster.environment import environment
-from distcluster.numerics.drift import HELD_OUT_ROWS, Rows, compare
+from distcluster.numerics.drift import Rows, compare
+from distcluster.numerics.shown_rows import HELD_OUT_ROWS
 
 CLUSTERS, RUN_ROWS, NEW_ROWS = 20, 100_000, (100, 1_000, 10_000, 100_000)
 

@@ -1,5 +1,9 @@
 """What a caller runs: a job, and another candidate's labels."""
 
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from typing import Any
+
 from distcluster.errors import JobError
 from distcluster.execution.connect import scheduler_address
 from distcluster.execution.progress import Reporter
@@ -13,6 +17,7 @@ from distcluster.stages.fitting import fitted_candidates
 from distcluster.stages.flow import PREDICTS, STAGES, is_finished
 from distcluster.stages.freezing import FROZEN
 from distcluster.stages.relabelling import CROSSWALK, RELABEL, of_candidate
+from distcluster.stages.stage import Stage
 from distcluster.storage.layout import RowArray
 from distcluster.storage.run import Run
 
@@ -40,22 +45,14 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bo
     RunHeldError, LeaseLostError
         When another process writes to the output, or has taken it from this one.
     """
-    if job.deploy.kind == "kubernetes":
-        scheduler_address(job.deploy)  # before anything is written
-    with prepared_run(check_job(job, overwrite=overwrite)) as run:
-        if not verify and is_finished(run) and is_input_unchanged(run):
-            return run
 
-        async def work(runner: Runner) -> None:
-            if verify and run.attempt == 0:
-                await runner.verify()
-            await flow(run, runner)
-            if verify:  # and what a person has asked for since
-                await runner.each(RELABEL)
-                await runner.each(CROSSWALK)
+    async def work(run: Run, runner: Runner) -> None:
+        await flow(run, runner)
+        if verify:  # and what a person has asked for since
+            await runner.each(RELABEL)
+            await runner.each(CROSSWALK)
 
-        Session(run, job.deploy, reporter, STAGES, read_input=True, performance=job.report.performance).hold(work)
-    return run
+    return _run_to_the_end(job, reporter, work, STAGES, verify=verify, overwrite=overwrite)
 
 
 def predict_rows(model: Run, job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bool = False) -> Run:
@@ -85,16 +82,35 @@ def predict_rows(model: Run, job: Job, reporter: Reporter, *, verify: bool = Fal
     JobFailedError, SchedulerLostError, RunHeldError, LeaseLostError
         As ``run_job``.
     """
+    work = partial(predict, model)
+    makes = (*PREDICTS, *FROZEN)
+    return _run_to_the_end(job, reporter, work, makes, verify=verify, overwrite=overwrite, model=model)
+
+
+def _run_to_the_end(
+    job: Job,
+    reporter: Reporter,
+    work: Callable[[Run, Runner], Awaitable[None]],
+    makes: Collection[Stage[Any]],
+    *,
+    verify: bool,
+    overwrite: bool,
+    model: Run | None = None,
+) -> Run:
+    """Work on the run of a job, made or opened, unless nothing is left to do."""
+    if job.deploy.kind == "kubernetes":
+        scheduler_address(job.deploy)  # before anything is written
     with prepared_run(check_job(job, overwrite=overwrite, model=model)) as run:
         if not verify and is_finished(run) and is_input_unchanged(run):
             return run
 
-        async def work(runner: Runner) -> None:
+        async def verify_and_work(runner: Runner) -> None:
             if verify and run.attempt == 0:
                 await runner.verify()
-            await predict(model, run, runner)
+            await work(run, runner)
 
-        Session(run, job.deploy, reporter, (*PREDICTS, *FROZEN), read_input=True).hold(work)
+        session = Session(run, job.deploy, reporter, makes, read_input=True, performance=job.report.performance)
+        session.hold(verify_and_work)
     return run
 
 

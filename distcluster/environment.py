@@ -71,7 +71,8 @@ def pin_to_one_thread() -> None:
     """
     with _borrowed.lock:
         _borrowed.stays = True
-        _pin()
+        numba.set_num_threads(1)  # first: it may load another OpenMP
+        _pin(ThreadpoolController())  # looked for each time: a task may have loaded another library
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def one_thread() -> Iterator[None]:
             _borrowed.blas = libraries.select(user_api="blas").limit(limits=1)
     openmp = libraries.select(user_api="openmp").limit(limits=1)  # one for each thread
     try:
-        _pin()
+        _pin(libraries)
         yield
     finally:
         with _borrowed.lock:
@@ -112,9 +113,8 @@ class _Borrowed:
 _borrowed = _Borrowed()
 
 
-def _pin() -> None:
-    numba.set_num_threads(1)  # first: it may load another OpenMP
-    libraries = ThreadpoolController()  # looked for each time: a task may have loaded another
+def _pin(libraries: ThreadpoolController) -> None:
+    numba.set_num_threads(1)
     _let_any_thread_set()
     libraries.limit(limits=1)
     faiss.omp_set_num_threads(1)

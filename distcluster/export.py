@@ -15,7 +15,6 @@ from numpy.lib.recfunctions import repack_fields
 
 from distcluster.errors import JobError
 from distcluster.job import ReportTable
-from distcluster.numerics.hierarchy import levels
 from distcluster.numerics.mixture.parameters import to_sklearn
 from distcluster.numerics.partition import Partitioning, RowRange
 from distcluster.numerics.shown_rows import spread_evenly
@@ -91,7 +90,9 @@ def _export_parquet(run: Run, target: Path, table: ReportTable) -> None:
 
 def _levels(run: Run) -> dict[int, npt.NDArray[np.int32]]:
     """The cluster of every component at each level of the hierarchy; none in a prediction, whose model has none."""
-    return {} if run.settings.model else levels(run.read(layout.MERGE))
+    if run.settings.model:
+        return {}
+    return dict(zip(run.read(layout.LEVEL_CLUSTERS).tolist(), run.read(layout.LEVEL), strict=True))
 
 
 def _at_level(of: npt.NDArray[np.int32], label: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -151,11 +152,8 @@ def _export_atlas_labels(run: Run, target: Path, table: ReportTable) -> None:
     if "view_2d" not in views(run.job):
         raise JobError("the run has no two-dimensional view (projection.views), which embedding-atlas draws.")
     K = published_mixture(run).candidate.n_components
-    size, place = (
-        np.zeros(K, np.int64),
-        np.zeros((K, 3)),
-    )  # all rows; sums of x and y of those that are shown, their number
-    some = []
+    size, some = np.zeros(K, np.int64), []
+    place = np.zeros((K, 3))  # sums of x and y of the rows that the report shows, and their number
     for rows, of_partition in run.read_items([layout.SHOWN_ROWS, layout.PARTIAL_SIZE], partitions(run)):
         size += of_partition
         for i, weight in enumerate((rows["x"], rows["y"], None)):
@@ -165,9 +163,9 @@ def _export_atlas_labels(run: Run, target: Path, table: ReportTable) -> None:
     texts = read_items(table.items, named["row"].tolist(), table.item_column) if table.items else {}
     cuts = dict(reversed(_levels(run).items())) | {K: np.arange(K, dtype=np.int32)}
     columns: dict[str, list[Any]] = {name: [] for name in ("x", "y", "text", "level", "priority", "cluster")}
+    named_texts = [texts.get(int(row), "") for row in named["row"]]
     for level, (k, of) in enumerate(cuts.items()):
-        texts_of = [texts.get(int(row), "") for row in named["row"]]
-        words = distinguishing_words(texts_of, of[named["label"]], k, _NAME_WORDS)
+        words = distinguishing_words(named_texts, of[named["label"]], k, _NAME_WORDS)
         for number in range(k):
             own = of == number
             x, y, count = place[own].sum(axis=0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.environment import differences, environment, one_thread
+from distcluster.environment import one_thread
 from distcluster.errors import JobError
 from distcluster.numerics.mixture.assignment import Assignment, assign_rows, responsibilities
 from distcluster.numerics.mixture.parameters import Mixture
@@ -17,7 +17,7 @@ from distcluster.numerics.prepared_rows import prepare, principal
 from distcluster.numerics.projection import project
 from distcluster.numerics.sampling import invalid_rows, why_invalid
 from distcluster.numerics.support import support
-from distcluster.stages.freezing import model_id, require_model
+from distcluster.stages.freezing import model_id, require_model, require_same_bits
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, views
 from distcluster.stages.refining import published_mixture
 from distcluster.stages.searching import BUILD_INDEX
@@ -40,6 +40,14 @@ class _Space:
     field: Float32
     a: float
     b: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Rows that are labelled at a time, (n, D) float32, and which are valid."""
+
+    rows: Float32
+    valid: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,21 +130,21 @@ class Model:
         ValueError
             When rows have other features, or are invalid and the run's ``input.on_invalid`` is "error".
         """
-        return self._answer(X, lambda rows: self._assign(rows, 1).label, np.int32)
+        return self._answer(X, lambda block: self._assign(block, 1).label, np.int32)
 
     def predict_proba(self, X: Any) -> Any:
         """The probability of every cluster, (n, K) float64; they sum to 1 in a row, and are NaN in an invalid one."""
         return self._answer(
-            X, lambda rows: responsibilities(self._project(rows), self.mixture)[0], np.float64, self.n_clusters
+            X, lambda block: responsibilities(self._project(block), self.mixture)[0], np.float64, self.n_clusters
         )
 
     def score_samples(self, X: Any) -> Any:
         """The log density of every row under the mixture, (n,) float32, nats: low is unusual."""
-        return self._answer(X, lambda rows: self._assign(rows, 1).log_density, np.float32)
+        return self._answer(X, lambda block: self._assign(block, 1).log_density, np.float32)
 
     def support(self, X: Any) -> Any:
         """The distance of every row to its nearest sample row over the sample's own scale there, (n,) float32."""
-        return self._answer(X, lambda rows: support(*self._neighbours(rows), self._scale), np.float32)
+        return self._answer(X, lambda block: support(*self._neighbours(block), self._scale), np.float32)
 
     def transform(self, X: Any, space: str = "projection") -> Any:
         """Coordinates of every row, (n, d) float32.
@@ -150,7 +158,7 @@ class Model:
         if space not in self._spaces:
             raise ValueError(f"space = {space!r}: must be one of {', '.join(self._spaces)}.")
         wide = self._spaces[space].anchors.shape[1]
-        return self._answer(X, lambda rows: self._project(rows, space), np.float32, wide)
+        return self._answer(X, lambda block: self._project(block, space), np.float32, wide)
 
     def assign(self, X: npt.ArrayLike, top: int | None = None) -> Labels:
         """Everything at once, for a NumPy array.
@@ -165,12 +173,12 @@ class Model:
         if top < 1:
             raise ValueError(f"top = {top}: must be 1 or more.")
         with one_thread():
-            parts = [self._assign(rows, top) for rows in self._blocks(np.asarray(X))]
+            parts = [self._assign(block, top) for block in self._blocks(np.asarray(X))]
         return Labels(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _NAMES})
 
     # -- one block of rows
 
-    def _answer(self, X: Any, of_rows: Callable[[Any], Any], dtype: Any, wide: int | None = None) -> Any:
+    def _answer(self, X: Any, of_block: Callable[[_Block], Any], dtype: Any, wide: int | None = None) -> Any:
         if hasattr(X, "dask"):
             from distcluster.estimators.dask_em import whole_rows  # Dask takes a second to import
 
@@ -178,54 +186,50 @@ class Model:
             X = whole_rows(X)
             shape = {"drop_axis": 1} if wide is None else {"chunks": (X.chunks[0], wide)}
             meta = np.empty((0,) if wide is None else (0, wide), dtype)
-            return X.map_blocks(lambda rows: self._of_blocks(rows, of_rows), dtype=dtype, meta=meta, **shape)
-        return self._of_blocks(np.asarray(X), of_rows)
+            return X.map_blocks(lambda rows: self._of_blocks(rows, of_block), dtype=dtype, meta=meta, **shape)
+        return self._of_blocks(np.asarray(X), of_block)
 
-    def _of_blocks(self, X: npt.NDArray[Any], of_rows: Callable[[Any], Any]) -> Any:
+    def _of_blocks(self, X: npt.NDArray[Any], of_block: Callable[[_Block], Any]) -> Any:
         with one_thread():
-            return np.concatenate([of_rows(rows) for rows in self._blocks(X)])
+            return np.concatenate([of_block(block) for block in self._blocks(X)])
 
-    def _blocks(self, X: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    def _blocks(self, X: npt.NDArray[Any]) -> Iterator[_Block]:
         self._require_features(X)
         for start in range(0, max(len(X), 1), _ROWS):
-            block = X[start : start + _ROWS]
-            if not self._skips:
-                self._refuse_invalid(block, start)
-            yield block
+            raw = X[start : start + _ROWS]
+            rows = as_float32(raw)
+            wrong = invalid_rows(rows, self._metric)
+            if wrong.any() and not self._skips:
+                first = int(np.argmax(wrong))
+                why = why_invalid(raw[first], rows[first], self._metric)
+                raise ValueError(f"row {start + first:,} (of a Dask array: of a chunk) cannot be labelled: {why}.")
+            yield _Block(rows, ~wrong)
 
     def _require_features(self, X: Any) -> None:
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"rows of shape (n, {self.n_features}) are expected, got an array of shape {X.shape}.")
 
-    def _refuse_invalid(self, raw: npt.NDArray[Any], start: int) -> None:
-        rows = as_float32(raw)
-        wrong = np.flatnonzero(invalid_rows(rows, self._metric))
-        if len(wrong):
-            why = why_invalid(raw[wrong[0]], rows[wrong[0]], self._metric)
-            raise ValueError(f"row {start + wrong[0]:,} (of a Dask array: of a chunk) cannot be labelled: {why}.")
-
-    def _assign(self, rows: npt.NDArray[Any], top: int) -> Labels:
-        near = self._neighbours(rows)
+    def _assign(self, block: _Block, top: int) -> Labels:
+        near = self._neighbours(block)
         projection = self._place(*near, "projection")
         found = assign_rows(projection, self.mixture, top)
         own = {each.name: getattr(found, each.name) for each in fields(Assignment)}
         return Labels(**own, projection=projection, support=support(*near, self._scale))
 
-    def _neighbours(self, raw: npt.NDArray[Any]) -> tuple[Int32, Float32]:
-        rows = as_float32(raw)
-        index = np.full((len(rows), self._k), -1, np.int32)
+    def _neighbours(self, block: _Block) -> tuple[Int32, Float32]:
+        index = np.full((len(block.rows), self._k), -1, np.int32)
         distance = np.full(index.shape, np.nan, np.float32)
-        valid = np.flatnonzero(~invalid_rows(rows, self._metric))
-        if len(valid):
-            prepared = self._searched(prepare(rows[valid], self._metric))
+        valid = block.valid
+        if valid.any():
+            prepared = self._searched(prepare(block.rows[valid], self._metric))
             index[valid], distance[valid] = nearest(self._index, prepared, self._k, self._metric)
         return index, distance
 
     def _searched(self, prepared: Float32) -> Float32:
         return np.asarray(principal(np.ascontiguousarray(prepared), *self._pca)) if self._pca else prepared
 
-    def _project(self, rows: npt.NDArray[Any], space: str = "projection") -> Float32:
-        return self._place(*self._neighbours(rows), space)
+    def _project(self, block: _Block, space: str = "projection") -> Float32:
+        return self._place(*self._neighbours(block), space)
 
     def _place(self, index: Int32, distance: Float32, space: str) -> Float32:
         of = self._spaces[space]
@@ -254,10 +258,8 @@ def load_model(url: str, *, same_bits: bool = True) -> Model:
     """
     run = Run(url)
     require_model(run)
-    found = differences(dict(run.settings.environment), environment())
-    if found and same_bits:
-        lines = "\n".join(f"  {line}" for line in found)
-        raise JobError(f"the model {run.url} gives other bits here (same_bits=False loads it all the same):\n{lines}")
+    if same_bits:
+        require_same_bits(run)
     return Model(run, same_bits=same_bits)
 
 

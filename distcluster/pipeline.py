@@ -38,9 +38,7 @@ log = logging.getLogger("distcluster")
 
 async def flow(run: Run, runner: Runner) -> None:
     """The whole job; everything that is already committed is skipped."""
-    await _recognise_input(run, runner)
-    await runner.each(SCAN)
-    _refuse_invalid_rows(run)
+    await _scan(run, runner)
     await runner.each(SUBSAMPLE)
     _refuse_alike_rows(run)
     await runner.driven(FIT_PCA, _fit_pca)
@@ -68,14 +66,19 @@ async def flow(run: Run, runner: Runner) -> None:
 
 async def predict(model: Run, run: Run, runner: Runner) -> None:
     """Label rows by another run's model; everything that is already committed is skipped."""
-    await _recognise_input(run, runner)
-    await runner.each(SCAN)
-    _refuse_invalid_rows(run)
+    await _scan(run, runner)
     await asyncio.to_thread(freeze, model, run)
     await runner.each(FIND_NEIGHBOURS)
     await runner.each(PROJECT_ROWS)
     await runner.each(LABEL_ROWS)
     _require_finished(run)
+
+
+async def _scan(run: Run, runner: Runner) -> None:
+    """Check the input, all of it or what has changed."""
+    await _recognise_input(run, runner)
+    await runner.each(SCAN)
+    _refuse_invalid_rows(run)
 
 
 async def _recognise_input(run: Run, runner: Runner) -> None:

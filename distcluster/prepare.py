@@ -17,7 +17,7 @@ from distcluster.job_file import override, parse_job
 from distcluster.numerics.sampling import auto_sizes, priority_bound
 from distcluster.plan import Plan, choose_partitioning, make_plan
 from distcluster.stages.flow import PREDICTS, STAGES, has_only_scans, own_keys, row_arrays
-from distcluster.stages.freezing import model_id, require_model
+from distcluster.stages.freezing import model_id, require_model, require_same_bits
 from distcluster.storage.files import count_labels
 from distcluster.storage.inputs import (
     input_version,
@@ -100,7 +100,7 @@ def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None) ->
     """
     job = resolve(job)
     require_extras(job.report)
-    if job.deploy.kind == "address" or (model is not None and job.deploy.kind != "local"):
+    if job.deploy.kind == "address":
         from distcluster.execution.connect import scheduler_address  # Dask takes a second to import
 
         scheduler_address(job.deploy)
@@ -120,7 +120,8 @@ def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None) ->
     _refuse_missing_chunks(job, array)
     _refuse_other_lengths(job, array.shape[0])
     if model is not None:
-        _refuse_other_rows_or_machine(model, array)
+        _refuse_other_features(model, array)
+        require_same_bits(model)
     checked = CheckedJob(job, array, plan, Run(job.output.url, job.input.url), overwrite, model)
     _is_to_be_made(checked)
     return checked
@@ -227,16 +228,10 @@ def _refuse_other_lengths(job: Job, n_rows: int) -> None:
         raise JobError(f"report.labels: the input has {n_rows:,} rows, but {'; '.join(found)}: one a row is needed.")
 
 
-def _refuse_other_rows_or_machine(model: Run, array: zarr.Array[Any]) -> None:
+def _refuse_other_features(model: Run, array: zarr.Array[Any]) -> None:
     expected, found = model.settings.input.shape[1], array.shape[1]
     if found != expected:
         raise JobError(f"the rows have {found:,} features, those that the model was fitted on have {expected:,}.")
-    differing = differences(dict(model.settings.environment), environment())
-    if differing:
-        raise JobError(
-            "here other bits would come out than where the model was made:\n"
-            + "\n".join(f"  {line}" for line in differing)
-        )
 
 
 def _new_settings(checked: CheckedJob) -> Settings:
@@ -273,12 +268,9 @@ def _differences(run: Run, checked: CheckedJob) -> list[str]:
     """What the run was made for and is not so now; the input's content is compared later, by checksum."""
     was, now = _stored_job(run.job), _stored_job(checked.job)  # a key that is newer than the run had its default
     before, seen = run.settings.input, _input_facts(checked.array)
+    of, wanted = run.settings.model, _model_of(checked)
     return [
-        *(
-            f"the model: {of or 'of its own'} in the run, {wanted or 'of its own'} now"
-            for of, wanted in [(run.settings.model, _model_of(checked))]
-            if of != wanted
-        ),
+        *([f"the model: {of or 'of its own'} in the run, {wanted or 'of its own'} now"] if of != wanted else []),
         *(
             f"{table}.{key}: {was.get(table, {}).get(key)!r} in the run, {value!r} in the job"
             for table, keys in now.items()

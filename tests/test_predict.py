@@ -30,7 +30,6 @@ from typer.testing import CliRunner
 from benchmarks.servers import dask_cluster
 from distcluster import Model, load_model
 from distcluster.cli.main import app
-from distcluster.environment import _borrowed
 from distcluster.errors import CorruptError, JobError
 from distcluster.execution.status import read_status
 from distcluster.stages.freezing import freeze
@@ -229,7 +228,7 @@ def test_a_model_in_memory_gives_the_runs_bytes(model: Model, reference: Run, ro
 def test_threads_share_a_model_and_the_process_has_its_threads_back(
     model: Model, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_borrowed, "stays", False)  # another test may have performed a task in this process
+    monkeypatch.setattr("distcluster.environment._borrowed.stays", False)  # another test may have performed a task in this process
     alone, found = model.assign(rows), {}
 
     def work(number: int) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from distcluster.cli.options import ItemColumn, JobFile, Overrides, RunUrl
+from distcluster.cli.options import ItemColumn, JobFile, ModelUrl, Overrides, Overwrite, RunUrl, Scheduler, Verify
 from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.progress_bars import ProgressReporter
 from distcluster.cli.tables import plan_table, prediction_table, status_table, summary_table
@@ -49,15 +49,9 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Show the vers
 def run(
     job_file: JobFile,
     overrides: Overrides = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Use this Dask scheduler, e.g. tcp://10.0.0.5:8786.", metavar="ADDRESS")
-    ] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read back what is committed and make again what is damaged.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Give up the run that is there, whatever it holds, and make it anew.")
-    ] = False,
+    scheduler: Scheduler = None,
+    verify: Verify = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Run a job, or resume it: the same command.
 
@@ -107,21 +101,15 @@ def status(run_url: RunUrl) -> None:
 
 @app.command()
 def predict(
-    model_url: Annotated[
-        str, typer.Argument(help="A finished run, or an exported model.", metavar="RUN", show_default=False)
-    ],
+    model_url: ModelUrl,
     source: Annotated[str, typer.Argument(help="The new rows, as input.url.", metavar="NEW", show_default=False)],
     output: Annotated[
         str, typer.Argument(help="Where their labels go, as output.url.", metavar="OUT", show_default=False)
     ],
     overrides: Overrides = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read back what is committed and make again what is damaged.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Give up what the output holds, and make it anew.")
-    ] = False,
+    scheduler: Scheduler = None,
+    verify: Verify = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Label new rows by a run's frozen model, or go on with it: the same command.
 
@@ -150,9 +138,7 @@ def predict(
 
 @app.command()
 def drift(
-    model_url: Annotated[
-        str, typer.Argument(help="A finished run, or an exported model.", metavar="RUN", show_default=False)
-    ],
+    model_url: ModelUrl,
     output: Annotated[str, typer.Argument(help="What predict has written.", metavar="OUT", show_default=False)],
 ) -> None:
     """Say whether predicted rows are like those that the model was made from: as before, watch, or refit, and why.
@@ -171,7 +157,7 @@ def relabel(
     run_url: RunUrl,
     n_components: Annotated[int, typer.Option(help="The candidate's number of components.", show_default=False)],
     covariance_type: Annotated[str, typer.Option(help="spherical, diag, tied or full.", show_default=False)],
-    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Label all rows by another candidate of the grid, without a new run.
 

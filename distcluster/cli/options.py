@@ -12,6 +12,16 @@ Overrides = Annotated[
         "--set", help="Set one key, such as sample.rows=20000; wins over the file.", metavar="table.key=value"
     ),
 ]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Use this Dask scheduler, e.g. tcp://10.0.0.5:8786.", metavar="ADDRESS")
+]
+Verify = Annotated[bool, typer.Option("--verify", help="Read back what is committed and make again what is damaged.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Give up the run that is there, whatever it holds, and make it anew.")
+]
+ModelUrl = Annotated[
+    str, typer.Argument(help="A finished run, or an exported model.", metavar="RUN", show_default=False)
+]
 RunUrl = Annotated[str, typer.Argument(help="The run: the job's output.url.", metavar="RUN", show_default=False)]
 Name = Annotated[str, typer.Argument(help="The submission's name.", show_default=False, metavar="NAME")]
 Namespace = Annotated[str | None, typer.Option(help="Where the pods run; by default as the context says.")]

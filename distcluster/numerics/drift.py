@@ -5,13 +5,11 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 Counts = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Verdict = Literal["as before", "watch", "refit"]
-
-HELD_OUT_ROWS = 20_000
-"""Rows on each side whose densities and supports are compared."""
 
 _ERROR = 0.001  # chance of a false alarm of each of the six tests: together less than 1 in 100
 _WATCH, _REFIT = 0.1, 0.25  # of the population stability index, and of distances between distributions
@@ -30,7 +28,7 @@ class Rows:
         Rows of each cluster, of all rows.
     label : (n,) int32
     log_density, support : (n,) float32
-        Of some rows, that were neither fitted on nor chosen by what they are.
+        Of some rows, spread evenly.
     """
 
     size: Counts
@@ -122,8 +120,6 @@ def _graded(size: float) -> Verdict:
 
 def _compare_shares(before: Counts, now: Counts) -> tuple[float, float, list[_Finding]]:
     """The stability index, its mean by chance, and what it says."""
-    from scipy import stats  # half a second to import
-
     psi, unit, freedom = population_stability(before, now), 1 / before.sum() + 1 / now.sum(), len(before) - 1
     chance = float(freedom * unit)
     if freedom == 0 or psi - chance < _WATCH or stats.chi2.sf(psi / unit, freedom) >= _ERROR:
@@ -133,8 +129,6 @@ def _compare_shares(before: Counts, now: Counts) -> tuple[float, float, list[_Fi
 
 
 def _compare_values(what: str, before: Float32, now: Float32) -> tuple[float, list[_Finding]]:
-    from scipy import stats
-
     test = stats.ks_2samp(before, now, method="asymp")
     distance = float(test.statistic)
     if distance < _WATCH or test.pvalue >= _ERROR:
@@ -145,8 +139,6 @@ def _compare_values(what: str, before: Float32, now: Float32) -> tuple[float, li
 
 
 def _compare_beyond(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> list[_Finding]:
-    from scipy import stats
-
     least = _least_share(now)
     more = least - float(before.mean())
     table = [[int(each.sum()), int((~each).sum())] for each in (now, before)]
@@ -161,16 +153,12 @@ def _compare_beyond(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -
 
 def _least_share(is_so: npt.NDArray[np.bool_]) -> float:
     """The share that there is at least (Clopper and Pearson 1934)."""
-    from scipy import stats
-
     interval = stats.binomtest(int(is_so.sum()), len(is_so), alternative="greater").proportion_ci(1 - _ERROR)
     return float(interval.low)
 
 
 def _compare_sizes(before: Counts, now: Counts) -> list[_Finding]:
     """Clusters that hold four times as large a share, or a fourth, beyond chance (Fisher's exact test, Bonferroni)."""
-    from scipy import stats
-
     n, m = int(before.sum()), int(now.sum())
     found: list[_Finding] = []
     for k, (a, b) in enumerate(zip(before.tolist(), now.tolist(), strict=True)):
@@ -184,8 +172,6 @@ def _compare_sizes(before: Counts, now: Counts) -> list[_Finding]:
 
 def _compare_clusters(before: Rows, now: Rows) -> list[_Finding]:
     """Clusters whose rows have other densities than before (Bonferroni)."""
-    from scipy import stats
-
     found: list[_Finding] = []
     for k in range(len(before.size)):
         a, b = (each.log_density[each.label == k] for each in (before, now))

@@ -12,6 +12,9 @@ OUTLIERS = 20
 BORDERLINE = 5
 """The least probable rows kept of each cluster."""
 
+HELD_OUT_ROWS = 20_000
+"""Rows of a run, and as many new ones, whose densities and supports are compared."""
+
 _SHOWN = 2**21  # rows of a run that its map and its silhouettes are made of: 100 MiB, and all rows of most runs
 
 

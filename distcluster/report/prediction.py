@@ -7,8 +7,8 @@ import numpy.typing as npt
 from numpy.lib.recfunctions import repack_fields
 
 from distcluster.errors import JobError
-from distcluster.numerics.drift import HELD_OUT_ROWS, Drift, Rows, compare
-from distcluster.numerics.shown_rows import spread_evenly
+from distcluster.numerics.drift import Drift, Rows, compare
+from distcluster.numerics.shown_rows import HELD_OUT_ROWS, spread_evenly
 from distcluster.stages.flow import is_finished
 from distcluster.stages.freezing import model_id
 from distcluster.stages.labelling import LABEL_ROWS, SUMMARISE_CLUSTERS
@@ -16,7 +16,6 @@ from distcluster.stages.refining import published_mixture
 from distcluster.stages.searching import BUILD_INDEX
 from distcluster.stages.stage import partitions
 from distcluster.storage import layout
-from distcluster.storage.layout import ONE
 from distcluster.storage.run import Run
 
 
@@ -87,7 +86,6 @@ def _labelled(run: Run) -> Rows:
 
 def _made_from(model: Run) -> Rows | None:
     """What the model's run left of its rows; None in a prediction's copy of a model."""
-    record = model.records.read(SUMMARISE_CLUSTERS.name, ONE)
-    if record is None or not {array.at() for array in layout.HELD_OUT.values()} <= record.arrays.keys():
+    if SUMMARISE_CLUSTERS.find_facts(model) is None:
         return None
     return Rows(model.read(layout.CLUSTER_SIZE), *(model.read(array) for array in layout.HELD_OUT.values()))

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from distcluster.numerics.shown_rows import Table, borderline, least_probable, notable_rows, outliers
+from distcluster.numerics.shown_rows import Table, borderline, least_probable, notable_rows, outliers, spread_evenly
 from distcluster.report.palette import colours
 from distcluster.stages.labelling import LABEL_ROWS
 from distcluster.stages.stage import partitions
@@ -106,7 +106,7 @@ def collect_row_statistics(run: Run, K: int, *, has_map: bool) -> RowStatistics:
     rows, few = np.concatenate(shown), np.concatenate(notable)
     moments = _moments(sums, rows if has_map and len(rows) else None)
     label, extent = rows["label"], moments.extent
-    spread = _every(len(rows), _POINTS)
+    points = spread_evenly(rows, _POINTS)
     with np.errstate(invalid="ignore"):
         count = np.bincount(label, minlength=K)
         silhouette = silhouette_sums(rows["projection"], label, moments) / count if K > 1 else np.full(K, np.nan)
@@ -114,9 +114,9 @@ def collect_row_statistics(run: Run, K: int, *, has_map: bool) -> RowStatistics:
         moments,
         silhouette,
         None if extent is None else paint(_frame(rows), extent, K),
-        points=_frame(rows[spread]),
-        points_projection=rows["projection"][spread],
-        word_rows=_frame(rows[_every(len(rows), _WORD_ROWS)])[["row", "label"]],
+        points=_frame(points),
+        points_projection=points["projection"],
+        word_rows=_frame(spread_evenly(rows, _WORD_ROWS))[["row", "label"]],
         outliers=_frame(few[outliers(few)]),
         borderline=_frame(few[borderline(few)]),
         ambiguous=_frame(few[least_probable(few)]),
@@ -198,11 +198,6 @@ def paint(rows: pd.DataFrame, extent: Float64, K: int) -> Float64:
     weights = [*rgb[rows.label].T, None]
     image = np.stack([np.bincount(pixel, weight, MAP_PIXELS**2) for weight in weights], axis=-1)
     return image.reshape(MAP_PIXELS, MAP_PIXELS, 4).astype(np.float64)
-
-
-def _every(n: int, at_most: int) -> slice:
-    """Every so many-th of n rows."""
-    return slice(None, None, max(1, -(-n // at_most)))
 
 
 def _frame(table: Table) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from distcluster.environment import differences, environment
 from distcluster.errors import CorruptError, JobError, JobFailedError
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.labelling import SUMMARISE_CLUSTERS
@@ -46,6 +47,20 @@ def require_model(run: Run) -> None:
     missing = [stage.name for stage, item in _items(run) if run.records.read(stage.name, item) is None]
     if missing:
         raise JobError(f"the run {run.url} has no model yet ({missing[0]} is not done): run its job to the end first.")
+
+
+def require_same_bits(run: Run) -> None:
+    """Refuse a model that would give other bits in this process than where it was made.
+
+    Raises
+    ------
+    JobError
+        Naming every package version and instruction level that differs.
+    """
+    found = differences(dict(run.settings.environment), environment())
+    if found:
+        lines = "\n".join(f"  {line}" for line in found)
+        raise JobError(f"the model {run.url} gives other bits here than where it was made:\n{lines}")
 
 
 def freeze(run: Run, target: Run, *, with_rows: bool = False) -> None:

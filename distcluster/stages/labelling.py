@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.recfunctions import repack_fields
 
-from distcluster.numerics.drift import HELD_OUT_ROWS
 from distcluster.numerics.hierarchy import HIERARCHY_ROWS, build_hierarchy, levels
 from distcluster.numerics.mixture.assignment import (
     Assignment,
@@ -16,7 +15,15 @@ from distcluster.numerics.mixture.assignment import (
     responsibilities,
 )
 from distcluster.numerics.partition import RowRange, tree_sum
-from distcluster.numerics.shown_rows import Table, moment_sums, notable_rows, row_table, spread_evenly, spread_rows
+from distcluster.numerics.shown_rows import (
+    HELD_OUT_ROWS,
+    Table,
+    moment_sums,
+    notable_rows,
+    row_table,
+    spread_evenly,
+    spread_rows,
+)
 from distcluster.numerics.stability import cluster_agreement, replicate_rows
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes, one_task
@@ -29,7 +36,7 @@ from distcluster.storage import layout
 from distcluster.storage.layout import ItemArray
 from distcluster.storage.run import Run
 
-_FEW_HELD_OUT = 1_000
+_FEW_HELD_OUT = 1_000  # below which any rows are taken
 EXEMPLARS = 10
 """Rows kept for each component, nearest to its mean."""
 
