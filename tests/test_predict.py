@@ -228,7 +228,8 @@ def test_a_model_in_memory_gives_the_runs_bytes(model: Model, reference: Run, ro
 def test_threads_share_a_model_and_the_process_has_its_threads_back(
     model: Model, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distcluster.environment._borrowed.stays", False)  # another test may have performed a task in this process
+    # Another test may have performed a task in this process.
+    monkeypatch.setattr("distcluster.environment._borrowed.stays", False)
     alone, found = model.assign(rows), {}
 
     def work(number: int) -> None:
