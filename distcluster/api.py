@@ -1,4 +1,4 @@
-"""What a caller runs: a job, and another candidate's labels."""
+"""What a caller runs: a job, a prediction, and another candidate in the chosen one's place."""
 
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
@@ -11,14 +11,14 @@ from distcluster.execution.runner import Runner
 from distcluster.execution.session import Session
 from distcluster.job import DeployTable, Job
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.pipeline import flow, predict
-from distcluster.prepare import check_job, is_input_unchanged, prepared_run
-from distcluster.stages.fitting import fitted_candidates
-from distcluster.stages.flow import PREDICTS, STAGES, is_finished
+from distcluster.pipeline import choose, flow, predict
+from distcluster.pipeline import fit as fit_candidate
+from distcluster.prepare import check_job, is_input_unchanged, prepared_choice, prepared_run
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.fitting import FIT_CANDIDATES, fitted_candidates
+from distcluster.stages.flow import CHOOSES, FITS, PREDICTS, STAGES, is_finished
 from distcluster.stages.freezing import FROZEN
-from distcluster.stages.relabelling import CROSSWALK, RELABEL, of_candidate
 from distcluster.stages.stage import Stage
-from distcluster.storage.layout import RowArray
 from distcluster.storage.run import Run
 
 
@@ -45,14 +45,7 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bo
     RunHeldError, LeaseLostError
         When another process writes to the output, or has taken it from this one.
     """
-
-    async def work(run: Run, runner: Runner) -> None:
-        await flow(run, runner)
-        if verify:  # and what a person has asked for since
-            await runner.each(RELABEL)
-            await runner.each(CROSSWALK)
-
-    return _run_to_the_end(job, reporter, work, STAGES, verify=verify, overwrite=overwrite)
+    return _run_to_the_end(job, reporter, flow, STAGES, verify=verify, overwrite=overwrite)
 
 
 def predict_rows(model: Run, job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bool = False) -> Run:
@@ -114,8 +107,27 @@ def _run_to_the_end(
     return run
 
 
-def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Reporter) -> Run:
-    """Label all rows of a finished run by another candidate of its grid, beside the labels that it has.
+def choose_candidate(
+    url: str, wanted: Candidate, deploy: DeployTable, reporter: Reporter, *, fit: bool = False, verify: bool = False
+) -> Run:
+    """Have another candidate in the chosen one's place, with all that follows from it, beside what the run has.
+
+    Parameters
+    ----------
+    url : str
+        A finished run.
+    wanted : Candidate
+    deploy : DeployTable
+    reporter : Reporter
+    fit : bool
+        Fit it first where the grid does not have it.
+    verify : bool
+        As ``run_job``, of the choice.
+
+    Returns
+    -------
+    Run
+        The choice: a run of its own within that run, which can be reported, exported and predicted by.
 
     Raises
     ------
@@ -125,21 +137,34 @@ def relabel_run(url: str, wanted: Candidate, deploy: DeployTable, reporter: Repo
         As ``run_job``.
     """
     run = Run(url)
+    _refuse_to_choose(run, wanted)
+    if FIT_CANDIDATES.find_facts(run, wanted) is None:
+        if not fit:
+            fitted = ", ".join(map(str, fitted_candidates(run)))
+            raise JobError(f"the grid of {run.url} has no {wanted}: --fit has it fitted. The grid has: {fitted}.")
+        with run.writing(deploy.lease_seconds):
+            Session(run, deploy, reporter, makes=FITS, read_input=False).hold(partial(fit_candidate, candidate=wanted))
+    if error := FIT_CANDIDATES.facts_of(run, wanted).error:
+        raise JobError(f"{wanted} cannot be fitted: {error}")
+    with prepared_choice(run, wanted, deploy.lease_seconds) as choice:
+        if not verify and is_finished(choice):
+            return choice
+
+        async def work(runner: Runner) -> None:
+            if verify and choice.attempt == 0:
+                await runner.verify()
+            await choose(choice, runner)
+
+        Session(choice, deploy, reporter, makes=CHOOSES, read_input=False).hold(work)
+    return choice
+
+
+def _refuse_to_choose(run: Run, wanted: Candidate) -> None:
     if not is_finished(run):
         raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
     if run.settings.model:
-        raise JobError(f"the run {run.url} has another run's model, and no grid: relabel that run.")
-    fitted = fitted_candidates(run)
-    if wanted not in fitted:
-        raise JobError(
-            f"the grid of {run.url} has no fitted candidate {wanted}; it has: {', '.join(map(str, fitted))}."
-        )
-
-    async def work(runner: Runner) -> None:
-        await runner.each(RELABEL, of_candidate(run, wanted))
-        await runner.each(CROSSWALK, [wanted])
-
-    with run.writing(deploy.lease_seconds):
-        run.make_arrays((each for each in RELABEL.writes if isinstance(each, RowArray)), of=str(wanted))
-        Session(run, deploy, reporter, makes=(RELABEL, CROSSWALK), read_input=False).hold(work)
-    return run
+        raise JobError(f"the run {run.url} has another run's model, and no grid: choose from that run.")
+    if run.around is not None:
+        raise JobError(f"{run.url} is a choice: choose from the run {run.around.url}.")
+    if wanted == SELECT_CANDIDATE.facts_of(run).candidate:
+        raise JobError(f"{wanted} is what the run {run.url} has chosen: its labels are there.")

@@ -1,6 +1,7 @@
 """A run's results in other tools' formats."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -259,7 +260,7 @@ def _export_model(run: Run, target: Path, _table: ReportTable) -> None:
     """What labels other rows, laid out as in the run: ``distcluster predict`` and ``load_model`` read it like one."""
     frozen = Run(str(target))
     with frozen.writing(_LEASE_SECONDS):
-        frozen.create(run.settings)
+        frozen.create(replace(run.settings, around=None))  # all of a choice's model is copied
         freeze(run, frozen, with_rows=not run.settings.model)
     frozen.store.delete(frozen.store.keys_under(layout.LEASE))
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from distcluster.errors import JobError, JobFailedError
 from distcluster.execution.runner import Runner
+from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.sampling import LEAST_SPREAD
 from distcluster.prepare import is_input_unchanged
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
+from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS, grid_round
 from distcluster.stages.flow import has_only_scans, is_finished
 from distcluster.stages.freezing import freeze
@@ -55,13 +57,33 @@ async def flow(run: Run, runner: Runner) -> None:
     await runner.each(SUM_COMPONENTS)
     await runner.each(SUM_SILHOUETTES)
     await runner.each(SELECT_CANDIDATE)
+    await _use_candidate(run, runner)
+    _require_finished(run)
+
+
+async def fit(runner: Runner, candidate: Candidate) -> None:
+    """Fit one candidate, of the grid or not."""
+    await runner.each(START_KMEANS, [candidate.n_components])
+    await runner.each(FIT_CANDIDATES, [candidate])
+
+
+async def choose(run: Run, runner: Runner) -> None:
+    """Have another candidate in the chosen one's place, beside the run around; what is committed is skipped."""
+    await runner.each(SELECT_CANDIDATE)
+    await _use_candidate(run, runner)
+    await runner.each(CROSS_LABELS)
+    await runner.each(SUM_CROSSWALK)
+    _require_finished(run)
+
+
+async def _use_candidate(run: Run, runner: Runner) -> None:
+    """All that follows from a choice: its refinement, the labels of all rows, its clusters."""
     await _refine(run, runner)
     async with asyncio.TaskGroup() as together:
         together.create_task(runner.each(MEASURE_PROJECTION))
         together.create_task(runner.each(MERGE_COMPONENTS))
         together.create_task(runner.each(LABEL_ROWS))
     await runner.each(SUMMARISE_CLUSTERS)
-    _require_finished(run)
 
 
 async def predict(model: Run, run: Run, runner: Runner) -> None:

@@ -4,7 +4,7 @@ import math
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -14,10 +14,20 @@ from distcluster.environment import differences, environment
 from distcluster.errors import JobError
 from distcluster.job import Job, memory_bytes, require_extras
 from distcluster.job_file import override, parse_job
+from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.sampling import auto_sizes, priority_bound
 from distcluster.plan import Plan, choose_partitioning, make_plan
-from distcluster.stages.flow import PREDICTS, STAGES, has_only_scans, own_keys, row_arrays
+from distcluster.stages.flow import (
+    CHOOSES,
+    PREDICTS,
+    STAGES,
+    has_only_scans,
+    own_keys,
+    row_arrays,
+    stages_after,
+)
 from distcluster.stages.freezing import model_id, require_model, require_same_bits
+from distcluster.stages.stage import Stage
 from distcluster.storage.files import count_labels
 from distcluster.storage.inputs import (
     input_version,
@@ -27,8 +37,9 @@ from distcluster.storage.inputs import (
     refuse_large_metadata,
 )
 from distcluster.storage.items import require_items
+from distcluster.storage.layout import CHOICES
 from distcluster.storage.run import Run
-from distcluster.storage.settings import InputFacts, Settings
+from distcluster.storage.settings import Around, InputFacts, Settings
 from distcluster.storage.urls import absolute_url, refuse_nested
 
 _SET_TO_PREDICT = ("input", "assign", "deploy")
@@ -132,7 +143,7 @@ def prepared_run(checked: CheckedJob) -> Iterator[Run]:
     """The run of a job, made or opened to be resumed, for its one writer.
 
     Where a run is made anew only its own objects are deleted, never through a link, and a place that is not a run is
-    refused all the same.
+    refused all the same. What does not depend on a changed key of the tables mixture or selection is kept.
 
     Raises
     ------
@@ -144,11 +155,51 @@ def prepared_run(checked: CheckedJob) -> Iterator[Run]:
     run = checked.run
     with run.writing(checked.job.deploy.lease_seconds):
         if _is_to_be_made(checked):  # another writer may have been here since the check
-            if run.find_settings() is not None:
+            if run.find_settings() is None:
+                run.create(_new_settings(checked))
+            elif after := _to_be_made_again(checked):
+                _keep_the_rest(run, after, checked.job)
+            else:
                 run.erase(own_keys())
-            run.create(_new_settings(checked))
+                run.create(_new_settings(checked))
         run.make_arrays(row_arrays(run))
         yield run
+
+
+def _to_be_made_again(checked: CheckedJob) -> list[Stage[Any]]:
+    """The stages that depend on what has changed in the job; none where little or nothing of the run can be kept."""
+    run, changed = checked.run, _changed_keys(checked.run, checked)
+    if len(_differences(run, checked)) > len(changed):  # input, model or environment
+        return []
+    return stages_after([key for key, _, _ in changed]) or []
+
+
+def _keep_the_rest(run: Run, after: list[Stage[Any]], job: Job) -> None:
+    """Make the run another one, without the results of some stages; cut short, it is still the run of the old job."""
+    run.erase(own_keys(), under=CHOICES)
+    for stage in reversed(after):
+        run.undo(stage.name)
+    run.update(run_id=uuid.uuid4().hex, job=_stored_job(job) | {"input": run.settings.job["input"]})
+
+
+@contextmanager
+def prepared_choice(run: Run, candidate: Candidate, lease_seconds: float) -> Iterator[Run]:
+    """The choice of a candidate within a finished run, made or opened to be resumed; both have this one writer.
+
+    Raises
+    ------
+    RunHeldError
+        When another process writes to one of the two.
+    """
+    with run.writing(lease_seconds):
+        run.store.make_group(CHOICES)
+        choice = Run(f"{run.url.whole.rstrip('/')}/{CHOICES}/{candidate}")
+        with choice.writing(lease_seconds):
+            if choice.find_settings() is None:
+                around = Around(run.settings.run_id, candidate, tuple(stage.name for stage in CHOOSES))
+                choice.create(replace(run.settings, run_id=uuid.uuid4().hex, dropped=(), around=around))
+            choice.make_arrays(row_arrays(choice))
+            yield choice
 
 
 def _is_to_be_made(checked: CheckedJob) -> bool:
@@ -169,7 +220,12 @@ def _is_to_be_made(checked: CheckedJob) -> bool:
         raise JobError(
             f"the output {run.url} was made for something else:\n"
             + "\n".join(f"  {line}" for line in found)
-            + "\nUndo the change, choose another output, or give up what it holds with --overwrite."
+            + "\nUndo the change, choose another output, or "
+            + (
+                "have what depends on it made again with --overwrite."
+                if _to_be_made_again(checked)
+                else "give up what it holds with --overwrite."
+            )
         )
     return bool(found)
 
@@ -264,19 +320,25 @@ def _input_facts(array: zarr.Array[Any]) -> InputFacts:
     return InputFacts((array.shape[0], array.shape[1]), str(array.dtype))
 
 
+def _changed_keys(run: Run, checked: CheckedJob) -> list[tuple[str, Any, Any]]:
+    """The job's keys that results depend on and that are others now: key, value in the run, value in the job."""
+    was, now = _stored_job(run.job), _stored_job(checked.job)  # a key that is newer than the run had its default
+    return [
+        (f"{table}.{key}", was.get(table, {}).get(key), value)
+        for table, keys in now.items()
+        for key, value in keys.items()
+        if key not in ("url", "allow_missing_chunks", "partition_rows") and was.get(table, {}).get(key) != value
+    ]
+
+
 def _differences(run: Run, checked: CheckedJob) -> list[str]:
     """What the run was made for and is not so now; the input's content is compared later, by checksum."""
-    was, now = _stored_job(run.job), _stored_job(checked.job)  # a key that is newer than the run had its default
     before, seen = run.settings.input, _input_facts(checked.array)
     of, wanted = run.settings.model, _model_of(checked)
     return [
+        *(["it is a choice within another run"] if run.settings.around else []),
         *([f"the model: {of or 'of its own'} in the run, {wanted or 'of its own'} now"] if of != wanted else []),
-        *(
-            f"{table}.{key}: {was.get(table, {}).get(key)!r} in the run, {value!r} in the job"
-            for table, keys in now.items()
-            for key, value in keys.items()
-            if key not in ("url", "allow_missing_chunks", "partition_rows") and was.get(table, {}).get(key) != value
-        ),
+        *(f"{key}: {was!r} in the run, {now!r} in the job" for key, was, now in _changed_keys(run, checked)),
         *(
             f"the input's {key}: {getattr(before, key)} in the run, {getattr(seen, key)} now"
             for key in ("shape", "dtype")

@@ -1,19 +1,12 @@
-"""The tree over components, and another candidate's labels without a new run."""
-
-import subprocess
-import sys
+"""The tree over components."""
 
 import numpy as np
 import pytest
-from conftest import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, is_valid_linkage, linkage
 
 from distcluster.numerics.hierarchy import build_hierarchy, cut, entropy_falls
-from distcluster.numerics.mixture.assignment import assign_rows
-from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.stages.fitting import fitted_mixture
 from distcluster.storage.run import Run
 
 
@@ -85,35 +78,3 @@ def test_a_run_has_a_tree_over_its_components(reference: Run) -> None:
     merges = reference.array("hierarchy/merge")[:]
     assert len(merges) == len(reference.array("cluster/size")[:]) - 1
     assert set(reference.array("hierarchy/rule")[:]) <= {"entropy", "ward"}
-
-
-def relabel(run: Run, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "distcluster", "relabel", run.url.removeprefix("file://"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
-def test_relabel_gives_what_the_candidate_says_of_every_row_and_a_crosswalk(finished: Command) -> None:
-    run = Run(str(finished.output))
-    done = relabel(run, "--n-components", "4", "--covariance-type", "full")
-    assert done.returncode == 0, done.stderr
-    expected = assign_rows(run.array("projection")[:], fitted_mixture(run, Candidate(4, "full")), top=1)
-    label = run.array("relabel/full-4/label")[:]
-    assert (label == expected.label).all()
-    assert (run.array("relabel/full-4/probability")[:] == expected.probability).all()
-    crosswalk = run.array("relabel/full-4/crosswalk")[:]
-    assert crosswalk.sum() == len(label)
-    assert (crosswalk.sum(axis=0) == np.bincount(label, minlength=4)).all()
-    assert (crosswalk.sum(axis=1) == run.array("cluster/size")[:]).all()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--n-components", "5", "--covariance-type", "full"), "no fitted candidate full-5; it has: spherical-1"),
-        (("--n-components", "4", "--covariance-type", "round"), "must be one of spherical, diag, tied, full"),
-    ],
-)
-def test_a_candidate_that_is_not_there_is_refused(arguments: tuple[str, ...], message: str, reference: Run) -> None:
-    done = relabel(reference, *arguments)
-    assert done.returncode == 2
-    assert message in " ".join(done.stderr.split())

@@ -7,9 +7,9 @@ from conftest import Command, planted_rows, write_input
 
 from distcluster.job_file import parse_job
 from distcluster.plan import make_plan
+from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.fitting import EXTEND_GRID
 from distcluster.stages.flow import STAGES
-from distcluster.stages.relabelling import CROSSWALK, RELABEL
 from distcluster.storage.run import Run
 
 
@@ -23,7 +23,7 @@ def done(run: Run) -> tuple[int, int]:
     """Items committed, without and in the refinement."""
     counts = {stage: len(run.records.of_stage(stage.name)) for stage in STAGES}
     refined = sum(count for stage, count in counts.items() if stage.line == "refine")
-    asked_for = sum(counts[stage] for stage in (RELABEL, CROSSWALK))  # by other commands
+    asked_for = sum(counts[stage] for stage in (CROSS_LABELS, SUM_CROSSWALK))  # by other commands
     return sum(counts.values()) - refined - asked_for, refined
 
 

@@ -129,8 +129,8 @@ def test_a_prediction_of_few_rows_is_a_run_with_neither_report_nor_grid(
     done = predict(str(other), tmp_path / "new.zarr", out)
     assert done.returncode == 2
     assert f"the model: {run_id} in the run, another now" in done.stderr
-    relabel = ["relabel", str(out), "--n-components", "8", "--covariance-type", "full"]
-    for command in (["report", str(out)], relabel, ["drift", str(other), str(out)]):
+    choose = ["choose", str(out), "--n-components", "8", "--covariance-type", "full"]
+    for command in (["report", str(out)], choose, ["drift", str(other), str(out)]):
         refused = CliRunner().invoke(app, command)
         assert re.search("has another run's model|was not labelled by", str(refused.exception))
 

@@ -1,4 +1,4 @@
-"""Run and relabel hold the same session: a lost scheduler, damage and workers that differ end alike in both."""
+"""Run and choose hold the same session: a lost scheduler, damage and workers that differ end alike in both."""
 
 import os
 import shutil
@@ -15,11 +15,10 @@ import psutil
 import pytest
 from conftest import Command, SilentReporter, unequal
 from distributed.security import Security
-from test_resume import flip_bit, truncate
 
 from benchmarks.servers import dask_cluster
-from distcluster.api import relabel_run
-from distcluster.errors import FAILED, TRY_AGAIN, WRONG, JobError, SchedulerLostError
+from distcluster.api import choose_candidate
+from distcluster.errors import TRY_AGAIN, JobError, SchedulerLostError
 from distcluster.job import DeployTable
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.storage.run import Run
@@ -37,12 +36,12 @@ def at(address: str) -> DeployTable:
     return DeployTable(kind="address", address=address)
 
 
-def relabel(run: Run) -> subprocess.CompletedProcess[str]:
+def choose(run: Run) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-m",
         "distcluster",
-        "relabel",
+        "choose",
         run.url,
         "--n-components",
         "6",
@@ -52,7 +51,7 @@ def relabel(run: Run) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_a_scheduler_that_is_lost_during_relabel_is_worth_another_try(copied: Run, tmp_path: Path) -> None:
+def test_a_scheduler_that_is_lost_during_a_choice_is_worth_another_try(copied: Run, tmp_path: Path) -> None:
     with dask_cluster(tmp_path, n_workers=1) as (address, _):
 
         def kill_the_scheduler() -> None:
@@ -62,63 +61,32 @@ def test_a_scheduler_that_is_lost_during_relabel_is_worth_another_try(copied: Ru
             os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
 
         with pytest.raises(SchedulerLostError, match="run again to resume"):
-            relabel_run(
+            choose_candidate(
                 copied.url, WANTED, DeployTable(kind="address", address=address), SilentReporter(kill_the_scheduler)
             )
     assert SchedulerLostError.exit_code == TRY_AGAIN
-    assert copied.last_error().startswith("SchedulerLostError: ")
-    assert relabel(copied).returncode == 0  # what was committed stays
+    assert Run(f"{copied.url}/choice/{WANTED}").last_error().startswith("SchedulerLostError: ")
+    assert choose(copied).returncode == 0  # what was committed stays
 
 
-def test_a_run_that_has_lost_results_is_not_relabelled(copied: Run) -> None:
-    truncate(Path(copied.url) / "projection/c/3/0")
-    done = relabel(copied)
-    assert done.returncode == WRONG, done.stderr
-    assert "is not finished: run its job to the end first" in " ".join(done.stderr.split())
-
-
-def test_damage_to_what_relabel_reads_ends_in_a_sentence(copied: Run) -> None:
-    flip_bit(Path(copied.url) / "projection/c/3/0")  # its size is right, so the run looks finished
-    done = relabel(copied)
-    assert done.returncode == FAILED, done.stderr
-    assert "partition 3 of projection cannot be read back" in done.stderr
-    assert "Run its job again: it makes just that again." in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_damage_to_what_relabel_writes_is_made_again(copied: Run) -> None:
-    assert relabel(copied).returncode == 0
-    truncate(Path(copied.url) / "relabel/diag-6/label/c/2")
-    flip_bit(Path(copied.url) / "partial/relabel/diag-6/4.npz")
-    with copied.writing(20):
-        copied.records.discard("crosswalk", "diag-6")
-    before = copied.records.of_stage("relabel", "diag-6")
-    done = relabel(copied)
-    assert done.returncode == 0, done.stderr
-    after = copied.records.of_stage("relabel", "diag-6")
-    assert {item for item in before if after[item].id != before[item].id} == {"diag-6/2", "diag-6/4"}
-
-
-def test_a_worker_with_other_kernels_may_not_relabel(
+def test_a_worker_with_other_kernels_may_not_choose(
     copied: Run, other_kernels: dict[str, str | None], tmp_path: Path
 ) -> None:
     with (
         dask_cluster(tmp_path, n_workers=1, environ=other_kernels) as (address, _),
         pytest.raises(JobError, match=r"OpenBLAS kernels: .* expected"),
     ):
-        relabel_run(copied.url, WANTED, at(address), SilentReporter())
+        choose_candidate(copied.url, WANTED, at(address), SilentReporter())
 
 
-def test_relabelling_does_not_need_the_input(
-    reference: Run, new_command: Callable[..., Command], tmp_path: Path
-) -> None:
+def test_a_choice_does_not_need_the_input(reference: Run, new_command: Callable[..., Command], tmp_path: Path) -> None:
     source = Path(shutil.copytree(reference.input_url, tmp_path / "source"))
     run = new_command(source).run_to_the_end()
     shutil.rmtree(source)
-    done = relabel(run)
+    done = choose(run)
     assert done.returncode == 0, done.stderr
-    lines = [line.split()[0] for line in done.stdout.splitlines() if "/s" in line]
-    assert lines == ["relabel", "crosswalk"]
+    lines = [line.split()[0] for line in done.stdout.splitlines() if "rows/s" in line]
+    assert lines == ["label_rows", "cross_labels"]
     assert unequal(reference, run) == []
 
 

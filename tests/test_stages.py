@@ -179,7 +179,7 @@ def test_a_stage_reads_what_it_says_and_nothing_else(
     on_cluster(run, SilentReporter(), lambda runner: flow(run, runner))
     assert is_finished(run)
     declared = {stage.name: set(stage.reads) for stage in STAGES}
-    idle = {"check_input", "fit_pca", "relabel", "crosswalk"}
+    idle = {"check_input", "fit_pca", "cross_labels", "sum_crosswalk"}
     assert traced.keys() == declared.keys() - idle
     for stage, read in traced.items():
         assert read <= declared[stage], stage
@@ -235,7 +235,7 @@ def test_every_item_writes_all_that_the_layout_says(reference: Run) -> None:
     left_out = {"view_3d"}  # which the reference's job does not ask for
     for stage in STAGES:
         for item, record in reference.records.of_stage(stage.name).items():
-            expected = {each.at(item) for each in stage.writes} - left_out
+            expected = {each.path.format(item=item) for each in stage.writes} - left_out
             assert record.parts.keys() | record.arrays.keys() == expected, f"{stage.name} {item}"
 
 

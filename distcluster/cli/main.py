@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from distcluster.cli.options import ItemColumn, JobFile, ModelUrl, Overrides, Overwrite, RunUrl, Scheduler, Verify
+from distcluster.cli.options import (
+    ItemColumn,
+    Items,
+    JobFile,
+    Labels,
+    ModelUrl,
+    Overrides,
+    Overwrite,
+    RunUrl,
+    Scheduler,
+    Verify,
+)
 from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.progress_bars import ProgressReporter
 from distcluster.cli.tables import plan_table, prediction_table, status_table, summary_table
@@ -153,49 +164,54 @@ def drift(
 
 
 @app.command()
-def relabel(
+def choose(
     run_url: RunUrl,
     n_components: Annotated[int, typer.Option(help="The candidate's number of components.", show_default=False)],
     covariance_type: Annotated[str, typer.Option(help="spherical, diag, tied or full.", show_default=False)],
+    fit: Annotated[bool, typer.Option("--fit", help="Fit the candidate where the grid does not have it.")] = False,
+    items: Items = None,
+    item_column: ItemColumn = "text",
+    labels: Labels = None,
     scheduler: Scheduler = None,
+    verify: Verify = False,
 ) -> None:
-    """Label all rows by another candidate of the grid, without a new run.
+    """Choose another candidate of a finished run's grid, beside the one that the run has.
 
-    The labels and their probabilities are written beside the run's own, with a crosswalk: rows by the run's label and
-    by the new one.
+    Gives all that the run's own has: refinement, labels of all rows, clusters, hierarchy and a report, and the
+    crosswalk from the run's labels to these. It lies in RUN/choice/TYPE-K and is a run of its own: report, export,
+    predict and status take it.
 
-    [dim]distcluster relabel runs/demo --n-components 8 --covariance-type full[/dim]
+    [dim]distcluster choose runs/demo --n-components 8 --covariance-type full[/dim]
     """
-    from distcluster.api import relabel_run
+    from distcluster.api import choose_candidate
     from distcluster.numerics.mixture.candidate import Candidate
+    from distcluster.report import write_report
+    from distcluster.report.summary import summarise
 
     if covariance_type not in COVARIANCE_TYPES:
         raise JobError(f"--covariance-type {covariance_type}: must be one of {', '.join(COVARIANCE_TYPES)}.")
     wanted = Candidate(n_components, covariance_type)
+    table = _report_table(items=items, item_column=item_column, labels=tuple(labels or ()))
     deploy = DeployTable(kind="address", address=scheduler) if scheduler else DeployTable()
     console = open_console()
     with ProgressReporter(console) as reporter:
-        done = relabel_run(run_url, wanted, deploy, reporter)
-    console.print(
-        f"Run: {plain(str(done.url))}\n  relabel/{wanted}/label, probability: one entry a row; crosswalk: rows "
-        f"by the run's label and by the new one",
-        highlight=False,
-    )
+        done = choose_candidate(run_url, wanted, deploy, reporter, fit=fit, verify=verify)
+    if not reporter.used:
+        console.print("This choice is finished; nothing was left to do.")
+    console.print()
+    console.print(summary_table(summarise(done, table), bars=console.is_terminal), highlight=False)
+    console.print(f"Report: {plain(write_report(done, table))}", highlight=False, soft_wrap=True)
 
 
 @app.command()
 def report(
     run_url: RunUrl,
-    items: Annotated[
-        str | None, typer.Option(help="What a row is, as report.items; by default what the last report showed.")
-    ] = None,
+    items: Items = None,
     item_column: ItemColumn = "text",
     remote_images: Annotated[
         bool, typer.Option("--remote-images", help="Show images that items name by URLs, as report.remote_images.")
     ] = False,
-    labels: Annotated[
-        list[str] | None, typer.Option(help="A taxonomy to compare with, as in report.labels; may be repeated.")
-    ] = None,
+    labels: Labels = None,
     tsne: Annotated[bool, typer.Option("--tsne", help="Show t-SNE too, as report.tsne.")] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
 ) -> None:

@@ -17,7 +17,12 @@ Scheduler = Annotated[
 ]
 Verify = Annotated[bool, typer.Option("--verify", help="Read back what is committed and make again what is damaged.")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Give up the run that is there, whatever it holds, and make it anew.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Give up the run that is there, whatever it holds, and make it anew; of a run whose job has changed in "
+        "mixture or selection only, what depends on that.",
+    ),
 ]
 ModelUrl = Annotated[
     str, typer.Argument(help="A finished run, or an exported model.", metavar="RUN", show_default=False)
@@ -28,5 +33,11 @@ Namespace = Annotated[str | None, typer.Option(help="Where the pods run; by defa
 Context = Annotated[str | None, typer.Option(help="kubectl's context; by default its current one.")]
 Dashboard = Annotated[
     bool, typer.Option("--dashboard", help="Forward the Dask dashboard to this machine while following.")
+]
+Items = Annotated[
+    str | None, typer.Option(help="What a row is, as report.items; by default what the last report showed.")
+]
+Labels = Annotated[
+    list[str] | None, typer.Option(help="A taxonomy to compare with, as in report.labels; may be repeated.")
 ]
 ItemColumn = Annotated[str, typer.Option(help="The field of JSON Lines, or the column of Parquet, that holds them.")]

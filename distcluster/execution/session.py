@@ -101,10 +101,10 @@ class Session:
                 return
             except* CorruptError as group:
                 for error in _leaves(group):
+                    if error.stage not in makes:
+                        raise JobFailedError(f"{error}. Run its job again with --verify.") from None
                     self.run.records.discard(error.stage, error.item)
                     times[error.stage, error.item] += 1
-                    if error.stage not in makes:
-                        raise JobFailedError(f"{error}. Run its job again: it makes just that again.") from None
                     if times[error.stage, error.item] > _REPAIRS:
                         raise JobFailedError(f"{error}, for the {_REPAIRS + 1}th time: check the storage") from None
                     log.warning("%s; it is made again", error)

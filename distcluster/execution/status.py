@@ -42,7 +42,9 @@ def read_status(url: str) -> Status:
     for line, stage in lines().items():
         items = stage.items(run) if stage in wanted else []
         if items is None or len(items) > 0:
-            done = len(stage.committed(run))
-            stages.append(StageStatus(line, done, None if items is None else len(items)))
+            done = set(stage.committed(run))
+            if items is not None:  # a person may have had more candidates fitted than the grid has
+                done &= {str(item) for item in items}
+            stages.append(StageStatus(line, len(done), None if items is None else len(items)))
     writer = find_writer(run.store)
     return Status(stages, is_finished(run), run.last_error(), str(writer) if writer is not None else "")

@@ -66,6 +66,20 @@ def row_map(findings: Findings) -> Shown:
     return {"map_image": map_png(statistics.colour_sums), "map_data": data}
 
 
+def crosswalk(findings: Findings) -> Shown:
+    """Of a choice: which clusters of the run around it each of its clusters is made of."""
+    run = findings.run
+    if run.around is None:
+        return {"crosswalk": None}
+    table, size = run.read(layout.CROSSWALK), findings.statistics.moments.size
+    order = [k for k in leaf_order(_merges(findings), findings.n_components) if size[k] > 0]
+    return {
+        "crosswalk": heat_map(table, [f"run's cluster {k}" for k in range(len(table))], order, size),
+        "around": str(run.around.url),
+        "n_around": len(table),
+    }
+
+
 def three_dimensions(findings: Findings) -> Shown:
     """Views that a reader can turn."""
     views = interactive_views(
@@ -206,7 +220,7 @@ def provenance(findings: Findings) -> Shown:
 
 
 SECTIONS: Sequence[Callable[[Findings], Shown]] = (
-    verdict, curves, row_map, three_dimensions, cluster_table, shape, taxonomies, outliers, hierarchy, fidelity,
-    provenance,
+    verdict, curves, crosswalk, row_map, three_dimensions, cluster_table, shape, taxonomies, outliers, hierarchy,
+    fidelity, provenance,
 )  # fmt: skip
 """As they follow each other on the page."""

@@ -43,7 +43,10 @@ class Stability:
 
 def measure_stability(run: Run) -> Stability | None:
     """Compare the run with its replicates; None where it has none that could fit the chosen candidate."""
-    place = candidates(run).index(published_mixture(run).candidate)
+    grid, candidate = candidates(run), published_mixture(run).candidate
+    if candidate not in grid:
+        return None
+    place = grid.index(candidate)
     data, null = ([each[place] for each in replicated_labels(run, what)] for what in ("data", "null"))
     if not data or any(each.min() < 0 for each in (*data, *null)):
         return None

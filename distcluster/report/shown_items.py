@@ -34,8 +34,10 @@ class ShownItems:
 
 
 def kept_items(run: Run) -> ShownItems:
-    """What the run's last report showed; nothing where there was none, or it cannot be read."""
+    """What the run's last report showed, or that of the run around it; nothing where there was none that fits."""
     content = run.store.get(SHOWN_ITEMS) if run.settings else None
+    if content is None and run.around is not None:
+        content = run.around.store.get(SHOWN_ITEMS)
     try:
         found = ShownItems() if content is None else parsed(ShownItems, content, SHOWN_ITEMS)
     except ValueError as error:

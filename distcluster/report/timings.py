@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from distcluster.stages.flow import STAGES
+from distcluster.stages.flow import stages_of
 from distcluster.storage.records import record_key
 from distcluster.storage.run import Run
 
@@ -26,7 +26,7 @@ def stage_times(run: Run) -> list[StageTime]:
     written = {item["path"]: item["last_modified"].timestamp() for item in run.store.listed("commit")}
     times: dict[str, list[float]] = {}
     seconds: dict[str, float] = {}
-    for stage in STAGES:
+    for stage in stages_of(run):
         records = run.records.of_stage(stage.name)
         if records:
             name = stage.shown_as

@@ -13,7 +13,7 @@ from distcluster.numerics.mixture.selection import select
 from distcluster.numerics.mixture.silhouettes import silhouette_rows
 from distcluster.numerics.partition import RowRange, tree_sum, tree_sums
 from distcluster.numerics.stability import agreement
-from distcluster.stages.context import read_model
+from distcluster.stages.context import read_model, reading_around
 from distcluster.stages.cost import Cost, one_task
 from distcluster.stages.fitting import FIT_CANDIDATES, candidates, fitted_mixture, grid_parameters, unscored
 from distcluster.stages.replicating import replicated_labels
@@ -165,7 +165,9 @@ class SelectFacts:
 
 
 def select_candidate(run: Run) -> Output[SelectFacts]:
-    """Reduce the scores to the selection table and the verdict."""
+    """Reduce the scores to the selection table and the verdict; a choice has a person's verdict beside it."""
+    if run.settings.around is not None:
+        return _chosen_by_hand(run, run.settings.around.candidate)
     n_rows = sum(each.n_rows for each in SCORE_CANDIDATES.facts_of_all(run, partitions(run)))
     table = _selection_table(run, n_rows)
     verdict = select(table, run.job.selection.rule, n_rows)
@@ -178,6 +180,22 @@ def select_candidate(run: Run) -> Output[SelectFacts]:
             uses_mixture_rows=SUBSAMPLE.facts_of(run).n_held_out == 0,
         ),
         arrays={layout.SELECTION[name]: values for name, values in table_columns(table).items()},
+    )
+
+
+def _chosen_by_hand(run: Run, candidate: Candidate) -> Output[SelectFacts]:
+    with reading_around(run) as around:
+        verdict = SELECT_CANDIDATE.facts_of(around)
+        table = {array: around.read(array) for array in layout.SELECTION.values()}
+    return Output(
+        replace(
+            verdict,
+            n_components=candidate.n_components,
+            covariance_type=candidate.covariance_type,
+            finding="chosen by hand",
+            reason=f"{candidate} was chosen by hand. The run's own verdict is {verdict.candidate}. {verdict.reason}",
+        ),
+        arrays=table,
     )
 
 

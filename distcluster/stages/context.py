@@ -2,13 +2,14 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
 from typing import Any
 
 from distcluster.environment import differences, environment, pin_to_one_thread
-from distcluster.errors import CorruptError, EnvironmentMismatchError, LeaseLostError
+from distcluster.errors import CorruptError, EnvironmentMismatchError, JobFailedError, LeaseLostError
 from distcluster.stages.stage import Output
 from distcluster.storage.array_store import Array
 from distcluster.storage.faults import storage_errors
@@ -54,6 +55,22 @@ def perform(
         if not commits:
             return output.facts
         return commit(run, stage, item, output, time.perf_counter() - began)
+
+
+@contextmanager
+def reading_around(run: Run) -> Iterator[Run]:
+    """The run around a choice; damage there is not the choice's to mend.
+
+    Raises
+    ------
+    JobFailedError
+        When what is read there differs from what was committed.
+    """
+    assert run.around is not None
+    try:
+        yield run.around
+    except CorruptError as error:
+        raise JobFailedError(f"{error}. Run the job of {run.around.url} again with --verify.") from error
 
 
 def commit(run: Run, stage: str, item: Any, output: Output[Any], seconds: float) -> Kept:

@@ -1,15 +1,16 @@
 """The list of all stages, in the order of the flow, and what follows from it."""
 
 import re
+from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import Any
 
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
+from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS
 from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
 from distcluster.stages.refining import PUBLISH_MIXTURE, REFINE_EXPECT, REFINE_MAXIMISE
-from distcluster.stages.relabelling import CROSSWALK, RELABEL
 from distcluster.stages.replicating import RECLUSTER, REPLICATE
 from distcluster.stages.searching import BUILD_INDEX, FIND_NEIGHBOURS, FIT_PCA
 from distcluster.stages.stage import Stage
@@ -46,18 +47,32 @@ STAGES: list[Stage[Any]] = [
     MERGE_COMPONENTS,
     LABEL_ROWS,
     SUMMARISE_CLUSTERS,
-    RELABEL,
-    CROSSWALK,
+    CROSS_LABELS,
+    SUM_CROSSWALK,
 ]
-
 
 PREDICTS: tuple[Stage[Any], ...] = (SCAN, CHECK_INPUT, FIND_NEIGHBOURS, PROJECT_ROWS, LABEL_ROWS)
 """The stages of a run that labels rows by another's model."""
 
+FITS: tuple[Stage[Any], ...] = (START_KMEANS, FIT_CANDIDATES)
+"""The stages of a fit."""
+
+_ONLY_IN_CHOICES = (CROSS_LABELS, SUM_CROSSWALK)
+
+CHOOSES: tuple[Stage[Any], ...] = (
+    SELECT_CANDIDATE, REFINE_EXPECT, REFINE_MAXIMISE, PUBLISH_MIXTURE, MEASURE_PROJECTION, MERGE_COMPONENTS, LABEL_ROWS,
+    SUMMARISE_CLUSTERS, *_ONLY_IN_CHOICES,
+)  # fmt: skip
+"""The stages of a choice: a run that has another candidate of the run around it."""
+
 
 def stages_of(run: Run) -> list[Stage[Any]]:
     """The stages that a run has."""
-    return [stage for stage in STAGES if not run.settings.model or stage in PREDICTS]
+    if run.settings.model:
+        return list(PREDICTS)
+    if run.settings.around is not None:
+        return list(CHOOSES)
+    return [stage for stage in STAGES if stage not in _ONLY_IN_CHOICES]
 
 
 def lines() -> dict[str, Stage[Any]]:
@@ -86,15 +101,44 @@ def has_only_scans(run: Run) -> bool:
     )
 
 
+_FIRST_AFTER: dict[str, tuple[Stage[Any], ...]] = {
+    "mixture.n_components": (EXTEND_GRID, RECLUSTER, SCORE_CANDIDATES),
+    "mixture.covariance_type": (EXTEND_GRID, RECLUSTER, SCORE_CANDIDATES),
+    "mixture.n_init": (START_KMEANS,),
+    "mixture.max_iter": (FIT_CANDIDATES, RECLUSTER, REFINE_EXPECT),
+    "mixture.tol": (FIT_CANDIDATES, RECLUSTER, REFINE_MAXIMISE),
+    "mixture.reg_covar": (FIT_CANDIDATES, RECLUSTER, REFINE_MAXIMISE),
+    "selection.rule": (SELECT_CANDIDATE,),
+    "selection.replicates": (REPLICATE,),
+    "selection.refine": (REFINE_EXPECT,),
+}
+"""By job key, the stages that use it; a fit of the grid does not depend on which others there are."""
+
+
+def stages_after(keys: Collection[str]) -> list[Stage[Any]] | None:
+    """The stages whose results depend on keys of a job, or None where that is all but everything.
+
+    Examples
+    --------
+    >>> [stage.name for stage in stages_after(["selection.rule"])][:3]
+    ['select_candidate', 'refine_expect', 'refine_maximise']
+    >>> stages_after(["selection.rule", "projection.n_neighbors"]) is None
+    True
+    """
+    if not all(key in _FIRST_AFTER for key in keys):
+        return None
+    found = {stage.name for key in keys for stage in _FIRST_AFTER[key]}
+    while more := {stage.name for stage in STAGES if found & set(stage.reads)} - found:
+        found |= more
+    return [stage for stage in STAGES if stage.name in found]
+
+
 def row_arrays(run: Run) -> list[RowArray]:
-    """The row arrays of a new run: those of every stage, without views that the job does not ask for."""
+    """The row arrays of a new run: those of its stages, without views that the job does not ask for."""
     views = {f"view_{d}d" for d in run.job.projection.views}
     left_out = {array for space, array in layout.SPACES.items() if space.startswith("view_") and space not in views}
     return [
-        each
-        for stage in STAGES
-        for each in stage.writes
-        if isinstance(each, RowArray) and "{of}" not in each.path and each not in left_out
+        each for stage in stages_of(run) for each in stage.writes if isinstance(each, RowArray) and each not in left_out
     ]
 
 
@@ -103,9 +147,9 @@ def own_keys() -> re.Pattern[str]:
 
     Examples
     --------
-    >>> keys = ("label/c/0", "commit/scan/3.json", "partial/scan/3.npz", "label/thesis.txt")
+    >>> keys = ("label/c/0", "commit/scan/3.json", "partial/scan/3.npz", "choice/full-8/label/c/0", "label/thesis.txt")
     >>> [bool(own_keys().fullmatch(key)) for key in keys]
-    [True, True, True, False]
+    [True, True, True, True, False]
     """
     written = {each.path for stage in STAGES for each in stage.writes}
     objects = {inside[0] for path in written if (inside := layout.in_object(path))}
@@ -114,10 +158,11 @@ def own_keys() -> re.Pattern[str]:
     arrays, groups, partial = ("|".join(map(_pattern, sorted(each))) for each in (paths, parents, objects))
     records = "|".join(stage.name for stage in STAGES)
     return re.compile(
-        f"({arrays})/(zarr[.]json|c(/[0-9]+)*)"
+        f"{layout.CHOICES}/zarr[.]json|({layout.CHOICES}/[a-z]+-[0-9]+/)?"
+        f"(({arrays})/(zarr[.]json|c(/[0-9]+)*)"
         f"|({groups}|commit/({records}))/zarr[.]json"
         f"|commit/({records})(/{_ITEM})?[.]json|{partial}"
-        f"|{re.escape(layout.PROBE)}.*|{'|'.join(map(re.escape, layout.OBJECTS))}"
+        f"|{re.escape(layout.PROBE)}.*|{'|'.join(map(re.escape, layout.OBJECTS))})"
     )
 
 
@@ -125,4 +170,4 @@ _ITEM = "[^/]+(/[0-9]+)?"
 
 
 def _pattern(path: str) -> str:
-    return re.sub(r"\\{(item|of)\\}", lambda _: _ITEM, re.escape(path))
+    return re.escape(path).replace(re.escape("{item}"), _ITEM)

@@ -254,10 +254,12 @@ def _held_out(run: Run, shown: Table) -> dict[ItemArray, npt.NDArray[np.generic]
 
 def _cluster_stability(run: Run) -> npt.NDArray[np.float64]:
     """The Jaccard index of every chosen cluster in the replicates; NaN without replicates."""
-    mixture, labels = chosen_mixture(run), replicated_labels(run, "data")
-    place = candidates(run).index(mixture.candidate)
+    mixture, labels, grid = chosen_mixture(run), replicated_labels(run, "data"), candidates(run)
     K = mixture.candidate.n_components
-    if not labels or any(each[place].min() < 0 for each in labels):
+    if not labels or mixture.candidate not in grid:  # which a person may have had fitted later
+        return np.full(K, np.nan)
+    place = grid.index(mixture.candidate)
+    if any(each[place].min() < 0 for each in labels):
         return np.full(K, np.nan)
     points = read_points(run)
     n = replicate_rows(len(points), len(labels))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import obstore
 import xxhash
 import zarr
+from obstore.store import LocalStore
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import ObjectStore, WrapperStore
 
@@ -95,6 +96,10 @@ class ArrayStore:
         return object_store(self._url, create=True)
 
     @cached_property
+    def _tidy_objects(self) -> Any:
+        return self.objects if self._path is None else LocalStore(self._path, automatic_cleanup=True)
+
+    @cached_property
     def zarr_store(self) -> ObjectStore[Any]:
         """The same, as zarr wants it."""
         return ObjectStore(self.objects)
@@ -152,20 +157,27 @@ class ArrayStore:
         root = self._path.resolve()
         return (root / key).resolve() == root / key
 
-    def delete(self, keys: Iterable[str], look: Callable[[], None] = lambda: None) -> None:
+    def delete(self, keys: Iterable[str], look: Callable[[], None] = lambda: None, *, for_others: bool = False) -> None:
         """Delete objects, a thousand at a time; those that are not there already are no error.
 
-        ``look`` is called before each thousand; what it raises ends it.
+        Parameters
+        ----------
+        keys : iterable of str
+        look : callable
+            Called before each thousand; what it raises ends it.
+        for_others : bool
+            Other objects may come: on a file system, directories go with the last that they hold, for a file could not
+            have their name.
         """
-        left = iter(keys)
+        left, objects = iter(keys), self._tidy_objects if for_others else self.objects
         while some := list(itertools.islice(left, _DELETED_AT_ONCE)):
             look()
             try:
-                obstore.delete(self.objects, some)
+                obstore.delete(objects, some)
             except FileNotFoundError:  # a file system's, of one of them
                 for key in some:
                     with contextlib.suppress(FileNotFoundError):
-                        obstore.delete(self.objects, key)
+                        obstore.delete(objects, key)
 
     def flush(self, keys: Sequence[str]) -> None:
         """On a file system, make objects and their names survive a power cut; elsewhere a put already does."""

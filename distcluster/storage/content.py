@@ -39,6 +39,10 @@ class Content(ABC):
         """The paths that have been emptied since they were committed."""
 
     @abstractmethod
+    def holder(self, stage: str) -> "Content":
+        """What holds the results of a stage: this, or the run around a choice."""
+
+    @abstractmethod
     def require_lease(self) -> None:
         """Called before every change; raises where that is not this process's to do."""
 
@@ -56,10 +60,9 @@ class Content(ABC):
         CorruptError
             When a chunk is missing or fails its checksum.
         """
-        item = str(partition.index)
-        path = array.at(item)
+        item, path = str(partition.index), array.path
         try:
-            return self.store.read_rows(path, partition.rows)
+            return self.holder(array.stage).store.read_rows(path, partition.rows)
         except READ_ERRORS as error:
             raise CorruptError(f"partition {item} of {path} cannot be read back: {error}", array.stage, item) from error
 
@@ -82,7 +85,7 @@ class Content(ABC):
         if path not in record.arrays:
             raise CorruptError(f"{path} is no part of what {array.stage} {item} committed", array.stage, item)
         try:
-            values = self.store.read_array(path)
+            values = self.holder(array.stage).store.read_array(path)
         except READ_ERRORS as error:
             raise CorruptError(f"{path} cannot be read back: {error}", array.stage, item) from error
         if checksum(values) != record.arrays[path]:
@@ -103,7 +106,7 @@ class Content(ABC):
             What nested items are all of.
         """
         stage = arrays[0].stage
-        records = self.records.of_stage(stage, under)
+        records, store = self.records.of_stage(stage, under), self.holder(stage).store
 
         def read(item: str) -> list[Array]:
             if item not in records:
@@ -111,7 +114,7 @@ class Content(ABC):
             paths = [array.at(item) for array in arrays]
             key, _ = in_object(paths[0]) or (paths[0], "")
             try:
-                found = self.store.get_arrays(key)
+                found = store.get_arrays(key)
                 values = [found[path.removeprefix(f"{key}/")] for path in paths]
             except READ_ERRORS as error:
                 raise CorruptError(f"{key} cannot be read back: {error}", stage, item) from error
@@ -175,7 +178,7 @@ class Content(ABC):
         checksums: dict[str, int] = {}
         partial: dict[str, dict[str, Array]] = {}
         for each, values in (rows or {}).items():
-            index, path = int(item.rpartition("/")[2]), each.at(item)
+            index, path = int(item), each.path
             of_rows = each.counts == "rows"
             start = index * (self.partitioning.partition_rows if of_rows else self.partitioning.partition_blocks)
             self.require_lease()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised with every change of the run layout; a run of another version is refused."""
 
 ONE = "all"
@@ -26,6 +26,9 @@ SHOWN_ITEMS = "report/items.json"
 PERFORMANCE = "report/performance.html"
 """Dask's own report, where a job asks for it."""
 
+CHOICES = "choice"
+"""Where choices of other candidates lie, each a run of its own: ``choice/full-8``."""
+
 GROUPS = ("commit", "model", "sample", "selection", "cluster", "report")
 """Zarr groups that a new run has, so that other libraries can walk it."""
 
@@ -40,7 +43,7 @@ class RowArray:
     Attributes
     ----------
     path : str
-        In the run. ``{of}`` stands for what an item's partition is of, such as the candidate in ``full-8/3``.
+        In the run.
     stage : str
         The stage that writes it.
     shape : str
@@ -73,16 +76,6 @@ class RowArray:
         """
         axes = self.shape.strip("()").replace(" ", "").split(",")[1:]
         return tuple(sizes[axis] if axis.isalpha() or "_" in axis else int(axis) for axis in axes if axis)
-
-    def at(self, item: str) -> str:
-        """The path of the array that an item writes to.
-
-        Examples
-        --------
-        >>> LABEL.at("3"), RELABELLED.at("full-8/3")
-        ('label', 'relabel/full-8/label')
-        """
-        return self.path.format(of=item.rpartition("/")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,14 +323,11 @@ HELD_OUT = {
 SHOWN_ROWS = ItemArray("partial/label_rows/{item}.npz/shown", "label_rows", "(n,)", "a row's results")
 NOTABLE_ROWS = ItemArray("partial/label_rows/{item}.npz/notable", "label_rows", "(n,)", "a row's results")
 MOMENT_SUMS = ItemArray("partial/label_rows/{item}.npz/moments", "label_rows", "(K, d + 2)", "float64")
-RELABELLED = RowArray(
-    "relabel/{of}/label", "relabel", "(N,)", "int32", -1, "another candidate's labels, after `distcluster relabel`"
-)
-RELABELLED_PROBABILITY = RowArray("relabel/{of}/probability", "relabel", "(N,)", "float32", NAN, "their probability")
-RELABEL_COUNTS = ItemArray("partial/relabel/{item}.npz/counts", "relabel", "(chosen K, K)", "int64")
+CROSSED_LABELS = ItemArray("partial/cross_labels/{item}.npz/counts", "cross_labels", "(chosen K, K)", "int64")
 CROSSWALK = ItemArray(
-    "relabel/{item}/crosswalk", "crosswalk", "(chosen K, K)", "int64", "rows by the chosen label and by that one"
-)
+    "crosswalk", "sum_crosswalk", "(chosen K, K)", "int64",
+    "of a choice: rows by the label of the run around it, and by the choice's",
+)  # fmt: skip
 
 
 def arrays() -> list[RowArray | ItemArray]:

@@ -118,6 +118,8 @@ class Records:
         Called before a record is written or discarded; raises where that is not this process's to do.
     are_kept : bool
         A record that was found is not read again.
+    elsewhere : callable, optional
+        Of a stage, the records of the run that has its results, where that is another one.
     """
 
     def __init__(
@@ -127,10 +129,12 @@ class Records:
         before_change: Callable[[], None],
         *,
         are_kept: bool = False,
+        elsewhere: Callable[[str], "Records | None"] = lambda _stage: None,
     ) -> None:
         self._store = store
         self._dropped = dropped
         self._before_change = before_change
+        self._elsewhere = elsewhere
         self._found: dict[str, Record] | None = {} if are_kept else None
 
     def read(self, stage: str, item: str) -> Record | None:
@@ -141,6 +145,8 @@ class Records:
         CorruptError
             When the record cannot be read (torn by a machine that lost power) or is not one.
         """
+        if (others := self._elsewhere(stage)) is not None:
+            return others.read(stage, item)
         key = record_key(stage, item)
         if self._found is not None and key in self._found:
             return self._found[key]
@@ -173,6 +179,8 @@ class Records:
 
         A copy in the stage's collection counts where the record still has its entity tag.
         """
+        if (others := self._elsewhere(stage)) is not None:
+            return others.kept(stage, under)
         folder = f"commit/{stage}"
         tags = {
             each["path"].removeprefix(f"{folder}/").removesuffix(".json"): entity_tag(each)
@@ -206,6 +214,8 @@ class Records:
 
     def committed(self, stage: str, under: str = "") -> dict[str, Kept]:
         """Records whose every object exists with the size that was committed, or was dropped since."""
+        if (others := self._elsewhere(stage)) is not None:
+            return others.committed(stage, under)
         kept = self.kept(stage, under)
         objects = (key for each in kept.values() for key in each.record.objects)
         prefixes = {"/".join(key.split("/")[:2]).removesuffix("/c") for key in objects}

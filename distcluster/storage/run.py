@@ -65,7 +65,9 @@ class Run(Content):
             dropped=lambda: self.dropped,
             before_change=self.require_lease,
             are_kept=attempt is not None,
+            elsewhere=self._records_elsewhere,
         )
+        self._kept_attempt = attempt
         self._input_url = input_url
         self._token = token
         self._looked = -math.inf  # when the lease was last seen to be ours
@@ -146,6 +148,39 @@ class Run(Content):
         """What a task needs to open this run."""
         return RunRef(self.url, self.settings.run_id, self.input_url, self._token, self.attempt)
 
+    # -- within another run
+
+    @cached_property
+    def around(self) -> "Run | None":
+        """The run around this one, where this is a choice within it.
+
+        Raises
+        ------
+        JobError
+            When it is not there, or another one.
+        """
+        if (of := self.settings.around) is None:
+            return None
+        found = None
+        around = Run(self.url.whole.rstrip("/").rsplit("/", 2)[0], self._input_url, attempt=self._kept_attempt)
+        with contextlib.suppress(JobError):  # something else lies there
+            found = around.find_settings()
+        if found is None or found.run_id != of.run_id:
+            raise JobError(f"{self.url} was chosen from a run that is not around it any more: choose again.")
+        return around
+
+    def holder(self, stage: str) -> "Run":
+        """The run that holds the results of a stage: this one, or the one around it."""
+        of = self.settings.around
+        if of is None or stage in of.makes:
+            return self
+        assert self.around is not None
+        return self.around
+
+    def _records_elsewhere(self, stage: str) -> Records | None:
+        holder = self.holder(stage)
+        return None if holder is self else holder.records
+
     # -- life
 
     @contextlib.contextmanager
@@ -183,7 +218,7 @@ class Run(Content):
         root = {"zarr_format": 3, "node_type": "group", "attributes": {"distcluster": asdict(settings)}}
         obstore.put(self.store.objects, ROOT, json.dumps(root, indent=2).encode(), mode="create")
 
-    def make_arrays(self, arrays: Iterable[RowArray], of: str = "") -> None:
+    def make_arrays(self, arrays: Iterable[RowArray]) -> None:
         """Make the row arrays that are not there yet, in a run that is new or whose making was cut short."""
         self.require_lease()
         parts, job = self.partitioning, self.job
@@ -198,8 +233,7 @@ class Run(Content):
                 if each.counts == "rows"
                 else (parts.n_blocks, parts.partition_blocks, parts.partition_blocks)
             )
-            path = each.path.format(of=of)
-            self.store.make_array(path, (length, *each.tail(sizes)), each.dtype, each.fill_value, chunk, shard)
+            self.store.make_array(each.path, (length, *each.tail(sizes)), each.dtype, each.fill_value, chunk, shard)
 
     def update(self, **changes: Any) -> None:
         """Replace single settings."""
@@ -210,8 +244,8 @@ class Run(Content):
 
     def forget_settings(self) -> None:
         """Read the settings again when they are next asked for: another process may have changed them."""
-        self.__dict__.pop("settings", None)
-        self.__dict__.pop("job", None)
+        for each in ("settings", "job", "around"):
+            self.__dict__.pop(each, None)
 
     def drop(self, path: str) -> None:
         """Delete what later stages no longer need: every object under a path but array metadata.
@@ -224,12 +258,31 @@ class Run(Content):
         keys = (key for key in self.store.keys_under(path) if not key.endswith("zarr.json"))
         self.store.delete(keys, look=self.require_lease)
 
-    def erase(self, own: re.Pattern[str]) -> None:
-        """Delete the objects that are a run's own, the root last; what is not stays, and what a link leads to."""
-        keys = (key for key in self.store.keys_under("") if key != ROOT and own.fullmatch(key))
-        self.store.delete((key for key in keys if self.store.is_inside(key)), look=self.require_lease)
-        self.store.delete([ROOT], look=self.require_lease)
-        self.forget_settings()
+    def erase(self, own: re.Pattern[str], under: str = "") -> None:
+        """Delete the objects that are a run's own, the root last; what is not stays, and what a link leads to.
+
+        Parameters
+        ----------
+        own : pattern
+            What keys of own objects match.
+        under : str
+            Delete no others than those under this path.
+        """
+        keys = (key for key in self.store.keys_under(under) if key != ROOT and own.fullmatch(key))
+        self._delete_own(keys)
+        if not under:
+            self.store.delete([ROOT], look=self.require_lease)
+            self.forget_settings()
+
+    def undo(self, stage: str) -> None:
+        """Forget a stage, and delete what its items have written."""
+        written = [key for record in self.records.of_stage(stage).values() for key in record.objects]
+        self.records.forget(stage)
+        self._delete_own(written)
+
+    def _delete_own(self, keys: Iterable[str]) -> None:
+        inside = (key for key in keys if self.store.is_inside(key))
+        self.store.delete(inside, look=self.require_lease, for_others=True)
 
     # -- for people and for other processes
 

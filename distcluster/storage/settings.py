@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.partition import Partitioning
 from distcluster.storage.layout import FORMAT_VERSION
 from distcluster.url import Url
@@ -14,6 +15,24 @@ class InputFacts:
 
     shape: tuple[int, int]
     dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """The run around a choice, which lies within it.
+
+    Attributes
+    ----------
+    run_id : str
+    candidate : Candidate
+        What was chosen.
+    makes : tuple of str
+        The stages whose results are the choice's own; those of all others are read from the run around it.
+    """
+
+    run_id: str
+    candidate: Candidate
+    makes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +56,8 @@ class Settings:
         Paths that have been emptied.
     model : str
         Where rows are labelled by a model that another run has made: that run's id.
+    around : Around or None
+        Where this is a choice: the run that it lies within.
     format_version : int
     """
 
@@ -49,6 +70,7 @@ class Settings:
     partitioning: Partitioning
     dropped: tuple[str, ...] = ()
     model: str = ""
+    around: Around | None = None
     format_version: int = FORMAT_VERSION
 
 
