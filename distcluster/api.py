@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any
 
+from distcluster import pipeline
+from distcluster.choice import prepared_choice
 from distcluster.errors import JobError
 from distcluster.execution.connect import scheduler_address
 from distcluster.execution.progress import Reporter
@@ -11,18 +13,18 @@ from distcluster.execution.runner import Runner
 from distcluster.execution.session import Session
 from distcluster.job import DeployTable, Job
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.pipeline import choose, flow, predict
-from distcluster.pipeline import fit as fit_candidate
-from distcluster.prepare import check_job, is_input_unchanged, prepared_choice, prepared_run
+from distcluster.prepare import CheckedJob, check_job, is_input_unchanged, prepared_run
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.fitting import FIT_CANDIDATES, fitted_candidates
-from distcluster.stages.flow import CHOOSES, FITS, PREDICTS, STAGES, is_finished
+from distcluster.stages.flow import APPENDS, CHOOSES, FITS, PREDICTS, STAGES, is_finished
 from distcluster.stages.freezing import FROZEN
 from distcluster.stages.stage import Stage
 from distcluster.storage.run import Run
 
 
-def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bool = False) -> Run:
+def run_job(
+    job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bool = False, append: bool = False
+) -> Run:
     """Run a job to its end, resuming whatever its output already holds.
 
     Parameters
@@ -33,6 +35,8 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bo
         Read everything that is already committed and compare checksums; what differs is made again.
     overwrite : bool
         Give up the run that is there, and make it anew.
+    append : bool
+        Where the input has grown at its end since the run was made, label the new rows with the run's model.
 
     Raises
     ------
@@ -45,7 +49,15 @@ def run_job(job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bo
     RunHeldError, LeaseLostError
         When another process writes to the output, or has taken it from this one.
     """
-    return _run_to_the_end(job, reporter, flow, STAGES, verify=verify, overwrite=overwrite)
+
+    def parts(run: Run, n_rows: int) -> list[Part]:
+        if not run.settings.model and n_rows == run.partitioning.n_rows:
+            return [(pipeline.flow, STAGES)]
+        is_made = run.settings.model or is_finished(run)
+        made: list[Part] = [] if is_made else [(pipeline.flow, STAGES)]
+        return [*made, (partial(pipeline.append, n_rows=n_rows), APPENDS)]
+
+    return _run_to_the_end(check_job(job, overwrite=overwrite, append=append), reporter, parts, verify=verify)
 
 
 def predict_rows(model: Run, job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bool = False) -> Run:
@@ -75,36 +87,40 @@ def predict_rows(model: Run, job: Job, reporter: Reporter, *, verify: bool = Fal
     JobFailedError, SchedulerLostError, RunHeldError, LeaseLostError
         As ``run_job``.
     """
-    work = partial(predict, model)
-    makes = (*PREDICTS, *FROZEN)
-    return _run_to_the_end(job, reporter, work, makes, verify=verify, overwrite=overwrite, model=model)
+    checked = check_job(job, overwrite=overwrite, model=model)
+    work: Part = (partial(pipeline.predict, model), (*PREDICTS, *FROZEN))
+    return _run_to_the_end(checked, reporter, lambda _run, _n_rows: [work], verify=verify)
+
+
+Part = tuple[Callable[[Run, Runner], Awaitable[None]], Collection[Stage[Any]]]
+"""Some of the work on a run, and the stages that it makes."""
 
 
 def _run_to_the_end(
-    job: Job,
-    reporter: Reporter,
-    work: Callable[[Run, Runner], Awaitable[None]],
-    makes: Collection[Stage[Any]],
-    *,
-    verify: bool,
-    overwrite: bool,
-    model: Run | None = None,
+    checked: CheckedJob, reporter: Reporter, parts: Callable[[Run, int], list[Part]], *, verify: bool
 ) -> Run:
-    """Work on the run of a job, made or opened, unless nothing is left to do."""
+    """Work on the run of a job, made or opened, unless nothing is left to do: a session for each part."""
+    job, n_rows = checked.job, checked.array.shape[0]
     if job.deploy.kind == "kubernetes":
         scheduler_address(job.deploy)  # before anything is written
-    with prepared_run(check_job(job, overwrite=overwrite, model=model)) as run:
-        if not verify and is_finished(run) and is_input_unchanged(run):
+    with prepared_run(checked) as run:
+        if not verify and is_finished(run) and is_input_unchanged(run) and n_rows == run.partitioning.n_rows:
             return run
-
-        async def verify_and_work(runner: Runner) -> None:
-            if verify and run.attempt == 0:
-                await runner.verify()
-            await work(run, runner)
-
-        session = Session(run, job.deploy, reporter, makes, read_input=True, performance=job.report.performance)
-        session.hold(verify_and_work)
+        for work, makes in parts(run, n_rows):
+            session = Session(run, job.deploy, reporter, makes, read_input=True, performance=job.report.performance)
+            session.hold(_verified_first(run, work, makes) if verify else partial(work, run))
     return run
+
+
+def _verified_first(
+    run: Run, work: Callable[[Run, Runner], Awaitable[None]], makes: Collection[Stage[Any]]
+) -> Callable[[Runner], Awaitable[None]]:
+    async def verify_and_work(runner: Runner) -> None:
+        if run.attempt == 0:
+            await runner.verify(makes)
+        await work(run, runner)
+
+    return verify_and_work
 
 
 def choose_candidate(
@@ -143,18 +159,14 @@ def choose_candidate(
             fitted = ", ".join(map(str, fitted_candidates(run)))
             raise JobError(f"the grid of {run.url} has no {wanted}: --fit has it fitted. The grid has: {fitted}.")
         with run.writing(deploy.lease_seconds):
-            Session(run, deploy, reporter, makes=FITS, read_input=False).hold(partial(fit_candidate, candidate=wanted))
+            Session(run, deploy, reporter, makes=FITS, read_input=False).hold(partial(pipeline.fit, candidate=wanted))
     if error := FIT_CANDIDATES.facts_of(run, wanted).error:
         raise JobError(f"{wanted} cannot be fitted: {error}")
     with prepared_choice(run, wanted, deploy.lease_seconds) as choice:
         if not verify and is_finished(choice):
             return choice
 
-        async def work(runner: Runner) -> None:
-            if verify and choice.attempt == 0:
-                await runner.verify()
-            await choose(choice, runner)
-
+        work = _verified_first(choice, pipeline.choose, CHOOSES) if verify else partial(pipeline.choose, choice)
         Session(choice, deploy, reporter, makes=CHOOSES, read_input=False).hold(work)
     return choice
 
@@ -162,7 +174,7 @@ def choose_candidate(
 def _refuse_to_choose(run: Run, wanted: Candidate) -> None:
     if not is_finished(run):
         raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
-    if run.settings.model:
+    if run.is_prediction:
         raise JobError(f"the run {run.url} has another run's model, and no grid: choose from that run.")
     if run.around is not None:
         raise JobError(f"{run.url} is a choice: choose from the run {run.around.url}.")

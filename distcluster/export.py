@@ -91,7 +91,7 @@ def _export_parquet(run: Run, target: Path, table: ReportTable) -> None:
 
 def _levels(run: Run) -> dict[int, npt.NDArray[np.int32]]:
     """The cluster of every component at each level of the hierarchy; none in a prediction, whose model has none."""
-    if run.settings.model:
+    if run.is_prediction:
         return {}
     return dict(zip(run.read(layout.LEVEL_CLUSTERS).tolist(), run.read(layout.LEVEL), strict=True))
 
@@ -260,8 +260,8 @@ def _export_model(run: Run, target: Path, _table: ReportTable) -> None:
     """What labels other rows, laid out as in the run: ``distcluster predict`` and ``load_model`` read it like one."""
     frozen = Run(str(target))
     with frozen.writing(_LEASE_SECONDS):
-        frozen.create(replace(run.settings, around=None))  # all of a choice's model is copied
-        freeze(run, frozen, with_rows=not run.settings.model)
+        frozen.create(replace(run.settings, around=None, appended=()))  # all of a choice's model is copied
+        freeze(run, frozen, with_rows=not run.is_prediction)
     frozen.store.delete(frozen.store.keys_under(layout.LEASE))
 
 

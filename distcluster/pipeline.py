@@ -14,8 +14,9 @@ from distcluster.prepare import is_input_unchanged
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
 from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS, grid_round
-from distcluster.stages.flow import has_only_scans, is_finished
-from distcluster.stages.freezing import freeze
+from distcluster.stages.flow import APPENDS, has_only_scans, is_finished, row_arrays
+from distcluster.stages.freezing import freeze, model_id
+from distcluster.stages.growing import CHECK_NEW_ROWS, grow, new_rows, refuse_invalid
 from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
 from distcluster.stages.refining import (
@@ -31,6 +32,7 @@ from distcluster.stages.replicating import RECLUSTER, REPLICATE
 from distcluster.stages.searching import BUILD_INDEX, FIND_NEIGHBOURS, FIT_PCA
 from distcluster.stages.stage import NoFacts, Output
 from distcluster.stages.subsampling import CHECK_INPUT, SCAN, SUBSAMPLE, changed
+from distcluster.storage import layout
 from distcluster.storage.inputs import input_version
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
@@ -65,6 +67,36 @@ async def fit(runner: Runner, candidate: Candidate) -> None:
     """Fit one candidate, of the grid or not."""
     await runner.each(START_KMEANS, [candidate.n_components])
     await runner.each(FIT_CANDIDATES, [candidate])
+
+
+async def append(run: Run, runner: Runner, n_rows: int) -> None:
+    """Label the rows that an input has grown by with the run's model; everything that is already committed is skipped.
+
+    Parameters
+    ----------
+    run : Run
+        Finished, for the rows that it has.
+    runner : Runner
+    n_rows : int
+        Of the input.
+
+    Raises
+    ------
+    JobError
+        When rows of the run are others now, or new ones cannot be clustered; the run is as it was.
+    """
+    if n_rows > run.partitioning.n_rows:
+        await _recognise_input(run, runner)
+        if run.job.input.on_invalid == "error":
+            refuse_invalid(await runner.each(CHECK_NEW_ROWS, new_rows(run, n_rows)))
+        await asyncio.to_thread(grow, run, n_rows, APPENDS, row_arrays(run), model=model_id(run))
+    await _scan(run, runner)
+    await runner.each(FIND_NEIGHBOURS)
+    await runner.each(PROJECT_ROWS)
+    await runner.each(LABEL_ROWS)
+    await runner.each(SUMMARISE_CLUSTERS)
+    run.drop(layout.SCANNED)
+    _require_finished(run)
 
 
 async def choose(run: Run, runner: Runner) -> None:

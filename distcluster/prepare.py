@@ -14,11 +14,9 @@ from distcluster.environment import differences, environment
 from distcluster.errors import JobError
 from distcluster.job import Job, memory_bytes, require_extras
 from distcluster.job_file import override, parse_job
-from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.sampling import auto_sizes, priority_bound
 from distcluster.plan import Plan, choose_partitioning, make_plan
 from distcluster.stages.flow import (
-    CHOOSES,
     PREDICTS,
     STAGES,
     has_only_scans,
@@ -39,7 +37,7 @@ from distcluster.storage.inputs import (
 from distcluster.storage.items import require_items
 from distcluster.storage.layout import CHOICES
 from distcluster.storage.run import Run
-from distcluster.storage.settings import Around, InputFacts, Settings
+from distcluster.storage.settings import InputFacts, Settings
 from distcluster.storage.urls import absolute_url, refuse_nested
 
 _SET_TO_PREDICT = ("input", "assign", "deploy")
@@ -63,6 +61,8 @@ class CheckedJob:
         Make the run anew where there is one, whatever it holds.
     model : Run or None
         Rows are labelled by its model, and nothing is fitted.
+    append : bool
+        The input may have more rows than the run.
     """
 
     job: Job
@@ -71,6 +71,7 @@ class CheckedJob:
     run: Run
     overwrite: bool
     model: Run | None = None
+    append: bool = False
 
 
 def prediction_job(model: Run, source: str, output: str, overrides: Sequence[str] = ()) -> Job:
@@ -100,7 +101,7 @@ def prediction_job(model: Run, source: str, output: str, overrides: Sequence[str
     return parse_job(tables)
 
 
-def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None) -> CheckedJob:
+def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None, append: bool = False) -> CheckedJob:
     """Hold a job against its input and its output; nothing is written.
 
     Raises
@@ -133,7 +134,7 @@ def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None) ->
     if model is not None:
         _refuse_other_features(model, array)
         require_same_bits(model)
-    checked = CheckedJob(job, array, plan, Run(job.output.url, job.input.url), overwrite, model)
+    checked = CheckedJob(job, array, plan, Run(job.output.url, job.input.url), overwrite, model, append)
     _is_to_be_made(checked)
     return checked
 
@@ -182,26 +183,6 @@ def _keep_the_rest(run: Run, after: list[Stage[Any]], job: Job) -> None:
     run.update(run_id=uuid.uuid4().hex, job=_stored_job(job) | {"input": run.settings.job["input"]})
 
 
-@contextmanager
-def prepared_choice(run: Run, candidate: Candidate, lease_seconds: float) -> Iterator[Run]:
-    """The choice of a candidate within a finished run, made or opened to be resumed; both have this one writer.
-
-    Raises
-    ------
-    RunHeldError
-        When another process writes to one of the two.
-    """
-    with run.writing(lease_seconds):
-        run.store.make_group(CHOICES)
-        choice = Run(f"{run.url.whole.rstrip('/')}/{CHOICES}/{candidate}")
-        with choice.writing(lease_seconds):
-            if choice.find_settings() is None:
-                around = Around(run.settings.run_id, candidate, tuple(stage.name for stage in CHOOSES))
-                choice.create(replace(run.settings, run_id=uuid.uuid4().hex, dropped=(), around=around))
-            choice.make_arrays(row_arrays(choice))
-            yield choice
-
-
 def _is_to_be_made(checked: CheckedJob) -> bool:
     """Whether there is no run yet, or none that is worth keeping.
 
@@ -220,14 +201,18 @@ def _is_to_be_made(checked: CheckedJob) -> bool:
         raise JobError(
             f"the output {run.url} was made for something else:\n"
             + "\n".join(f"  {line}" for line in found)
-            + "\nUndo the change, choose another output, or "
-            + (
-                "have what depends on it made again with --overwrite."
-                if _to_be_made_again(checked)
-                else "give up what it holds with --overwrite."
-            )
+            + f"\nUndo the change, choose another output, or {_advice(checked)}."
         )
     return bool(found)
+
+
+def _advice(checked: CheckedJob) -> str:
+    """What can be done with a run that was made for something else."""
+    if _to_be_made_again(checked):
+        return "have what depends on it made again with --overwrite"
+    if not _differences(checked.run, replace(checked, append=True)):
+        return "have the new rows labelled with --append"
+    return "give up what it holds with --overwrite"
 
 
 def is_input_unchanged(run: Run) -> bool:
@@ -334,7 +319,8 @@ def _changed_keys(run: Run, checked: CheckedJob) -> list[tuple[str, Any, Any]]:
 def _differences(run: Run, checked: CheckedJob) -> list[str]:
     """What the run was made for and is not so now; the input's content is compared later, by checksum."""
     before, seen = run.settings.input, _input_facts(checked.array)
-    of, wanted = run.settings.model, _model_of(checked)
+    has_grown = seen.shape[0] > before.shape[0] and seen.shape[1:] == before.shape[1:]
+    of, wanted = run.settings.model if run.is_prediction else "", _model_of(checked)
     return [
         *(["it is a choice within another run"] if run.settings.around else []),
         *([f"the model: {of or 'of its own'} in the run, {wanted or 'of its own'} now"] if of != wanted else []),
@@ -342,7 +328,7 @@ def _differences(run: Run, checked: CheckedJob) -> list[str]:
         *(
             f"the input's {key}: {getattr(before, key)} in the run, {getattr(seen, key)} now"
             for key in ("shape", "dtype")
-            if getattr(before, key) != getattr(seen, key)
+            if getattr(before, key) != getattr(seen, key) and not (key == "shape" and checked.append and has_grown)
         ),
         *differences(dict(run.settings.environment), environment()),
     ]

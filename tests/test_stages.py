@@ -179,7 +179,7 @@ def test_a_stage_reads_what_it_says_and_nothing_else(
     on_cluster(run, SilentReporter(), lambda runner: flow(run, runner))
     assert is_finished(run)
     declared = {stage.name: set(stage.reads) for stage in STAGES}
-    idle = {"check_input", "fit_pca", "cross_labels", "sum_crosswalk"}
+    idle = {"check_input", "check_new_rows", "fit_pca", "cross_labels", "sum_crosswalk"}
     assert traced.keys() == declared.keys() - idle
     for stage, read in traced.items():
         assert read <= declared[stage], stage

@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from distcluster.cli.options import (
+    Append,
     ItemColumn,
     Items,
     JobFile,
@@ -24,7 +25,7 @@ from distcluster.cli.options import (
 )
 from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.progress_bars import ProgressReporter
-from distcluster.cli.tables import plan_table, prediction_table, status_table, summary_table
+from distcluster.cli.tables import plan_table, prediction_table, rows_table, status_table, summary_table
 from distcluster.cli.terminal import open_console, plain, say, tell
 from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError, JobError, StorageError
 from distcluster.job import DeployTable, Job, ReportTable
@@ -63,6 +64,7 @@ def run(
     scheduler: Scheduler = None,
     verify: Verify = False,
     overwrite: Overwrite = False,
+    append: Append = False,
 ) -> None:
     """Run a job, or resume it: the same command.
 
@@ -80,11 +82,15 @@ def run(
         job = _with_scheduler(job, scheduler)
     console = open_console()
     with ProgressReporter(console) as reporter:
-        done = run_job(job, reporter, verify=verify, overwrite=overwrite)
+        done = run_job(job, reporter, verify=verify, overwrite=overwrite, append=append)
     if not reporter.used:
         console.print("This job is finished; nothing was left to do.")
     console.print()
     console.print(summary_table(summarise(done, job.report), bars=console.is_terminal), highlight=False)
+    if done.settings.appended:
+        from distcluster.report.prediction import summarise_appended
+
+        console.print(rows_table(summarise_appended(done), "appended rows"), highlight=False)
     if job.report.write == "never":
         return
     from distcluster.report import write_report  # after the work: it draws, and imports what draws

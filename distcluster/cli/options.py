@@ -24,6 +24,9 @@ Overwrite = Annotated[
         "mixture or selection only, what depends on that.",
     ),
 ]
+Append = Annotated[
+    bool, typer.Option("--append", help="Where the input has grown, label the new rows with the run's model.")
+]
 ModelUrl = Annotated[
     str, typer.Argument(help="A finished run, or an exported model.", metavar="RUN", show_default=False)
 ]

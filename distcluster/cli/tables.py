@@ -12,7 +12,6 @@ from distcluster.cli.terminal import plain
 
 if TYPE_CHECKING:  # each takes seconds to import, and comes with the command that needs it
     from distcluster.execution.status import Status
-    from distcluster.numerics.drift import Drift
     from distcluster.plan import Plan
     from distcluster.report.prediction import PredictionSummary
     from distcluster.report.summary import Summary
@@ -114,6 +113,28 @@ def prediction_table(summary: "PredictionSummary") -> RenderableType:
     ----------
     summary : PredictionSummary
     """
+    return Group(
+        rows_table(summary),
+        Text(),
+        Text(
+            f"Prediction: {plain(summary.url)}\n"
+            f"  label, probability, top_label, top_probability, log_density, support: one entry a row\n"
+            f"  projection and views: coordinates"
+        ),
+    )
+
+
+def rows_table(summary: "PredictionSummary", what: str = "rows") -> RenderableType:
+    """New rows beside those that the model was made from.
+
+    Parameters
+    ----------
+    summary : PredictionSummary
+    what : str
+        To call them.
+    """
+    from distcluster.report.prediction import drift_lines
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("cluster", "rows", "share", "before"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -124,33 +145,14 @@ def prediction_table(summary: "PredictionSummary") -> RenderableType:
     invalid = f", {summary.n_invalid:,} invalid ones without (label -1)" if summary.n_invalid else ""
     return Group(
         Text(
-            f"{summary.n_rows:,} rows with a label{invalid}; {summary.n_unsure:,} with a probability below 0.5. "
+            f"{summary.n_rows:,} {what} with a label{invalid}; {summary.n_unsure:,} with a probability below 0.5. "
             f"The largest {len(order)} of {len(summary.size)} clusters, beside the model's own rows:"
         ),
         Text(),
         table,
         Text(),
-        *map(Text, _drift_lines(summary.drift)),
-        Text(),
-        Text(
-            f"Prediction: {plain(summary.url)}\n"
-            f"  label, probability, top_label, top_probability, log_density, support: one entry a row\n"
-            f"  projection and views: coordinates"
-        ),
+        *map(Text, drift_lines(summary.drift)),
     )
-
-
-def _drift_lines(drift: "Drift | None") -> list[str]:
-    if drift is None:
-        return ["Drift: the model does not say what the rows were that it was made from."]
-    if drift.reasons:
-        return [f"Drift: {drift.verdict}.", *(f"  {reason}" for reason in drift.reasons)]
-    return [
-        f"Drift: as before. Stability index of the clusters' shares {drift.psi:.3f}, {drift.psi_by_chance:.3f} by "
-        f"chance; distribution functions differ by {drift.density_distance:.3f} (log density) and "
-        f"{drift.support_distance:.3f} (support); {drift.beyond:.2%} of the rows have no support, "
-        f"{drift.beyond_before:.2%} before."
-    ]
 
 
 def _cluster_table(summary: "Summary", *, bars: bool) -> Table:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import operator
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -212,8 +212,14 @@ class Runner:
 
     # -- verifying
 
-    async def verify(self) -> None:
-        """Read back everything committed, and forget what is damaged."""
+    async def verify(self, makes: Collection[Stage[Any]]) -> None:
+        """Read back everything committed, and forget what is damaged.
+
+        Raises
+        ------
+        JobFailedError
+            When that is of another stage than those that can be made again.
+        """
         for stage in STAGES:
             if self._run.holder(stage.name) is not self._run:
                 continue
@@ -224,6 +230,11 @@ class Runner:
             )
             for item, intact in zip(items, answers, strict=True):
                 if not (intact and stage.fits(records[item].record.facts, item)):
+                    if stage not in makes:
+                        raise JobFailedError(
+                            f"{stage.name} {item} is damaged, and cannot be made again where rows were appended: "
+                            f"restore {self._run.url} from a copy, or make a new run."
+                        )
                     log.warning("%s %s is damaged; it is made again", stage.name, item)
                     self._run.records.discard(stage.name, item)
 

@@ -58,7 +58,7 @@ def render_page(run: Run, table: ReportTable) -> str:
 
 
 def _find(run: Run, table: ReportTable) -> Findings:
-    if run.settings.model:
+    if run.is_prediction:
         raise JobError(f"the run {run.url} has another run's model: that run has the report.")
     if not is_finished(run):
         raise JobError(f"the run {run.url} is not finished: run its job to the end first.")

@@ -16,6 +16,7 @@ from distcluster.report.forest import Forests, grow_forests
 from distcluster.report.interactive_3d import interactive_views
 from distcluster.report.job_text import job_toml
 from distcluster.report.palette import colours
+from distcluster.report.prediction import drift_lines, summarise_appended
 from distcluster.report.replicates import measure_stability
 from distcluster.report.timings import stage_times
 from distcluster.stages.choosing import SELECT_CANDIDATE
@@ -43,6 +44,22 @@ def verdict(findings: Findings) -> Shown:
 def curves(findings: Findings) -> Shown:
     """The criteria of all candidates, and what the replicates say of the chosen one."""
     return {"panels": criteria_panels(findings.run), "stability": measure_stability(findings.run)}
+
+
+def appended(findings: Findings) -> Shown:
+    """The rows that were appended last, beside those that were there before."""
+    run = findings.run
+    if not run.settings.appended or run.around is not None:
+        return {"appended": None}
+    summary = summarise_appended(run)
+    assert summary.before is not None
+    shares = zip(summary.size / max(summary.n_rows, 1), summary.before / summary.before.sum(), strict=True)
+    return {
+        "appended": summary,
+        "appended_since": run.settings.appended[-1],
+        "appended_shares": list(shares),
+        "drift": drift_lines(summary.drift),
+    }
 
 
 def row_map(findings: Findings) -> Shown:
@@ -220,7 +237,7 @@ def provenance(findings: Findings) -> Shown:
 
 
 SECTIONS: Sequence[Callable[[Findings], Shown]] = (
-    verdict, curves, crosswalk, row_map, three_dimensions, cluster_table, shape, taxonomies, outliers, hierarchy,
-    fidelity, provenance,
+    verdict, appended, curves, crosswalk, row_map, three_dimensions, cluster_table, shape, taxonomies, outliers,
+    hierarchy, fidelity, provenance,
 )  # fmt: skip
 """As they follow each other on the page."""

@@ -1,6 +1,6 @@
 """What other rows are under a model, and whether they are like those that it was made from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -8,13 +8,13 @@ from numpy.lib.recfunctions import repack_fields
 
 from distcluster.errors import JobError
 from distcluster.numerics.drift import Drift, Rows, compare
+from distcluster.numerics.partition import RowRange
 from distcluster.numerics.shown_rows import HELD_OUT_ROWS, spread_evenly
 from distcluster.stages.flow import is_finished
 from distcluster.stages.freezing import model_id
-from distcluster.stages.labelling import LABEL_ROWS, SUMMARISE_CLUSTERS
+from distcluster.stages.labelling import LABEL_ROWS, SUMMARISE_CLUSTERS, UNSURE
 from distcluster.stages.refining import published_mixture
 from distcluster.stages.searching import BUILD_INDEX
-from distcluster.stages.stage import partitions
 from distcluster.storage import layout
 from distcluster.storage.run import Run
 
@@ -62,12 +62,23 @@ def summarise_prediction(model: Run, run: Run) -> PredictionSummary:
         raise JobError(f"{run.url} was not labelled by the model of {model.url}.")
     if not is_finished(run):
         raise JobError(f"the prediction {run.url} is not finished: run its command to the end first.")
-    now, before = _labelled(run), _made_from(model)
+    return _summary(run, 0, _made_from(model))
+
+
+def summarise_appended(run: Run) -> PredictionSummary:
+    """The same of the rows that were appended to a run last, beside those that it had before."""
+    since, before = run.settings.appended[-1], _made_from(run)
+    assert before is not None
+    return _summary(run, since, replace(before, size=before.size - _labelled(run, since)[0].size))
+
+
+def _summary(run: Run, since: int, before: Rows | None) -> PredictionSummary:
+    now, n_unsure = _labelled(run, since)
     n_rows = int(now.size.sum())
     return PredictionSummary(
         n_rows=n_rows,
-        n_invalid=run.partitioning.n_rows - n_rows,
-        n_unsure=sum(each.n_unsure for each in LABEL_ROWS.facts_of_all(run, partitions(run))),
+        n_invalid=run.partitioning.n_rows - since - n_rows,
+        n_unsure=n_unsure,
         size=now.size,
         before=before.size if before is not None else None,
         drift=compare(before, now, BUILD_INDEX.facts_of(run).support_limit) if before is not None and n_rows else None,
@@ -75,13 +86,37 @@ def summarise_prediction(model: Run, run: Run) -> PredictionSummary:
     )
 
 
-def _labelled(run: Run) -> Rows:
-    size, shown = np.zeros(published_mixture(run).candidate.n_components, np.int64), []
-    for of_partition, rows in run.read_items([layout.PARTIAL_SIZE, layout.SHOWN_ROWS], partitions(run)):
+def _labelled(run: Run, since: int) -> tuple[Rows, int]:
+    """The rows from a certain one on, and how many of them have a probability below 0.5."""
+    parts, shown = run.partitioning, []
+    first = parts[since // parts.partition_rows]
+    items = range(first.index, len(parts))
+    size = np.zeros(published_mixture(run).candidate.n_components, np.int64)
+    for of_partition, rows in run.read_items([layout.PARTIAL_SIZE, layout.SHOWN_ROWS], items):
         size += of_partition
-        shown.append(repack_fields(rows[list(layout.HELD_OUT)]))
+        shown.append(repack_fields(rows[rows["row"] >= since][list(layout.HELD_OUT)]))
+    n_unsure = sum(each.n_unsure for each in LABEL_ROWS.facts_of_all(run, items))
+    if since > first.start:
+        others = RowRange(first.index, first.start, since)
+        label, probability = (run.read_rows(array, others) for array in (layout.LABEL, layout.PROBABILITY))
+        size -= np.bincount(label[label >= 0], minlength=len(size))
+        n_unsure -= int((probability < UNSURE).sum())
     some = spread_evenly(np.concatenate(shown), HELD_OUT_ROWS)
-    return Rows(size, *(some[name] for name in layout.HELD_OUT))
+    return Rows(size, *(some[name] for name in layout.HELD_OUT)), n_unsure
+
+
+def drift_lines(drift: Drift | None) -> list[str]:
+    """What there is to say about a drift, for people."""
+    if drift is None:
+        return ["Drift: the model does not say what the rows were that it was made from."]
+    if drift.reasons:
+        return [f"Drift: {drift.verdict}.", *(f"  {reason}" for reason in drift.reasons)]
+    return [
+        f"Drift: as before. Stability index of the clusters' shares {drift.psi:.3f}, {drift.psi_by_chance:.3f} by "
+        f"chance; distribution functions differ by {drift.density_distance:.3f} (log density) and "
+        f"{drift.support_distance:.3f} (support); {drift.beyond:.2%} of the rows have no support, "
+        f"{drift.beyond_before:.2%} before."
+    ]
 
 
 def _made_from(model: Run) -> Rows | None:

@@ -9,7 +9,7 @@ from distcluster.numerics.support import BEYOND_LIMIT
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.labelling import MEASURE_PROJECTION, SUMMARISE_CLUSTERS
 from distcluster.stages.searching import BUILD_INDEX
-from distcluster.stages.subsampling import SUBSAMPLE
+from distcluster.stages.subsampling import SUBSAMPLE, n_valid
 from distcluster.storage import layout
 from distcluster.storage.items import read_items
 from distcluster.storage.run import Run
@@ -103,7 +103,7 @@ def _quality(run: Run) -> str:
     search, measured = BUILD_INDEX.facts_of(run).search, MEASURE_PROJECTION.facts_of(run)
     how = "an exact search" if search.kind == "exact" else f"the {search.kind}"
     trust = measured.trustworthiness
-    outside = SUMMARISE_CLUSTERS.facts_of(run).n_outside_support / SUBSAMPLE.facts_of(run).n_valid
+    outside = SUMMARISE_CLUSTERS.facts_of(run).n_outside_support / n_valid(run)
     return (
         f"Projection: {how} finds {search.recall:.1%} of a row's nearest rows in the UMAP subsample; "
         + (f"trustworthiness {trust:.3f} on rows that it was not fitted on; " if trust is not None else "")
@@ -115,8 +115,8 @@ def _quality(run: Run) -> str:
 
 
 def _warnings(run: Run) -> list[str]:
-    found, subsample = [], SUBSAMPLE.facts_of(run)
-    skipped = run.partitioning.n_rows - subsample.n_valid
+    found, subsample, valid = [], SUBSAMPLE.facts_of(run), n_valid(run)
+    skipped = run.partitioning.n_rows - valid
     if skipped:
         found.append(f"{skipped:,} invalid rows were skipped and have label -1.")
     if SELECT_CANDIDATE.facts_of(run).uses_mixture_rows:
@@ -125,7 +125,7 @@ def _warnings(run: Run) -> list[str]:
             "on, so their figures flatter. Lower sample.rows or sample.mixture_rows."
         )
     limit, outside = BUILD_INDEX.facts_of(run).support_limit, SUMMARISE_CLUSTERS.facts_of(run).n_outside_support
-    expected = BEYOND_LIMIT * subsample.n_valid
+    expected = BEYOND_LIMIT * valid
     if outside > _OUTSIDE * expected:
         found.append(
             f"{outside:,} rows lie beyond the UMAP subsample's support (array `support` above "

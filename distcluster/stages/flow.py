@@ -8,6 +8,7 @@ from typing import Any
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
 from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS
+from distcluster.stages.growing import CHECK_NEW_ROWS
 from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
 from distcluster.stages.refining import PUBLISH_MIXTURE, REFINE_EXPECT, REFINE_MAXIMISE
@@ -23,6 +24,7 @@ from distcluster.storage.run import Run
 STAGES: list[Stage[Any]] = [
     SCAN,
     CHECK_INPUT,
+    CHECK_NEW_ROWS,
     SUBSAMPLE,
     FIT_PCA,
     BUILD_INDEX,
@@ -54,6 +56,9 @@ STAGES: list[Stage[Any]] = [
 PREDICTS: tuple[Stage[Any], ...] = (SCAN, CHECK_INPUT, FIND_NEIGHBOURS, PROJECT_ROWS, LABEL_ROWS)
 """The stages of a run that labels rows by another's model."""
 
+APPENDS: tuple[Stage[Any], ...] = (*PREDICTS, SUMMARISE_CLUSTERS)
+"""The stages of a run that rows were appended to: its model is as it is."""
+
 FITS: tuple[Stage[Any], ...] = (START_KMEANS, FIT_CANDIDATES)
 """The stages of a fit."""
 
@@ -68,10 +73,10 @@ CHOOSES: tuple[Stage[Any], ...] = (
 
 def stages_of(run: Run) -> list[Stage[Any]]:
     """The stages that a run has."""
-    if run.settings.model:
-        return list(PREDICTS)
     if run.settings.around is not None:
         return list(CHOOSES)
+    if run.settings.model:
+        return list(PREDICTS if run.is_prediction else APPENDS)
     return [stage for stage in STAGES if stage not in _ONLY_IN_CHOICES]
 
 

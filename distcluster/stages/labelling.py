@@ -131,7 +131,8 @@ MERGE_COMPONENTS = Stage(
 # --- rows -------------------------------------------------------------------------------------------------------
 
 
-_UNSURE = 0.5  # probability below which no cluster has the better half of a row
+UNSURE = 0.5
+"""The probability below which no cluster has the better half of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def label_rows(run: Run, index: int) -> Output[LabelFacts]:
         probability_sums.append(np.bincount(label, probability, K).astype(np.float64))
     table = _results(run, partition, rows, result)
     return Output(
-        LabelFacts(int((table["probability"] < _UNSURE).sum())),
+        LabelFacts(int((table["probability"] < UNSURE).sum())),
         rows={array: getattr(result, name) for name, array in layout.ASSIGNMENT.items()},
         arrays={
             layout.SHOWN_ROWS: spread_rows(table, parts.n_rows),
@@ -245,7 +246,8 @@ def summarise_clusters(run: Run) -> Output[ClusterFacts]:
 
 
 def _held_out(run: Run, shown: Table) -> dict[ItemArray, npt.NDArray[np.generic]]:
-    """Some rows that no model was fitted on, or of all rows where they are too few."""
+    """Some rows that no model was fitted on, or of all rows where they are too few; none that were appended."""
+    shown = shown[shown["row"] < run.fitted.n_rows]
     fitted = np.concatenate([read_model(run, layout.SAMPLE_ROW), read_model(run, layout.MIXTURE_ROW)])
     others = shown[~np.isin(shown["row"], fitted)]
     rows = spread_evenly(others if len(others) >= _FEW_HELD_OUT else shown, HELD_OUT_ROWS)

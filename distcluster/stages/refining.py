@@ -62,7 +62,7 @@ def is_refined(run: Run, iterations: int) -> bool:
 
 def expectations(run: Run, iteration: int) -> list[GroupOfIteration]:
     """The E-step's items in one iteration."""
-    return [GroupOfIteration(iteration, group) for group in range(len(groups(run.partitioning)))]
+    return [GroupOfIteration(iteration, group) for group in range(len(groups(run.fitted)))]
 
 
 def _iterations(run: Run) -> range | None:
@@ -85,7 +85,7 @@ def _before(run: Run, iteration: int) -> Mixture:
 
 def expect(run: Run, item: GroupOfIteration) -> Output[NoFacts]:
     """Sums for the M-step over a group of partitions: one node of the sums' tree."""
-    parts, centre = run.partitioning, centre_of(run)
+    parts, centre = run.fitted, centre_of(run)
     mixture = _before(run, item.iteration).moved(-centre)
 
     def of_partition(partition: RowRange, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -160,6 +160,11 @@ CHECK_INPUT = Stage(
 )
 
 
+def n_valid(run: Run) -> int:
+    """The number of rows that can be clustered."""
+    return run.partitioning.n_rows - sum(each.n_invalid for each in SCAN.facts_of_all(run, partitions(run)))
+
+
 # --- subsample --------------------------------------------------------------------------------------------------
 
 
@@ -182,8 +187,8 @@ class SubsampleFacts:
 def subsample(run: Run) -> Output[SubsampleFacts]:
     """Take the two subsamples from what the scan gathered."""
     job, parts = run.job, run.partitioning
-    n_valid = parts.n_rows - sum(each.n_invalid for each in SCAN.facts_of_all(run, partitions(run)))
-    sizes = subsample_sizes(job, n_valid)
+    valid = n_valid(run)
+    sizes = subsample_sizes(job, valid)
     scanned = run.read_items([layout.SCANNED_ROW, layout.SCANNED_VECTOR], partitions(run))
     rows, vectors = map(np.concatenate, zip(*scanned, strict=True))
     if len(rows) < sizes.total:
@@ -196,8 +201,8 @@ def subsample(run: Run) -> Output[SubsampleFacts]:
     return Output(
         SubsampleFacts(
             **asdict(sizes),
-            n_valid=n_valid,
-            n_held_out=n_valid - sizes.total,
+            n_valid=valid,
+            n_held_out=valid - sizes.total,
             distinct=len(distinct),
             spread=spread(prepared[:_SPREAD_ROWS]),
         ),

@@ -279,6 +279,12 @@ class ArrayStore:
             config={"write_empty_chunks": True},
         )
 
+    def resize_array(self, path: str, length: int) -> None:
+        """Change the first axis of an array that is filled in parts; what lies in it stays."""
+        array = zarr.open_array(self.zarr_store, path=path, mode="r+", zarr_format=3)
+        array.resize((length, *array.shape[1:]))
+        self._row_arrays = {key: each for key, each in self._row_arrays.items() if key[0] != path}
+
     def write_part(self, path: str, start: int, values: Array) -> dict[str, int]:
         """Write whole shards of an array from an index on; gives the objects written, with their sizes.
 

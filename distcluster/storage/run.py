@@ -134,6 +134,16 @@ class Run(Content):
         return self.settings.partitioning
 
     @property
+    def fitted(self) -> Partitioning:
+        """The same for the rows that the model was made from: those that were there before others were appended."""
+        return replace(self.partitioning, n_rows=(*self.settings.appended, self.partitioning.n_rows)[0])
+
+    @property
+    def is_prediction(self) -> bool:
+        """Whether rows are labelled by a model that another run has made."""
+        return self.settings.model not in ("", self.settings.run_id)
+
+    @property
     def dropped(self) -> tuple[str, ...]:
         """The paths that have been emptied since they were committed."""
         return self.settings.dropped
@@ -146,7 +156,8 @@ class Run(Content):
     @property
     def ref(self) -> RunRef:
         """What a task needs to open this run."""
-        return RunRef(self.url, self.settings.run_id, self.input_url, self._token, self.attempt)
+        n_rows = self.partitioning.n_rows
+        return RunRef(self.url, self.settings.run_id, self.input_url, self._token, self.attempt, n_rows)
 
     # -- within another run
 
@@ -234,6 +245,19 @@ class Run(Content):
                 else (parts.n_blocks, parts.partition_blocks, parts.partition_blocks)
             )
             self.store.make_array(each.path, (length, *each.tail(sizes)), each.dtype, each.fill_value, chunk, shard)
+
+    def grow(self, n_rows: int, arrays: Iterable[RowArray], **changes: Any) -> None:
+        """Make room for rows at the end, and replace single settings with it."""
+        parts, before = replace(self.partitioning, n_rows=n_rows), self.settings
+        for each in arrays:
+            self.require_lease()
+            self.store.resize_array(each.path, n_rows if each.counts == "rows" else parts.n_blocks)
+        self.update(
+            partitioning=parts,
+            input=replace(before.input, shape=(n_rows, before.input.shape[1])),
+            appended=(*before.appended, before.partitioning.n_rows),
+            **changes,
+        )
 
     def update(self, **changes: Any) -> None:
         """Replace single settings."""

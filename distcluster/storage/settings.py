@@ -54,8 +54,10 @@ class Settings:
     partitioning : Partitioning
     dropped : tuple of str
         Paths that have been emptied.
+    appended : tuple of int
+        The number of rows before each time that rows were appended.
     model : str
-        Where rows are labelled by a model that another run has made: that run's id.
+        Where rows are labelled by a finished model: the id of the run that made it, this one where rows were appended.
     around : Around or None
         Where this is a choice: the run that it lies within.
     format_version : int
@@ -69,6 +71,7 @@ class Settings:
     priority_bound: int
     partitioning: Partitioning
     dropped: tuple[str, ...] = ()
+    appended: tuple[int, ...] = ()
     model: str = ""
     around: Around | None = None
     format_version: int = FORMAT_VERSION
@@ -93,8 +96,8 @@ class RunRef:
     """Where a run is and which one, where its input is now, and the token of its writer's lease, if any.
 
     A worker must never mistake a new run at an old place for the old one, nor what was made again after damage for what
-    it has read before: then ``attempt`` is another. URLs may hold a signature: they travel to the tasks, and are
-    neither stored nor shown.
+    it has read before: then ``attempt`` is another, and ``n_rows`` where rows were appended. URLs may hold a signature:
+    they travel to the tasks, and are neither stored nor shown.
     """
 
     url: Url
@@ -102,3 +105,4 @@ class RunRef:
     input_url: Url
     token: int | None = None
     attempt: int = 0
+    n_rows: int = 0
