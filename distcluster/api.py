@@ -13,6 +13,7 @@ from distcluster.execution.runner import Runner
 from distcluster.execution.session import Session
 from distcluster.job import DeployTable, Job
 from distcluster.numerics.mixture.candidate import Candidate
+from distcluster.prediction import with_model
 from distcluster.prepare import CheckedJob, check_job, is_input_unchanged, prepared_run
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.fitting import FIT_CANDIDATES, fitted_candidates
@@ -25,7 +26,7 @@ from distcluster.storage.run import Run
 def run_job(
     job: Job, reporter: Reporter, *, verify: bool = False, overwrite: bool = False, append: bool = False
 ) -> Run:
-    """Run a job to its end, resuming whatever its output already holds.
+    """Run a job to its end, resuming whatever its output already holds; with ``predict.model``, ``predict_rows``.
 
     Parameters
     ----------
@@ -49,6 +50,11 @@ def run_job(
     RunHeldError, LeaseLostError
         When another process writes to the output, or has taken it from this one.
     """
+    if job.predict.model is not None:
+        if append:
+            raise JobError("--append: a prediction does not grow: predict the new rows to another output.")
+        model = Run(job.predict.model)
+        return predict_rows(model, with_model(job, model), reporter, verify=verify, overwrite=overwrite)
 
     def parts(run: Run, n_rows: int) -> list[Part]:
         if not run.settings.model and n_rows == run.partitioning.n_rows:

@@ -64,6 +64,13 @@ class OutputTable(Table):
     """Where the run's Zarr group is made, or resumed: local path or s3://, gs://, az:// URL."""
 
 
+class PredictTable(Table):
+    """``[predict]``: label the input by a model that is there, instead of making one."""
+
+    model: Url | None = None
+    """A finished run, or an exported model; the tables sample, projection, mixture and selection are its own."""
+
+
 class SampleTable(Table):
     """``[sample]``: the subsamples that models are fitted on."""
 
@@ -278,6 +285,7 @@ class Job(Table):
 
     input: InputTable
     output: OutputTable
+    predict: PredictTable = PredictTable()
     sample: SampleTable = SampleTable()
     projection: ProjectionTable = ProjectionTable()
     mixture: MixtureTable = MixtureTable()
@@ -285,6 +293,17 @@ class Job(Table):
     assign: AssignTable = AssignTable()
     deploy: DeployTable = DeployTable()
     report: ReportTable = ReportTable()
+
+    @model_validator(mode="after")
+    def _with_model(self) -> "Job":
+        given = [table for table in MODEL_TABLES if table in self.model_fields_set]
+        if self.predict.model is not None and given:
+            raise ValueError(f"predict.model: {', '.join(given)} cannot be given: they are the model's")
+        return self
+
+
+MODEL_TABLES = ("sample", "projection", "mixture", "selection")
+"""What a job with ``predict.model`` takes from the model."""
 
 
 def subsample_sizes(job: Job, n_valid: int) -> SubsampleSizes:

@@ -78,15 +78,24 @@ def choose_partitioning(job: Job, n_rows: int, n_features: int) -> Partitioning:
     return Partitioning(n_rows, block_rows, block_rows * blocks)
 
 
-def make_plan(job: Job, shape: tuple[int, int], itemsize: int, stages: Sequence[Stage[Any]] | None = None) -> Plan:
+def make_plan(
+    job: Job,
+    shape: tuple[int, int],
+    itemsize: int,
+    stages: Sequence[Stage[Any]] | None = None,
+    *,
+    fitted: int | None = None,
+) -> Plan:
     """Compute the cost of a job on an input of N x D values, all rows taken as valid, or of some of its stages.
+
+    ``fitted`` is the number of rows that the subsamples were taken from, where it is not N.
 
     Raises
     ------
     JobError
         When the subsamples cannot be taken.
     """
-    sizes = measure(job, shape, itemsize)
+    sizes = measure(job, shape, itemsize, fitted)
     costs = [stage.cost(sizes) for stage in stages or STAGES]
     workers = job.deploy.n_workers or len(os.sched_getaffinity(0))
     trip = 0.0 if local_path(job.output.url) else _TRIP_SECONDS
@@ -116,7 +125,7 @@ def _wall_seconds(cost: Cost, workers: int, trip: float) -> float:
     return cost.seconds / max(1, min(workers, cost.tasks)) + turns * _TRIPS * trip
 
 
-def measure(job: Job, shape: tuple[int, int], itemsize: int) -> Sizes:
+def measure(job: Job, shape: tuple[int, int], itemsize: int, fitted: int | None = None) -> Sizes:
     """All sizes that costs depend on.
 
     Raises
@@ -129,7 +138,7 @@ def measure(job: Job, shape: tuple[int, int], itemsize: int) -> Sizes:
         parts = choose_partitioning(job, N, D)
     except ValueError as error:
         raise JobError(f"an input of {N:,} x {D:,}: {error}.") from error
-    subsamples = subsample_sizes(job, N)
+    subsamples = subsample_sizes(job, fitted or N)
     pca = job.projection.pca
     if pca is not None and min(D, subsamples.sample) <= pca:
         raise JobError(

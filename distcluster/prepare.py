@@ -2,7 +2,7 @@
 
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,6 @@ import zarr
 from distcluster.environment import differences, environment
 from distcluster.errors import JobError
 from distcluster.job import Job, memory_bytes, require_extras
-from distcluster.job_file import override, parse_job
 from distcluster.numerics.sampling import auto_sizes, priority_bound
 from distcluster.plan import Plan, choose_partitioning, make_plan
 from distcluster.stages.flow import (
@@ -24,7 +23,7 @@ from distcluster.stages.flow import (
     row_arrays,
     stages_after,
 )
-from distcluster.stages.freezing import model_id, require_model, require_same_bits
+from distcluster.stages.freezing import model_id, require_same_bits
 from distcluster.stages.stage import Stage
 from distcluster.storage.files import count_labels
 from distcluster.storage.inputs import (
@@ -40,7 +39,6 @@ from distcluster.storage.run import Run
 from distcluster.storage.settings import InputFacts, Settings
 from distcluster.storage.urls import absolute_url, refuse_nested
 
-_SET_TO_PREDICT = ("input", "assign", "deploy")
 _MOST_MEMORY = 2**42  # of one worker of a cluster that somebody else runs
 
 
@@ -74,33 +72,6 @@ class CheckedJob:
     append: bool = False
 
 
-def prediction_job(model: Run, source: str, output: str, overrides: Sequence[str] = ()) -> Job:
-    """The job that labels other rows by a run's model.
-
-    Parameters
-    ----------
-    model : Run
-    source, output : str
-        The rows, as ``input.url``, and where the labels go, as ``output.url``.
-    overrides : sequence of str
-        ``table.key=value`` of the tables input, assign and deploy.
-
-    Raises
-    ------
-    JobError
-        When the run has no model, or an override is of another table, or wrong.
-    """
-    require_model(model)
-    tables = {table: dict(keys) for table, keys in model.settings.job.items()}
-    tables["input"] |= {"url": source, "allow_missing_chunks": False}
-    tables["output"] = {"url": output}
-    for each in overrides:
-        if each.partition(".")[0].strip() not in _SET_TO_PREDICT:
-            raise JobError(f"--set {each}: the model is as it is; only {', '.join(_SET_TO_PREDICT)} can be set.")
-        override(tables, each)
-    return parse_job(tables)
-
-
 def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None, append: bool = False) -> CheckedJob:
     """Hold a job against its input and its output; nothing is written.
 
@@ -123,10 +94,8 @@ def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None, ap
         refuse_nested(model.url, job.output.url, what="model's run")
     refuse_large_metadata(job.input.url)
     array = open_input(job.input.url, job.input.array)
-    # A prediction may have few rows: its subsamples are the model's.
-    n_rows = array.shape[0] if model is None else max(array.shape[0], model.settings.input.shape[0])
-    stages = STAGES if model is None else PREDICTS
-    plan = make_plan(job, (n_rows, array.shape[1]), array.dtype.itemsize, stages)
+    stages, fitted = (STAGES, None) if model is None else (PREDICTS, model.fitted.n_rows)
+    plan = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize, stages, fitted=fitted)
     _refuse_impossible_sizes(job, array, plan)
     refuse_large_chunks(job.input.url, array)
     _refuse_missing_chunks(job, array)
@@ -298,7 +267,7 @@ def _model_of(checked: CheckedJob) -> str:
 
 def _stored_job(job: Job) -> dict[str, dict[str, Any]]:
     """What results depend on, and where input and output are; URLs without credentials."""
-    return job.model_dump(mode="json", exclude={"deploy", "report"})
+    return job.model_dump(mode="json", exclude={"predict", "deploy", "report"})
 
 
 def _input_facts(array: zarr.Array[Any]) -> InputFacts:

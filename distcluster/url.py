@@ -75,6 +75,8 @@ def without_secrets(text: str) -> str:
     --------
     >>> without_secrets("GET https://me:pw@host/x/zarr.json?signature=abc: 403")
     'GET https://host/x/zarr.json: 403'
+    >>> without_secrets("use a URL (s3://, gs://)")
+    'use a URL (s3://, gs://)'
     """
     text = _USER.sub("", text)
     return _URL.sub(lambda found: f"{Url(found[0].rstrip(_STOPS))}{found[0][len(found[0].rstrip(_STOPS)) :]}", text)
@@ -82,4 +84,4 @@ def without_secrets(text: str) -> str:
 
 _STOPS = ":,.;"  # of a sentence, after a URL
 _USER = re.compile(r"(?<=://)[^/\s]*@")  # a password may hold quotes and brackets
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?![,;])[^\s'\"<>()]+")

@@ -1,5 +1,6 @@
 """Rows at the end of an input that has grown: predict's bytes, old rows untouched, whatever happens on the way."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,6 +41,17 @@ def predicted(reference: Run, all_rows: np.ndarray, tmp_path_factory: pytest.Tem
     done = distcluster("predict", reference.url, str(source), str(directory / "out"))
     assert done.returncode == 0, done.stderr
     return Run(str(directory / "out"))
+
+
+def test_a_job_file_that_names_a_model_predicts(reference: Run, predicted: Run, tmp_path: Path) -> None:
+    job = tmp_path / "job.toml"
+    keys = {"input.url": predicted.input_url, "output.url": predicted.url, "predict.model": reference.url}
+    job.write_text("\n".join(f"{key} = {json.dumps(str(value))}" for key, value in keys.items()))
+    again = distcluster("run", str(job))
+    assert "nothing was left to do" in again.stdout, "it is the same prediction"
+    assert "Drift: " in again.stdout
+    assert f"{predicted.partitioning.n_rows:,} x 16 float32" in distcluster("plan", str(job)).stdout
+    assert "mixture cannot be given" in distcluster("run", str(job), "--set", "mixture.n_init=2").stderr
 
 
 @pytest.fixture

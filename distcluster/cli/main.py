@@ -75,7 +75,9 @@ def run(
     """
     # Dask, scikit-learn and numba take seconds to import: only where a job runs.
     from distcluster.api import run_job
+    from distcluster.report.prediction import summarise_prediction
     from distcluster.report.summary import summarise
+    from distcluster.storage.run import Run
 
     job = load_job(job_file, overrides or [])
     if scheduler is not None:
@@ -86,6 +88,9 @@ def run(
     if not reporter.used:
         console.print("This job is finished; nothing was left to do.")
     console.print()
+    if job.predict.model is not None:
+        console.print(prediction_table(summarise_prediction(Run(job.predict.model), done)), highlight=False)
+        return
     console.print(summary_table(summarise(done, job.report), bars=console.is_terminal), highlight=False)
     if done.settings.appended:
         from distcluster.report.prediction import summarise_appended
@@ -101,9 +106,13 @@ def run(
 @app.command()
 def plan(job_file: JobFile, overrides: Overrides = None) -> None:
     """Show what a job will cost: rows, tasks, bytes, memory of a worker, a rough time. Nothing is written."""
+    from distcluster.prediction import with_model
     from distcluster.prepare import check_job
+    from distcluster.storage.run import Run
 
-    checked = check_job(load_job(job_file, overrides or []))
+    job = load_job(job_file, overrides or [])
+    model = Run(job.predict.model) if job.predict.model is not None else None
+    checked = check_job(job if model is None else with_model(job, model), model=model)
     open_console().print(plan_table(checked.plan, str(checked.array.dtype)), highlight=False)
 
 
@@ -136,7 +145,7 @@ def predict(
     [dim]distcluster predict runs/demo tomorrow.zarr runs/tomorrow[/dim]
     """
     from distcluster.api import predict_rows
-    from distcluster.prepare import prediction_job
+    from distcluster.prediction import prediction_job
     from distcluster.report.prediction import summarise_prediction
     from distcluster.storage.run import Run
 
