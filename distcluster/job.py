@@ -156,10 +156,18 @@ class AssignTable(Table):
 
     top: Annotated[int, Field(ge=1, le=64)] = 3
     """Number of most probable components stored for each row."""
+    levels: Literal["auto"] | tuple[Annotated[int, Field(ge=2)], ...] = "auto"
+    """Numbers of clusters that the hierarchy is cut into, for labels that nest; auto: half as many, and again, to 2.
+    Those that are not below the chosen mixture's number of components are left out; [] makes none."""
     block_rows: Annotated[int, Field(ge=16, le=2**24)] = BLOCK_ROWS
     """Rows of a storage chunk and of a partial sum; smaller only for small inputs and tests."""
     partition_rows: PositiveInt | None = None
     """Rows of a task: block_rows times a power of two; absent: chosen from N and D. Results do not depend on it."""
+
+    @field_validator("levels")
+    @classmethod
+    def _distinct(cls, values: Any) -> Any:
+        return values if values == "auto" else _refuse_repeats(values)
 
     @model_validator(mode="after")
     def _aligned(self) -> "AssignTable":

@@ -1,7 +1,10 @@
 """The tree over components."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from conftest import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, is_valid_linkage, linkage
@@ -78,3 +81,22 @@ def test_a_run_has_a_tree_over_its_components(reference: Run) -> None:
     merges = reference.array("hierarchy/merge")[:]
     assert len(merges) == len(reference.array("cluster/size")[:]) - 1
     assert set(reference.array("hierarchy/rule")[:]) <= {"entropy", "ward"}
+
+
+def test_levels_are_those_that_are_asked_for_and_each_cluster_is_shown_by_rows_of_its_own(
+    finished: Command, reference: Run
+) -> None:
+    K = len(reference.array("cluster/size")[:])
+    command = replace(finished, settings=finished.settings | {"assign.levels": [K - 2, K + 5, 3]})
+    run = command.run_to_the_end("--overwrite")
+    assert run.array("hierarchy/level_clusters")[:].tolist() == [K - 2, 3]
+    label, rows = run.array("label")[:], run.array("hierarchy/level_exemplar")[:]
+    assert (label == reference.array("label")[:]).all()
+    first = 0
+    for k, of in zip([K - 2, 3], run.array("hierarchy/level")[:], strict=True):
+        for number in range(k):
+            shown = rows[first + number]
+            assert (of[label[shown[shown >= 0]]] == number).all()
+        first += k
+    page = (finished.output / "report" / "index.html").read_text()
+    assert f"<summary>{K - 2} clusters</summary>" in page

@@ -1,5 +1,6 @@
 """A tree over the chosen components: what overlaps is merged first, then what means similar things."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -185,28 +186,68 @@ def cut(merges: Float64, n_clusters: int) -> npt.NDArray[np.int32]:
     return np.array(cluster, np.int32)
 
 
-def levels(merges: Float64) -> dict[int, npt.NDArray[np.int32]]:
-    """The tree cut into half as many clusters again and again, down to two: by their number, the finest cut first.
+def levels(merges: Float64, wanted: Literal["auto"] | Sequence[int] = "auto") -> dict[int, npt.NDArray[np.int32]]:
+    """The tree cut into some numbers of clusters: by their number, the finest cut first.
 
     Cuts of a tree nest: a cluster lies within one cluster of every coarser level.
 
     Parameters
     ----------
     merges : (K - 1, 4) float64
+    wanted : "auto" or sequence of int
+        auto: half as many as there are components, and half again, down to two. Others: those below K.
 
     Returns
     -------
     dict of int to (K,) int32
-        ``cut`` of each level; empty for fewer than three components.
+        ``cut`` of each level.
 
     Examples
     --------
     >>> merges = np.array([[0, 1, 1, 2], [2, 3, 2, 2], [4, 5, 3, 4]], np.float64)
     >>> {k: cluster.tolist() for k, cluster in levels(merges).items()}
     {2: [0, 0, 1, 1]}
+    >>> list(levels(merges, [2, 3, 4]))
+    [3, 2]
     """
-    k, found = len(merges) + 1, {}
+    k = K = len(merges) + 1
+    halves = []
     while k > 2:
         k = -(-k // 2)
-        found[k] = cut(merges, k)
+        halves.append(k)
+    ks = halves if wanted == "auto" else sorted((k for k in wanted if k < K), reverse=True)
+    return {k: cut(merges, k) for k in ks}
+
+
+def level_exemplars(
+    cluster: npt.NDArray[np.int32], size: npt.NDArray[np.int64], exemplar: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Rows that show what a cluster of a level holds: those of its components in turns, the largest component's first.
+
+    Parameters
+    ----------
+    cluster : (K,) int32
+        The level's cluster of every component.
+    size : (K,) int64
+        Rows of every component.
+    exemplar : (K, n) int64
+        Rows of every component, the most typical first; -1 where there are fewer.
+
+    Returns
+    -------
+    (k, n) int64
+
+    Examples
+    --------
+    >>> exemplar = np.array([[1, 2, 3], [4, 5, -1], [6, 7, 8]])
+    >>> level_exemplars(np.array([0, 0, 1], np.int32), np.array([10, 20, 5]), exemplar).tolist()
+    [[4, 1, 5], [6, 7, 8]]
+    """
+    k, n = int(cluster.max()) + 1, exemplar.shape[1]
+    found = np.full((k, n), -1, np.int64)
+    order = np.argsort(-size, kind="stable")
+    for number in range(k):
+        in_turns = exemplar[order[cluster[order] == number]].T.ravel()
+        rows = in_turns[in_turns >= 0][:n]
+        found[number, : len(rows)] = rows
     return found

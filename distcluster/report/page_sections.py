@@ -15,6 +15,7 @@ from distcluster.report.findings import Findings
 from distcluster.report.forest import Forests, grow_forests
 from distcluster.report.interactive_3d import interactive_views
 from distcluster.report.job_text import job_toml
+from distcluster.report.levels import read_levels
 from distcluster.report.palette import colours
 from distcluster.report.prediction import drift_lines, summarise_appended
 from distcluster.report.replicates import measure_stability
@@ -197,9 +198,13 @@ def outliers(findings: Findings) -> Shown:
 
 
 def hierarchy(findings: Findings) -> Shown:
-    """The tree over the components."""
+    """The tree over the components, and the clusters of each level."""
     names = {each.label: f"{each.label}  {', '.join(each.words[:4])}" for each in findings.clusters}
-    return {"tree": tree(_merges(findings), names, colours(findings.n_components))}
+    shown = findings.shown
+    return {
+        "tree": tree(_merges(findings), names, colours(findings.n_components)),
+        "levels": read_levels(findings.run, findings.statistics, shown.texts, has_items=bool(shown.source)),
+    }
 
 
 def _merges(findings: Findings) -> Any:

@@ -116,6 +116,7 @@ _FIRST_AFTER: dict[str, tuple[Stage[Any], ...]] = {
     "selection.rule": (SELECT_CANDIDATE,),
     "selection.replicates": (REPLICATE,),
     "selection.refine": (REFINE_EXPECT,),
+    "assign.levels": (MERGE_COMPONENTS,),
 }
 """By job key, the stages that use it; a fit of the grid does not depend on which others there are."""
 

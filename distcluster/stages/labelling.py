@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.recfunctions import repack_fields
 
-from distcluster.numerics.hierarchy import HIERARCHY_ROWS, build_hierarchy, levels
+from distcluster.numerics.hierarchy import HIERARCHY_ROWS, build_hierarchy, level_exemplars, levels
 from distcluster.numerics.mixture.assignment import (
     Assignment,
     assign_rows,
@@ -104,7 +104,7 @@ def merge_components(run: Run) -> Output[NoFacts]:
     """The tree over the chosen components, from the mixture subsample."""
     responsibility, _ = responsibilities(read_points(run)[:HIERARCHY_ROWS], chosen_mixture(run))
     tree = build_hierarchy(responsibility, read_model(run, layout.MIXTURE_SAMPLE)[:HIERARCHY_ROWS])
-    cuts = levels(tree.merges)
+    cuts = levels(tree.merges, run.job.assign.levels)
     return Output(
         NoFacts(),
         arrays={
@@ -240,9 +240,15 @@ def summarise_clusters(run: Run) -> Output[ClusterFacts]:
             layout.CLUSTER_STABILITY: _cluster_stability(run),
             layout.EXEMPLAR: exemplar,
             layout.EXEMPLAR_DISTANCE: distance,
+            layout.LEVEL_EXEMPLAR: _of_levels(run, size, exemplar),
             **_held_out(run, np.concatenate(shown)),
         },
     )
+
+
+def _of_levels(run: Run, size: npt.NDArray[np.int64], exemplar: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    of_levels = [level_exemplars(cluster, size, exemplar) for cluster in run.read(layout.LEVEL)]
+    return np.concatenate([np.empty((0, EXEMPLARS), np.int64), *of_levels])
 
 
 def _held_out(run: Run, shown: Table) -> dict[ItemArray, npt.NDArray[np.generic]]:
@@ -277,7 +283,7 @@ SUMMARISE_CLUSTERS = Stage(
     items=one,
     reads=(
         "subsample", "project_subsample", "extend_grid", "recluster", "project_rows", "select_candidate",
-        "publish_mixture", "label_rows",
+        "publish_mixture", "merge_components", "label_rows",
     ),
     cost=one_task,
     is_result=True,

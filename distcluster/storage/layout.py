@@ -264,11 +264,16 @@ MERGE_VALUE = ItemArray(
 )
 LEVEL_CLUSTERS = ItemArray(
     "hierarchy/level_clusters", "merge_components", "(levels,)", "int64",
-    "clusters of each level: half as many as of the level before, the first half of K",
+    "clusters of each level, as `assign.levels` says: half as many as of the level before, the first half of K",
 )  # fmt: skip
 LEVEL = ItemArray(
     "hierarchy/level", "merge_components", "(levels, K)", "int32",
     "the cluster of each component at each level: `level[i][label]` are the labels of all rows at level i",
+)  # fmt: skip
+
+LEVEL_EXEMPLAR = ItemArray(
+    "hierarchy/level_exemplar", "summarise_clusters", "(sum of level_clusters, 10)", "int64",
+    "rows that show what each cluster of each level holds, the most typical of its components in turns",
 )  # fmt: skip
 
 # --- results ----------------------------------------------------------------------------------------------------
