@@ -13,7 +13,7 @@ from distcluster.execution.runner import Runner
 from distcluster.execution.session import Session
 from distcluster.job import DeployTable, Job
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.prediction import with_model
+from distcluster.predicting import with_model
 from distcluster.prepare import CheckedJob, check_job, is_input_unchanged, prepared_run
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.fitting import FIT_CANDIDATES, fitted_candidates

@@ -8,7 +8,8 @@ from conftest import planted_rows
 
 from distcluster import load_model
 from distcluster.model import Model
-from distcluster.numerics.drift import Drift, Rows, compare, population_stability
+from distcluster.numerics.drift import Drift, Recall, Rows, compare, population_stability
+from distcluster.numerics.neighbors import build_index, count_found, open_index
 from distcluster.storage import layout
 from distcluster.storage.run import Run
 
@@ -126,6 +127,29 @@ def test_small_changes_are_to_be_watched() -> None:
     assert compare(rows(0, even), rows(0, [0.4, 0.25, 0.175, 0.175]), 1.0).verdict == "watch"
     assert compare(rows(0, even), rows(0, [0.55, 0.25, 0.1, 0.1]), 1.0).verdict == "refit"
     assert population_stability(np.array([10, 20]), np.array([1000, 2000])) < 0.001
+
+
+def test_a_search_that_finds_fewer_neighbours_is_told() -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=(2, 1000)).astype(np.float32)
+    rows = Rows(np.array([500, 500]), random.integers(2, size=1000).astype(np.int32), *values)
+    before = Recall(0.96, 0.0025)
+    for share, verdict in ((0.955, "as before"), (0.93, "watch"), (0.8, "refit")):
+        found = compare(rows, rows, 9.0, (before, Recall(share, 0.006)))
+        assert found.verdict == verdict
+        assert [each for each in found.reasons if "the search finds" not in each] == []
+    assert compare(rows, rows, 9.0, (before, Recall(0.9, 0.03))).verdict == "as before", "that may be chance"
+
+
+def test_what_the_search_finds_is_counted_beside_all_sample_rows() -> None:
+    random = np.random.default_rng(0)
+    sample, rows = (random.normal(size=(n, 24)).astype(np.float32) for n in (6000, 300))
+    index = open_index(*build_index(sample, rows, 10, "euclidean"), sample)
+    assert index.graph is not None
+    count = count_found(index, rows, 10, "euclidean")
+    assert count.shape == (300,)
+    assert count.max() <= 10
+    assert count.mean() / 10 == pytest.approx(index.facts.recall), "these rows were the index's probes"
 
 
 def test_the_held_out_rows_are_in_neither_subsample(reference: Run) -> None:

@@ -109,7 +109,7 @@ def test_verify_reads_what_an_added_stage_has_written(with_toy: Run) -> None:
     with run.writing(20):
         run.commit(TOY.name, "all", {"answer": 3}, arrays={array: np.arange(9)})
     flip_bit(Path(run.url) / "partial/toy/c/0")
-    on_cluster(run, SilentReporter(), lambda runner: runner.verify())
+    on_cluster(run, SilentReporter(), lambda runner: runner.verify(STAGES))
     assert TOY.find_facts(run) is None
 
 

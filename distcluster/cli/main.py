@@ -106,7 +106,7 @@ def run(
 @app.command()
 def plan(job_file: JobFile, overrides: Overrides = None) -> None:
     """Show what a job will cost: rows, tasks, bytes, memory of a worker, a rough time. Nothing is written."""
-    from distcluster.prediction import with_model
+    from distcluster.predicting import with_model
     from distcluster.prepare import check_job
     from distcluster.storage.run import Run
 
@@ -145,7 +145,7 @@ def predict(
     [dim]distcluster predict runs/demo tomorrow.zarr runs/tomorrow[/dim]
     """
     from distcluster.api import predict_rows
-    from distcluster.prediction import prediction_job
+    from distcluster.predicting import prediction_job
     from distcluster.report.prediction import summarise_prediction
     from distcluster.storage.run import Run
 

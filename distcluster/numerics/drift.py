@@ -11,9 +11,10 @@ Counts = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Verdict = Literal["as before", "watch", "refit"]
 
-_ERROR = 0.001  # chance of a false alarm of each of the six tests: together less than 1 in 100
+_ERROR = 0.001  # chance of a false alarm of each of the seven tests: together less than 1 in 100
 _WATCH, _REFIT = 0.1, 0.25  # of the population stability index, and of distances between distributions
 _BEYOND_WATCH, _BEYOND_REFIT = 0.003, 0.03  # share of rows without support, beyond that of the model's own rows
+_RECALL_WATCH, _RECALL_REFIT = 0.02, 0.1
 _SIZE_RATIO = 4.0  # a cluster that grew or shrank so much is named
 _FEW = 50  # rows of a cluster on each side below which its densities are not compared
 
@@ -38,6 +39,14 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Recall:
+    """Share of the nearest sample rows that the search finds, and its standard error."""
+
+    share: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
 class Drift:
     """How far other rows are from those that a model was made from.
 
@@ -50,8 +59,12 @@ class Drift:
         The population stability index of the clusters' shares, and what it would be without drift, on average.
     density_distance, support_distance : float
         Largest difference between the two distribution functions (Kolmogorov and Smirnov).
+    distance_error : float
+        How far both may be from what they would be for all rows there could be, at 0.95.
     beyond, beyond_before : float
         Shares of rows above the support limit.
+    recall, recall_before : Recall or None
+        Of the search for the rows' neighbours; None where all sample rows are compared.
     """
 
     verdict: Verdict
@@ -59,8 +72,11 @@ class Drift:
     psi_by_chance: float
     density_distance: float
     support_distance: float
+    distance_error: float
     beyond: float
     beyond_before: float
+    recall: Recall | None
+    recall_before: Recall | None
     reasons: list[str]
 
 
@@ -76,19 +92,23 @@ def population_stability(before: Counts, now: Counts) -> float:
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def compare(before: Rows, now: Rows, support_limit: float) -> Drift:
+def compare(
+    before: Rows, now: Rows, support_limit: float, recalls: tuple[Recall, Recall] | tuple[None, None] = (None, None)
+) -> Drift:
     """Hold rows against those that the model was made from.
 
     A figure counts where chance would not have it, at 0.001, and it is large: the stability index less its mean without
     drift, (K - 1)(1/n + 1/m), which it is a chi-square's of (Yurdakul 2018), or a distance between distributions, of at
-    least 0.1, "refit" from 0.25; 0.3 % or 3 % more rows without support; a cluster four times as large or small; a
-    cluster whose rows have other densities.
+    least 0.1, "refit" from 0.25; 0.3 % or 3 % more rows without support; a search that finds 2 % or 10 % fewer of the
+    nearest rows; a cluster four times as large or small; a cluster whose rows have other densities.
 
     Parameters
     ----------
     before, now : Rows
     support_limit : float
         Above it a row has no support in the sample.
+    recalls : pair of Recall, or of None
+        Before and now.
     """
     psi, psi_by_chance, of_shares = _compare_shares(before.size, now.size)
     density_distance, of_density = _compare_values("log densities", before.log_density, now.log_density)
@@ -96,7 +116,7 @@ def compare(before: Rows, now: Rows, support_limit: float) -> Drift:
     beyond_before, beyond = (each.support > support_limit for each in (before, now))
     found = [
         *of_shares, *of_density, *of_support, *_compare_beyond(beyond_before, beyond),
-        *_compare_sizes(before.size, now.size), *_compare_clusters(before, now),
+        *_compare_recalls(*recalls), *_compare_sizes(before.size, now.size), *_compare_clusters(before, now),
     ]  # fmt: skip
     verdicts = {each for each, _ in found}
     return Drift(
@@ -105,8 +125,11 @@ def compare(before: Rows, now: Rows, support_limit: float) -> Drift:
         psi_by_chance,
         density_distance,
         support_distance,
+        sum(_distance_error(len(each.support)) for each in (before, now)),
         float(beyond.mean()),
         float(beyond_before.mean()),
+        recalls[1],
+        recalls[0],
         [each for _, each in found],
     )
 
@@ -136,6 +159,24 @@ def _compare_values(what: str, before: Float32, now: Float32) -> tuple[float, li
     medians = f"median {np.median(now):.2f}, {np.median(before):.2f} before"
     said = f"{what} differ, by up to {distance:.2f} of the rows: {medians}"
     return distance, [(_graded(distance), said)]
+
+
+def _distance_error(n: int) -> float:
+    """How far the distribution function of n values is from the true one at most, at 0.975 (Massart 1990)."""
+    return float(np.sqrt(np.log(2 / 0.025) / (2 * n)))
+
+
+def _compare_recalls(before: Recall | None, now: Recall | None) -> list[_Finding]:
+    if before is None or now is None:
+        return []
+    less = before.share - now.share
+    error = max(float(np.hypot(before.error, now.error)), 1e-9)
+    if less < _RECALL_WATCH or stats.norm.sf(less / error) >= _ERROR:
+        return []
+    said = (
+        f"the search finds {now.share:.1%} of the rows' nearest rows in the model's sample, {before.share:.1%} before"
+    )
+    return [("refit" if less >= _RECALL_REFIT else "watch", said)]
 
 
 def _compare_beyond(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> list[_Finding]:

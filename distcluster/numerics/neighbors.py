@@ -199,6 +199,13 @@ def nearest(index: NeighbourIndex, rows: Float32, k: int, metric: str) -> tuple[
     return found, distance
 
 
+def count_found(index: NeighbourIndex, rows: Float32, k: int, metric: str) -> npt.NDArray[np.int64]:
+    """How many of each row's k nearest sample rows the search finds, (n,): what its recall is made of."""
+    found, _ = nearest(index, rows, k, metric)
+    truth, _ = nearest(replace(index, graph=None), rows, k, metric)
+    return np.asarray((found[:, :, None] == truth[:, None, :]).sum(axis=(1, 2)))
+
+
 @numba.njit(cache=True, nogil=True)
 def pairwise_sum(terms: Float32, n: int) -> np.float32:
     """The sum of the first n terms, which are overwritten: halves added to halves, a loop that has vectors.

@@ -7,16 +7,19 @@ import numpy.typing as npt
 from numpy.lib.recfunctions import repack_fields
 
 from distcluster.errors import JobError
-from distcluster.numerics.drift import Drift, Rows, compare
+from distcluster.numerics.drift import Drift, Recall, Rows, compare
 from distcluster.numerics.partition import RowRange
 from distcluster.numerics.shown_rows import HELD_OUT_ROWS, spread_evenly
 from distcluster.stages.flow import is_finished
 from distcluster.stages.freezing import model_id
 from distcluster.stages.labelling import LABEL_ROWS, SUMMARISE_CLUSTERS, UNSURE
 from distcluster.stages.refining import published_mixture
-from distcluster.stages.searching import BUILD_INDEX
+from distcluster.stages.searching import BUILD_INDEX, FIND_NEIGHBOURS
 from distcluster.storage import layout
 from distcluster.storage.run import Run
+
+_RECALL_ERROR = 0.0025  # of the recall of an index, which is measured on 1,000 rows
+_FEW_PROBES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,28 @@ def _summary(run: Run, since: int, before: Rows | None) -> PredictionSummary:
         n_unsure=n_unsure,
         size=now.size,
         before=before.size if before is not None else None,
-        drift=compare(before, now, BUILD_INDEX.facts_of(run).support_limit) if before is not None and n_rows else None,
+        drift=_drift(run, since, before, now) if before is not None and n_rows else None,
         url=str(run.url),
     )
+
+
+def _drift(run: Run, since: int, before: Rows, now: Rows) -> Drift:
+    index = BUILD_INDEX.facts_of(run)
+    recall = _recall(run, since)
+    was = Recall(index.search.recall, _RECALL_ERROR)
+    return compare(before, now, index.support_limit, (was, recall) if recall is not None else (None, None))
+
+
+def _recall(run: Run, since: int) -> Recall | None:
+    """Of the search for the neighbours of rows from a partition on; None where it was not measured on enough."""
+    parts = run.partitioning
+    facts = FIND_NEIGHBOURS.facts_of_all(run, range(since // parts.partition_rows, len(parts)))
+    n, found, squared = (sum(getattr(each, name) for each in facts) for name in ("probes", "found", "found_squared"))
+    if n < _FEW_PROBES:
+        return None
+    k = run.job.projection.n_neighbors
+    variance = max(squared / n - (found / n) ** 2, 0.0) / k**2
+    return Recall(found / (n * k), (variance / n) ** 0.5)
 
 
 def _labelled(run: Run, since: int) -> tuple[Rows, int]:
@@ -105,6 +127,12 @@ def _labelled(run: Run, since: int) -> tuple[Rows, int]:
     return Rows(size, *(some[name] for name in layout.HELD_OUT)), n_unsure
 
 
+def _recalls(drift: Drift) -> str:
+    if drift.recall is None or drift.recall_before is None:
+        return ""
+    return f"; the search finds {drift.recall.share:.1%} of their nearest rows, {drift.recall_before.share:.1%} before"
+
+
 def drift_lines(drift: Drift | None) -> list[str]:
     """What there is to say about a drift, for people."""
     if drift is None:
@@ -114,8 +142,8 @@ def drift_lines(drift: Drift | None) -> list[str]:
     return [
         f"Drift: as before. Stability index of the clusters' shares {drift.psi:.3f}, {drift.psi_by_chance:.3f} by "
         f"chance; distribution functions differ by {drift.density_distance:.3f} (log density) and "
-        f"{drift.support_distance:.3f} (support); {drift.beyond:.2%} of the rows have no support, "
-        f"{drift.beyond_before:.2%} before."
+        f"{drift.support_distance:.3f} (support), each by {drift.distance_error:.3f} more or less at most; "
+        f"{drift.beyond:.2%} of the rows have no support, {drift.beyond_before:.2%} before{_recalls(drift)}."
     ]
 
 
