@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from distcluster.numerics.forces import LANES, add_squares, attract, compiled, repel, total_of, total_pull
-from distcluster.numerics.row_tasks import row_tasks
+from distcluster.numerics.row_tasks import TASK_ROWS, even, row_tasks
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -74,12 +74,14 @@ def lay_out(
     edges = _edges(graph, n_epochs)
     places, moved, velocity = start.copy(), np.empty_like(start), np.zeros_like(start)
     others = np.empty((min(_SETS, -(-len(start) // _SHARED)), start.shape[1], _OTHERS), np.float32)
-    with row_tasks(threads) as run:
+    useful = threads if len(start) > TASK_ROWS else 1
+    task_rows, task_sets = even(len(start), useful), even(len(others), useful)
+    with row_tasks(useful) as run:
         for epoch in range(n_epochs):
-            _set_others(places, seed, epoch, others)
+            run(len(others), _set_others, places, seed, epoch, others, task_rows=task_sets)
             left = 1.0 - epoch / n_epochs
             numbers = [np.float32(each) for each in (a, b, left**2, _MOMENTUM * math.sqrt(left))]
-            run(len(start), _epoch, places, moved, velocity, *edges, others, *numbers)
+            run(len(start), _epoch, places, moved, velocity, *edges, others, *numbers, task_rows=task_rows)
             places, moved = moved, places
     return places
 
@@ -110,11 +112,11 @@ def _mixed(x: np.uint64) -> np.uint64:
 
 
 @compiled
-def _set_others(places: Float32, seed: int, epoch: int, others: Float32) -> None:
-    """Sets ``others`` (sets, d, m) to the places of m random rows each."""
+def _set_others(first: int, stop: int, places: Float32, seed: int, epoch: int, others: Float32) -> None:
+    """Sets ``others`` (sets, d, m) from ``first`` to ``stop`` to the places of m random rows each."""
     step = np.uint64(0x9E3779B97F4A7C15)
     key = _mixed(_mixed(np.uint64(seed) + step) + np.uint64(epoch) * step)
-    for k in range(others.shape[0]):
+    for k in range(first, stop):
         of_set = _mixed(key + np.uint64(k) * step)
         for p in range(others.shape[2]):
             high = _mixed(of_set + np.uint64(p + 1) * step) >> np.uint64(32)

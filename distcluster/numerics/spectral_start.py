@@ -93,7 +93,9 @@ def _place_part(
     """Places of a connected graph's rows, about 0."""
     if len(rows) <= max(_FEW_ROWS, 3 * d + 2 * _LANES):
         return _principal_places(sample[rows].astype(np.float64), d)
-    some = sample[np.ix_(rows, chance.permutation(sample.shape[1])[:_FEATURES])]
+    features = chance.permutation(sample.shape[1])[:_FEATURES]
+    some = np.empty((len(rows), len(features)), np.float32)
+    run(len(rows), _pick, sample, rows, features, some)
     return leading_vectors(graph, some, d, chance, run).astype(np.float64)
 
 
@@ -184,6 +186,14 @@ def _combined(block: Float32, weights: Float64, run: RowTasks) -> Float32:
 
 
 _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_compiled
+def _pick(first: int, stop: int, sample: Float32, rows: Int32, features: Int64, some: Float32) -> None:
+    """Sets rows of ``some`` (S, F) to those of the sample, some features each."""
+    for i in range(first, stop):
+        for f in range(len(features)):
+            some[i, f] = sample[rows[i], features[f]]
 
 
 @_compiled
