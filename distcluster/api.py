@@ -76,7 +76,7 @@ def predict_rows(model: Run, job: Job, reporter: Reporter, *, verify: bool = Fal
     model : Run
         Finished, or an exported model.
     job : Job
-        ``prepare.prediction_job``.
+        ``predicting.prediction_job``.
     reporter : Reporter
     verify, overwrite : bool
         As ``run_job``.
