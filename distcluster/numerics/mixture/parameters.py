@@ -51,6 +51,12 @@ class Mixture:
         """The same mixture with ``by`` (d,) added to every mean."""
         return replace(self, means=self.means + by)
 
+    def reordered(self, component: npt.NDArray[np.integer]) -> "Mixture":
+        """The same mixture with its components in another order: which component each place gets, (K,) int."""
+        is_shared = self.candidate.covariance_type == "tied"
+        covariances = self.covariances if is_shared else self.covariances[component]
+        return replace(self, weights=self.weights[component], means=self.means[component], covariances=covariances)
+
     def full_covariances(self) -> Float64:
         """The covariances of all components, (K, d, d)."""
         K, d = self.means.shape
