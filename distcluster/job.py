@@ -124,6 +124,9 @@ class MixtureTable(Table):
     """EM stops when the mean log-likelihood gains less than this, nats per row."""
     reg_covar: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 1e-6
     """Added to the diagonal of every covariance, squared units of the projection."""
+    previous: Annotated[Url, AfterValidator(_writable)] | None = None
+    """A finished run, or a prediction, whose cluster ids the new ones follow, by the rows in blocks that are equal in
+    both; absent: ids are the fit's own."""
 
     @field_validator("n_components", "covariance_type")
     @classmethod

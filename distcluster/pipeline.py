@@ -18,6 +18,7 @@ from distcluster.stages.flow import APPENDS, has_only_scans, is_finished, row_ar
 from distcluster.stages.freezing import freeze, model_id
 from distcluster.stages.growing import CHECK_NEW_ROWS, grow, new_rows, refuse_invalid
 from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
+from distcluster.stages.matching import MATCH_CLUSTERS, require_common_rows
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
 from distcluster.stages.refining import (
     PUBLISH_MIXTURE,
@@ -45,6 +46,7 @@ async def flow(run: Run, runner: Runner) -> None:
     await _scan(run, runner)
     await runner.each(SUBSAMPLE)
     _refuse_alike_rows(run)
+    await asyncio.to_thread(require_common_rows, run)
     await runner.driven(FIT_PCA, _fit_pca)
     await runner.each(BUILD_INDEX)
     async with asyncio.TaskGroup() as together:
@@ -197,6 +199,7 @@ async def _refine(run: Run, runner: Runner) -> None:
                 await runner.each(REFINE_MAXIMISE, [iteration])
                 iteration += 1
                 advance()
+    await runner.each(MATCH_CLUSTERS)
     await runner.each(PUBLISH_MIXTURE)
 
 

@@ -168,6 +168,7 @@ def measure(job: Job, shape: tuple[int, int], itemsize: int, fitted: int | None 
         largest_k=max(ks),
         has_auto_grid=job.mixture.n_components == "auto",
         has_pca=pca is not None,
+        has_previous=job.mixture.previous is not None,
         is_refined=job.selection.refine,
         replicates=job.selection.replicates,
     )

@@ -23,6 +23,7 @@ from distcluster.stages.flow import (
     row_arrays,
     stages_after,
 )
+from distcluster.stages.following import followed_run
 from distcluster.stages.freezing import model_id, require_same_bits
 from distcluster.stages.stage import Stage
 from distcluster.storage.files import count_labels
@@ -61,6 +62,8 @@ class CheckedJob:
         Rows are labelled by its model, and nothing is fitted.
     append : bool
         The input may have more rows than the run.
+    previous : Run or None
+        Its cluster ids are to be followed; None also where that is done, for then it may have gone.
     """
 
     job: Job
@@ -70,6 +73,7 @@ class CheckedJob:
     overwrite: bool
     model: Run | None = None
     append: bool = False
+    previous: Run | None = None
 
 
 def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None, append: bool = False) -> CheckedJob:
@@ -103,7 +107,9 @@ def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None, ap
     if model is not None:
         _refuse_other_features(model, array)
         require_same_bits(model)
-    checked = CheckedJob(job, array, plan, Run(job.output.url, job.input.url), overwrite, model, append)
+    run = Run(job.output.url, job.input.url)
+    previous = None if model is not None else followed_run(job, _input_facts(array), run, is_anew=overwrite)
+    checked = CheckedJob(job, array, plan, run, overwrite, model, append, previous)
     _is_to_be_made(checked)
     return checked
 
@@ -193,10 +199,12 @@ def is_input_unchanged(run: Run) -> bool:
 
 def resolve(job: Job) -> Job:
     """The job with absolute local paths, as workers elsewhere on this machine need them."""
+    previous = None if job.mixture.previous is None else absolute_url(job.mixture.previous)
     return job.model_copy(
         update={
             "input": job.input.model_copy(update={"url": absolute_url(job.input.url)}),
             "output": job.output.model_copy(update={"url": absolute_url(job.output.url)}),
+            "mixture": job.mixture.model_copy(update={"previous": previous}),
         }
     )
 
@@ -258,6 +266,7 @@ def _new_settings(checked: CheckedJob) -> Settings:
         priority_bound=0 if checked.model else priority_bound(wanted, n_rows),
         partitioning=choose_partitioning(job, n_rows, n_features),
         model=_model_of(checked),
+        previous="" if checked.previous is None else checked.previous.settings.run_id,
     )
 
 
@@ -293,6 +302,7 @@ def _differences(run: Run, checked: CheckedJob) -> list[str]:
     return [
         *(["it is a choice within another run"] if run.settings.around else []),
         *([f"the model: {of or 'of its own'} in the run, {wanted or 'of its own'} now"] if of != wanted else []),
+        *_other_previous(run, checked),
         *(f"{key}: {was!r} in the run, {now!r} in the job" for key, was, now in _changed_keys(run, checked)),
         *(
             f"the input's {key}: {getattr(before, key)} in the run, {getattr(seen, key)} now"
@@ -301,3 +311,10 @@ def _differences(run: Run, checked: CheckedJob) -> list[str]:
         ),
         *differences(dict(run.settings.environment), environment()),
     ]
+
+
+def _other_previous(run: Run, checked: CheckedJob) -> list[str]:
+    """Where another run lies now at the same place."""
+    before, now = run.settings.previous, checked.previous.settings.run_id if checked.previous is not None else ""
+    is_other = before and now and before != now
+    return [f"the run at mixture.previous: {before} in the run, {now} now"] if is_other else []

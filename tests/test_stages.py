@@ -30,6 +30,8 @@ from distcluster.stages import context, fitting, searching
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.cost import Cost
 from distcluster.stages.flow import STAGES, is_finished, own_keys
+from distcluster.stages.matching import MATCH_CLUSTERS
+from distcluster.stages.refining import PUBLISH_MIXTURE
 from distcluster.stages.stage import Output, Stage, one
 from distcluster.storage import layout
 from distcluster.storage.records import Records
@@ -52,6 +54,18 @@ def on_cluster(run: Run, reporter: SilentReporter, work: Callable[[Runner], Any]
 
     with run.writing(20):
         asyncio.run(hold())
+
+
+def run_here(command: Command) -> Run:
+    """Run a command's job to the end on such a cluster."""
+    tables: dict[str, dict[str, Any]] = {"input": {"url": str(command.source)}, "output": {"url": str(command.output)}}
+    for key, value in command.settings.items():
+        table, _, name = key.partition(".")
+        tables.setdefault(table, {})[name] = value
+    run = make_run(parse_job(tables))
+    on_cluster(run, SilentReporter(), lambda runner: flow(run, runner))
+    assert is_finished(run)
+    return run
 
 
 # --- a toy stage ------------------------------------------------------------------------------------------------
@@ -169,23 +183,26 @@ def test_a_stage_reads_what_it_says_and_nothing_else(
         write_input(tmp_path / "input", planted_rows(4096, 4)[0]), sample__rows=400, sample__mixture_rows=400,
         mixture__n_components="auto", selection__replicates=2,
     )  # fmt: skip
-    command.argv()
-    tables: dict[str, dict[str, Any]] = {"input": {"url": str(command.source)}, "output": {"url": str(command.output)}}
-    for key, value in command.settings.items():
-        table, _, name = key.partition(".")
-        tables.setdefault(table, {})[name] = value
-    job = parse_job(tables)
-    run = make_run(job)
-    on_cluster(run, SilentReporter(), lambda runner: flow(run, runner))
-    assert is_finished(run)
+    run_here(command)
     declared = {stage.name: set(stage.reads) for stage in STAGES}
-    idle = {"check_input", "check_new_rows", "fit_pca", "cross_labels", "sum_crosswalk"}
+    idle = {"check_input", "check_new_rows", "fit_pca", "match_clusters", "cross_labels", "sum_crosswalk"}
     assert traced.keys() == declared.keys() - idle
     for stage, read in traced.items():
         assert read <= declared[stage], stage
-        not_read = {each for each in declared[stage] - read if each != "fit_pca"}  # which this job does not ask for
+        not_read = declared[stage] - read - {"fit_pca", "match_clusters"}  # which this job does not ask for
         # The mixture of no iteration is the candidate's.
         assert not_read == ({"fit_candidates"} if stage == "publish_mixture" else set()), stage
+
+
+def test_stages_that_follow_a_previous_run_read_what_they_say(
+    traced: dict[str, set[str]], reference: Run, new_command: Callable[..., Command]
+) -> None:
+    """Of the previous run too, whose labels are read."""
+    run_here(new_command(mixture__previous=reference.url, mixture__n_components=[8], projection__views=[]))
+    for stage in (MATCH_CLUSTERS, PUBLISH_MIXTURE):
+        assert traced[stage.name] - {"label_rows"} <= set(stage.reads), stage.name
+    assert "label_rows" in traced["match_clusters"]
+    assert "match_clusters" in traced["publish_mixture"]
 
 
 def test_stages_stand_in_the_order_of_what_they_read() -> None:

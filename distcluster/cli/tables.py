@@ -96,6 +96,7 @@ def summary_table(summary: "Summary", *, bars: bool) -> RenderableType:
         Text(),
         _cluster_table(summary, bars=bars),
         Text(plain(summary.quality)),
+        *([Text(summary.lineage)] if summary.lineage else []),
         Text(),
         *(Text(plain(f"Warning: {warning}")) for warning in summary.warnings),
         Text(

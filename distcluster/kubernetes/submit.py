@@ -66,7 +66,7 @@ def _slug(stem: str) -> str:
 def _refuse_unseen(job: Job) -> None:
     """Local paths mean something on this machine only, unless they lie on the volume that all pods mount."""
     urls = {"input.url": job.input.url, "output.url": job.output.url, "predict.model": job.predict.model}
-    urls |= {"report.items": job.report.items}
+    urls |= {"report.items": job.report.items, "mixture.previous": job.mixture.previous}
     urls |= {f"report.labels[{index}]": url for index, url in enumerate(job.report.labels)}
     unseen = [f"{key} = {url!r}" for key, url in urls.items() if url is not None and not _is_seen(url, job)]
     if unseen:

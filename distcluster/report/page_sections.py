@@ -17,6 +17,7 @@ from distcluster.report.interactive_3d import interactive_views
 from distcluster.report.job_text import job_toml
 from distcluster.report.levels import read_levels
 from distcluster.report.palette import colours
+from distcluster.report.predecessors import read_lineage
 from distcluster.report.prediction import drift_lines, summarise_appended
 from distcluster.report.replicates import measure_stability
 from distcluster.report.timings import stage_times
@@ -128,6 +129,11 @@ def _frequent(comparison: Comparison, K: int) -> list[str]:
         f"{comparison.classes[best[k]]} {comparison.table[best[k], k] / rows[k]:.0%}" if rows[k] else "none"
         for k in range(K)
     ]
+
+
+def lineage(findings: Findings) -> Shown:
+    """What became of a previous run's clusters."""
+    return {"lineage": read_lineage(findings.run)}
 
 
 def shape(findings: Findings) -> Shown:
@@ -242,7 +248,7 @@ def provenance(findings: Findings) -> Shown:
 
 
 SECTIONS: Sequence[Callable[[Findings], Shown]] = (
-    verdict, appended, curves, crosswalk, row_map, three_dimensions, cluster_table, shape, taxonomies, outliers,
-    hierarchy, fidelity, provenance,
+    verdict, appended, curves, crosswalk, row_map, three_dimensions, cluster_table, lineage, shape, taxonomies,
+    outliers, hierarchy, fidelity, provenance,
 )  # fmt: skip
 """As they follow each other on the page."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from distcluster.job import ReportTable
 from distcluster.numerics.support import BEYOND_LIMIT
+from distcluster.report.predecessors import read_lineage
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.labelling import MEASURE_PROJECTION, SUMMARISE_CLUSTERS
 from distcluster.stages.searching import BUILD_INDEX
@@ -45,6 +46,8 @@ class Summary:
         The smallest, the median and the largest cluster, rows.
     quality : str
         How far the projection can be trusted, a sentence with its figures.
+    lineage : str
+        What became of a previous run's clusters, a sentence; empty where ids follow no run.
     warnings : list of str
         What a reader must know before using the labels.
     url : str
@@ -57,6 +60,7 @@ class Summary:
     clusters: list[Cluster]
     sizes: tuple[int, int, int]
     quality: str
+    lineage: str
     warnings: list[str]
     url: str
 
@@ -87,6 +91,7 @@ def summarise(run: Run, table: ReportTable) -> Summary:
         for k, each in rows.items()
     ]
     filled = np.sort(size[size > 0])
+    lineage = read_lineage(run)
     return Summary(
         reason=SELECT_CANDIDATE.facts_of(run).reason,
         n_rows=int(size.sum()),
@@ -94,6 +99,7 @@ def summarise(run: Run, table: ReportTable) -> Summary:
         clusters=clusters,
         sizes=(int(filled[0]), int(filled[len(filled) // 2]), int(filled[-1])),
         quality=_quality(run),
+        lineage="" if lineage is None else lineage.line,
         warnings=_warnings(run),
         url=str(run.url),
     )

@@ -27,7 +27,7 @@ class Sizes:
     block_rows : int
     candidates, ks, components, largest_k : int
         Of the grid: its points, its distinct ks, the sum of their ks and the largest one.
-    has_auto_grid, has_pca, is_refined : bool
+    has_auto_grid, has_pca, has_previous, is_refined : bool
     replicates : int
     """
 
@@ -52,6 +52,7 @@ class Sizes:
     largest_k: int
     has_auto_grid: bool
     has_pca: bool
+    has_previous: bool
     is_refined: bool
     replicates: int
 

@@ -10,6 +10,7 @@ from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS
 from distcluster.stages.growing import CHECK_NEW_ROWS
 from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
+from distcluster.stages.matching import MATCH_CLUSTERS
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
 from distcluster.stages.refining import PUBLISH_MIXTURE, REFINE_EXPECT, REFINE_MAXIMISE
 from distcluster.stages.replicating import RECLUSTER, REPLICATE
@@ -44,6 +45,7 @@ STAGES: list[Stage[Any]] = [
     SELECT_CANDIDATE,
     REFINE_EXPECT,
     REFINE_MAXIMISE,
+    MATCH_CLUSTERS,
     PUBLISH_MIXTURE,
     MEASURE_PROJECTION,
     MERGE_COMPONENTS,

@@ -83,6 +83,11 @@ def _before(run: Run, iteration: int) -> Mixture:
     return Mixture(candidate, *(read_model(run, array, iteration - 1) for array in layout.STEP.values()))
 
 
+def refined_mixture(run: Run) -> Mixture:
+    """The chosen candidate as it is after the last iteration over all rows, its components as they were fitted."""
+    return _before(run, iterations_done(run))
+
+
 def expect(run: Run, item: GroupOfIteration) -> Output[NoFacts]:
     """Sums for the M-step over a group of partitions: one node of the sums' tree."""
     parts, centre = run.fitted, centre_of(run)
@@ -149,9 +154,11 @@ class MixtureFacts:
 
 
 def publish(run: Run) -> Output[MixtureFacts]:
-    """The chosen mixture, as it is after the last iteration over all rows."""
+    """The chosen mixture, as it is after the last iteration over all rows; its ids follow a previous run's, if any."""
     iterations = iterations_done(run)
-    mixture = _before(run, iterations)
+    mixture = refined_mixture(run)
+    if run.job.mixture.previous is not None:
+        mixture = mixture.reordered(read_model(run, layout.LINEAGE["component"]))
     steps = [REFINE_MAXIMISE.facts_of(run, i) for i in range(iterations)]
     of_rows = moments(read_model(run, layout.SCATTER))
     return Output(
@@ -172,7 +179,7 @@ PUBLISH_MIXTURE = Stage(
     facts=MixtureFacts,
     items=one,
     reads=("subsample", "project_subsample", "fit_candidates", "sum_components", "select_candidate",
-           "refine_maximise"),
+           "refine_maximise", "match_clusters"),
     cost=one_task,
     is_result=True,
 )  # fmt: skip

@@ -127,6 +127,11 @@ def _mixture(path: str, stage: str, meaning: str) -> dict[str, ItemArray]:
     }
 
 
+def _partial(stage: str, name: str, shape: str, dtype: str) -> ItemArray:
+    """What an item of a stage leaves for later stages alone."""
+    return ItemArray(f"partial/{stage}/{{item}}.npz/{name}", stage, shape, dtype)
+
+
 # --- subsampling ------------------------------------------------------------------------------------------------
 
 CHECKSUM = RowArray("input/checksum", "scan", "(blocks,)", "uint64", 0, "XXH3 of each block of the input, as stored")
@@ -200,20 +205,12 @@ CANDIDATE = _mixture("selection/fit/{item}", "fit_candidates", "every candidate,
 REPLICATE_FITTED = ItemArray("partial/replicate/{item}.npz/fitted", "replicate", "(n, d)", "float32")
 REPLICATE_COMMON = ItemArray("partial/replicate/{item}.npz/common", "replicate", "(n, d)", "float32")
 REPLICATE_LABEL = ItemArray("partial/recluster/{item}.npz/label", "recluster", "(candidates, n)", "int16")
-SCORED_CRITERIA = ItemArray(
-    "partial/score_candidates/{item}.npz/criteria", "score_candidates", "(candidates, 4)", "float64"
-)
-SCORED_COMPONENTS = ItemArray(
-    "partial/score_candidates/{item}.npz/components", "score_candidates", "(sum of K, d + 2)", "float64"
-)
-SCORED_SCATTER = ItemArray(
-    "partial/score_candidates/{item}.npz/scatter", "score_candidates", "(d + 1, d + 1)", "float64"
-)
-COMPONENT_SUMS = ItemArray(
-    "partial/sum_components/{item}.npz/components", "sum_components", "(sum of K, d + 2)", "float64"
-)
-CRITERIA_SUMS = ItemArray("partial/sum_components/{item}.npz/criteria", "sum_components", "(candidates, 4)", "float64")
-SCATTER = ItemArray("partial/sum_components/{item}.npz/scatter", "sum_components", "(d + 1, d + 1)", "float64")
+SCORED_CRITERIA = _partial("score_candidates", "criteria", "(candidates, 4)", "float64")
+SCORED_COMPONENTS = _partial("score_candidates", "components", "(sum of K, d + 2)", "float64")
+SCORED_SCATTER = _partial("score_candidates", "scatter", "(d + 1, d + 1)", "float64")
+COMPONENT_SUMS = _partial("sum_components", "components", "(sum of K, d + 2)", "float64")
+CRITERIA_SUMS = _partial("sum_components", "criteria", "(candidates, 4)", "float64")
+SCATTER = _partial("sum_components", "scatter", "(d + 1, d + 1)", "float64")
 COMPONENT_ROWS = ItemArray(
     "selection/component/rows", "sum_components", "(sum of K,)", "int64",
     "rows that each component labels, of the fitted candidates (no `error`) in the table's order",
@@ -221,9 +218,7 @@ COMPONENT_ROWS = ItemArray(
 COMPONENT_MEAN = ItemArray(
     "selection/component/mean", "sum_components", "(sum of K, d)", "float64", "their mean; NaN where there is no row"
 )
-SILHOUETTE_SUMS = ItemArray(
-    "partial/sum_silhouettes/{item}.npz/silhouettes", "sum_silhouettes", "(candidates,)", "float64"
-)
+SILHOUETTE_SUMS = _partial("sum_silhouettes", "silhouettes", "(candidates,)", "float64")
 _COLUMNS = {
     "n_components": ("int64", "k"),
     "covariance_type": ("string", "spherical, diag, tied or full"),
@@ -253,6 +248,16 @@ SELECTION = {
 
 EXPECTATION = ItemArray("partial/refine_expect/{item}.npz/sums", "refine_expect", "(K + 1, features)", "float64")
 STEP = _mixture("partial/refine_maximise/{item}.npz", "refine_maximise", "an iteration over all rows")
+_LINEAGE = {
+    "component": ("(K,)", "int32", "the chosen candidate's component that each cluster is"),
+    "counts": ("(previous K, K)", "int64", "common rows by the previous run's label and by this one's"),
+    "predecessor": ("(K,)", "int32", "the previous cluster that most of a cluster comes from; -1 where it has none"),
+    "event": ("(K,)", "string", "kept, born, split or merged; unseen where no row of the mixture subsample is in it"),
+    "previous_event": ("(previous K,)", "string", "kept, died, split or merged; unseen without a common row"),
+}
+LINEAGE = {name: ItemArray(f"lineage/{name}", "match_clusters", *rest) for name, rest in _LINEAGE.items()}
+"""What became of a previous run's clusters, where `mixture.previous` names one."""
+
 MIXTURE = _mixture("model/mixture", "publish_mixture", "the chosen mixture, refined")
 MERGE = ItemArray(
     "hierarchy/merge", "merge_components", "(K - 1, 4)", "float64",
@@ -298,9 +303,7 @@ ASSIGNMENT = {each.path: each for each in (LABEL, PROBABILITY, TOP_LABEL, TOP_PR
 PARTIAL_SIZE = ItemArray("partial/label_rows/{item}.npz/size", "label_rows", "(K,)", "int64")
 PARTIAL_PROBABILITY = ItemArray("partial/label_rows/{item}.npz/probability", "label_rows", "(K,)", "float64")
 PARTIAL_EXEMPLAR = ItemArray("partial/label_rows/{item}.npz/exemplar", "label_rows", "(K, 10)", "int64")
-PARTIAL_EXEMPLAR_DISTANCE = ItemArray(
-    "partial/label_rows/{item}.npz/exemplar_distance", "label_rows", "(K, 10)", "float32"
-)
+PARTIAL_EXEMPLAR_DISTANCE = _partial("label_rows", "exemplar_distance", "(K, 10)", "float32")
 CLUSTER_SIZE = ItemArray("cluster/size", "summarise_clusters", "(K,)", "int64", "rows with that label")
 CLUSTER_PROBABILITY = ItemArray(
     "cluster/mean_probability", "summarise_clusters", "(K,)", "float64", "the mean of their probability"

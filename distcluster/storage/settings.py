@@ -58,6 +58,8 @@ class Settings:
         The number of rows before each time that rows were appended.
     model : str
         Where rows are labelled by a finished model: the id of the run that made it, this one where rows were appended.
+    previous : str
+        Where cluster ids follow another run's (``mixture.previous``): that run's id.
     around : Around or None
         Where this is a choice: the run that it lies within.
     format_version : int
@@ -73,6 +75,7 @@ class Settings:
     dropped: tuple[str, ...] = ()
     appended: tuple[int, ...] = ()
     model: str = ""
+    previous: str = ""
     around: Around | None = None
     format_version: int = FORMAT_VERSION
 
