@@ -16,6 +16,7 @@ from distcluster.errors import CorruptError, JobError, JobFailedError, StorageEr
 from distcluster.execution.progress import Reporter
 from distcluster.stages.context import commit, perform
 from distcluster.stages.flow import STAGES
+from distcluster.stages.matching import needs_previous, previous_of
 from distcluster.stages.stage import Output, Stage
 from distcluster.storage.inputs import open_input
 from distcluster.storage.layout import ONE
@@ -47,7 +48,7 @@ class Runner:
         self._reporter = reporter
 
     async def check_workers(self, *, read_input: bool) -> None:
-        """Refuse workers that compute other bits, or do not see the output (or the input, where they are to read it).
+        """Refuse workers that compute other bits, or do not see the output, the input or the previous run they read.
 
         Raises
         ------
@@ -256,9 +257,14 @@ def _folder(items: list[Any]) -> str:
 
 def _look(ref: RunRef, probe: str, array: str | None) -> tuple[dict[str, str], list[str]]:
     """On a worker: its environment, and what it cannot see."""
-    problems = []
-    if not Run(ref.url).store.has(probe):
+    problems, run = [], Run(ref.url)
+    if not run.store.has(probe):
         problems.append(f"does not see the output {ref.url}: it must be on storage that all machines share")
+    elif needs_previous(run):
+        try:
+            previous_of(run)
+        except JobError as error:
+            problems.append(str(error))
     if array is not None:
         try:
             open_input(ref.input_url, array)

@@ -25,7 +25,13 @@ Rows = npt.NDArray[np.int64]
 # --- the previous run -------------------------------------------------------------------------------------------
 
 
-def _previous_of(run: Run) -> Run:
+def needs_previous(run: Run) -> bool:
+    """Whether a run has still to read the one whose ids it follows."""
+    is_fitted_here = not run.settings.model  # a prediction has the job of its model's run
+    return run.job.mixture.previous is not None and is_fitted_here and not MATCH_CLUSTERS.committed(run)
+
+
+def previous_of(run: Run) -> Run:
     """The run whose ids this one follows: the one that was there when this one was made.
 
     Raises
@@ -93,6 +99,8 @@ def _labels(previous: Run, rows: Rows) -> npt.NDArray[np.int32]:
         for each, labels in zip(needed, previous.read_partitions(layout.LABEL, needed), strict=True):
             here = block == each.start // parts.block_rows
             found[here] = labels[rows[here] - each.start]
+    if len(found) and not -1 <= found.min() <= found.max() < _n_clusters(previous):
+        raise JobFailedError(f"mixture.previous: {previous.url} has labels that are none of its clusters'.")
     return found
 
 
@@ -107,9 +115,9 @@ def require_common_rows(run: Run) -> None:
     JobError
         Naming how many rows are common.
     """
-    if run.job.mixture.previous is None or MATCH_CLUSTERS.find_facts(run) is not None:
+    if not needs_previous(run):
         return
-    previous, rows = _previous_of(run), run.read(layout.MIXTURE_ROW)
+    previous, rows = previous_of(run), run.read(layout.MIXTURE_ROW)
     _require_enough(run, previous, len(_in_equal_blocks(run, previous, rows)))
 
 
@@ -138,9 +146,10 @@ class LineageFacts:
 
 def match_clusters(run: Run) -> Output[LineageFacts]:
     """Number the components of the refined mixture after the previous run's clusters, by the rows in common."""
-    previous, rows = _previous_of(run), run.read(layout.MIXTURE_ROW)
+    previous, rows = previous_of(run), run.read(layout.MIXTURE_ROW)
     common = _in_equal_blocks(run, previous, rows)
     before = _labels(previous, rows[common])
+    previous = previous_of(run)  # nobody has made it anew meanwhile
     common, before = common[before >= 0], before[before >= 0]
     _require_enough(run, previous, len(common))
     mixture = refined_mixture(run)

@@ -85,6 +85,7 @@ def test_the_job_reaches_the_driver_byte_for_byte_and_overrides_as_arguments(tmp
         ("output.url=/data/../tmp/run", "pods cannot see"),
         ('report.labels=["labels.txt"]', "pods cannot see"),
         ("predict.model=runs/demo", "pods cannot see"),
+        ("mixture.previous=runs/last", "pods cannot see"),
     ],
 )
 def test_what_pods_cannot_do_is_refused_from_here(override: str, message: str) -> None:
