@@ -134,7 +134,7 @@ def prepared_run(checked: CheckedJob) -> Iterator[Run]:
             if run.find_settings() is None:
                 run.create(_new_settings(checked))
             elif after := _to_be_made_again(checked):
-                _keep_the_rest(run, after, checked.job)
+                _keep_the_rest(checked, after)
             else:
                 run.erase(own_keys())
                 run.create(_new_settings(checked))
@@ -150,12 +150,14 @@ def _to_be_made_again(checked: CheckedJob) -> list[Stage[Any]]:
     return stages_after([key for key, _, _ in changed]) or []
 
 
-def _keep_the_rest(run: Run, after: list[Stage[Any]], job: Job) -> None:
+def _keep_the_rest(checked: CheckedJob, after: list[Stage[Any]]) -> None:
     """Make the run another one, without the results of some stages; cut short, it is still the run of the old job."""
+    run = checked.run
     run.erase(own_keys(), under=CHOICES)
     for stage in reversed(after):
         run.undo(stage.name)
-    run.update(run_id=uuid.uuid4().hex, job=_stored_job(job) | {"input": run.settings.job["input"]})
+    job = _stored_job(checked.job) | {"input": run.settings.job["input"]}
+    run.update(run_id=uuid.uuid4().hex, job=job, previous=_previous_of(checked))
 
 
 def _is_to_be_made(checked: CheckedJob) -> bool:
@@ -266,12 +268,16 @@ def _new_settings(checked: CheckedJob) -> Settings:
         priority_bound=0 if checked.model else priority_bound(wanted, n_rows),
         partitioning=choose_partitioning(job, n_rows, n_features),
         model=_model_of(checked),
-        previous="" if checked.previous is None else checked.previous.settings.run_id,
+        previous=_previous_of(checked),
     )
 
 
 def _model_of(checked: CheckedJob) -> str:
     return "" if checked.model is None else model_id(checked.model)
+
+
+def _previous_of(checked: CheckedJob) -> str:
+    return "" if checked.previous is None else checked.previous.settings.run_id
 
 
 def _stored_job(job: Job) -> dict[str, dict[str, Any]]:
@@ -315,6 +321,7 @@ def _differences(run: Run, checked: CheckedJob) -> list[str]:
 
 def _other_previous(run: Run, checked: CheckedJob) -> list[str]:
     """Where another run lies now at the same place."""
-    before, now = run.settings.previous, checked.previous.settings.run_id if checked.previous is not None else ""
-    is_other = before and now and before != now
+    before, now = run.settings.previous, _previous_of(checked)
+    is_same_place = run.job.mixture.previous == checked.job.mixture.previous
+    is_other = is_same_place and before and now and before != now
     return [f"the run at mixture.previous: {before} in the run, {now} now"] if is_other else []

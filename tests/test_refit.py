@@ -145,6 +145,28 @@ def test_a_finished_run_needs_the_previous_one_no_more_and_damage_needs_it_as_it
     assert lineage(Run(str(followed.output))) == before
 
 
+def test_another_previous_run_and_another_candidate_change_what_depends_on_them(
+    reference: Run, followed: Command, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(followed.output, tmp_path / "run"))
+    settings = followed.settings | {"mixture.previous": str(reference.url), "report.write": "never"}
+    command = Command(tmp_path, followed.source, output, settings)
+    before = Run(str(output)).records.read("fit_umap", "all")
+    run = command.run_to_the_end("--overwrite")
+    assert run.records.read("fit_umap", "all") == before
+    assert run.settings.previous == reference.settings.run_id
+    assert unequal(reference, run) == []
+    chosen = CliRunner().invoke(app, ["choose", str(output), "--n-components", "4", "--covariance-type", "full"])
+    assert chosen.exit_code == 0, chosen.output
+    choice = Run(str(output / "choice/full-4"))
+    found = lineage(choice)
+    assert len(found["component"]) == 4
+    assert "merged" in found["event"]
+    rows = choice.read(layout.MIXTURE_ROW)
+    labels = [each.array("label")[:][rows] for each in (reference, choice)]
+    assert found["counts"] == contingency(*labels, (len(found["counts"]), 4)).tolist()
+
+
 def test_more_components_split_clusters_and_skipped_rows_tell_nothing(
     finished: Command, new_command: Callable[..., Command]
 ) -> None:

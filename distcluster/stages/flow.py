@@ -67,8 +67,8 @@ FITS: tuple[Stage[Any], ...] = (START_KMEANS, FIT_CANDIDATES)
 _ONLY_IN_CHOICES = (CROSS_LABELS, SUM_CROSSWALK)
 
 CHOOSES: tuple[Stage[Any], ...] = (
-    SELECT_CANDIDATE, REFINE_EXPECT, REFINE_MAXIMISE, PUBLISH_MIXTURE, MEASURE_PROJECTION, MERGE_COMPONENTS, LABEL_ROWS,
-    SUMMARISE_CLUSTERS, *_ONLY_IN_CHOICES,
+    SELECT_CANDIDATE, REFINE_EXPECT, REFINE_MAXIMISE, MATCH_CLUSTERS, PUBLISH_MIXTURE, MEASURE_PROJECTION,
+    MERGE_COMPONENTS, LABEL_ROWS, SUMMARISE_CLUSTERS, *_ONLY_IN_CHOICES,
 )  # fmt: skip
 """The stages of a choice: a run that has another candidate of the run around it."""
 
@@ -115,6 +115,7 @@ _FIRST_AFTER: dict[str, tuple[Stage[Any], ...]] = {
     "mixture.max_iter": (FIT_CANDIDATES, RECLUSTER, REFINE_EXPECT),
     "mixture.tol": (FIT_CANDIDATES, RECLUSTER, REFINE_MAXIMISE),
     "mixture.reg_covar": (FIT_CANDIDATES, RECLUSTER, REFINE_MAXIMISE),
+    "mixture.previous": (MATCH_CLUSTERS, PUBLISH_MIXTURE),
     "selection.rule": (SELECT_CANDIDATE,),
     "selection.replicates": (REPLICATE,),
     "selection.refine": (REFINE_EXPECT,),
