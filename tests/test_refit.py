@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,13 +15,12 @@ from conftest import BLOCK_ROWS, N_ROWS, Command, SilentReporter, make_run, plan
 from test_plan import done, planned_tasks
 from test_resume import flip_bit, kill_at
 from test_stages import on_cluster
-from typer.testing import CliRunner
 
-from distcluster.cli.main import app
 from distcluster.errors import JobError
 from distcluster.execution.runner import Runner
 from distcluster.job_file import load_job
-from distcluster.prepare import check_job, prediction_job
+from distcluster.prediction import prediction_job
+from distcluster.prepare import check_job
 from distcluster.report.predecessors import read_lineage
 from distcluster.stages.labelling import LABEL_ROWS
 from distcluster.stages.matching import MATCH_CLUSTERS
@@ -31,6 +32,13 @@ from distcluster.storage.run import Run
 
 def lineage(run: Run) -> dict[str, list[object]]:
     return {name: run.read(array).tolist() for name, array in layout.LINEAGE.items()}
+
+
+def distcluster(*argv: object) -> None:
+    """A command, which has to end well."""
+    command = [sys.executable, "-m", "distcluster", *map(str, argv)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def contingency(before: np.ndarray, now: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -156,8 +164,7 @@ def test_another_previous_run_and_another_candidate_change_what_depends_on_them(
     assert run.records.read("fit_umap", "all") == before
     assert run.settings.previous == reference.settings.run_id
     assert unequal(reference, run) == []
-    chosen = CliRunner().invoke(app, ["choose", str(output), "--n-components", "4", "--covariance-type", "full"])
-    assert chosen.exit_code == 0, chosen.output
+    distcluster("choose", output, "--n-components", "4", "--covariance-type", "full")
     choice = Run(str(output / "choice/full-4"))
     found = lineage(choice)
     assert len(found["component"]) == 4
@@ -238,8 +245,7 @@ def test_rows_that_have_moved_are_recognised_by_way_of_a_prediction(
     )
     assert command.n_committed("build_index") == 0
     prediction = tmp_path / "prediction"
-    predicted = CliRunner().invoke(app, ["predict", str(reference.url), str(source), str(prediction)])
-    assert predicted.exit_code == 0, predicted.output
+    distcluster("predict", reference.url, source, prediction, "--set", "deploy.dashboard_address=127.0.0.1:0")
     run = new_command(source, mixture__previous=str(prediction), mixture__n_components=[8], selection__rule="bic",
                       projection__views=[], report__write="never").run_to_the_end()  # fmt: skip
     facts = MATCH_CLUSTERS.facts_of(run)
