@@ -19,7 +19,7 @@ from test_stages import on_cluster
 from distcluster.errors import JobError
 from distcluster.execution.runner import Runner
 from distcluster.job_file import load_job
-from distcluster.prediction import prediction_job
+from distcluster.predicting import prediction_job
 from distcluster.prepare import check_job
 from distcluster.report.predecessors import read_lineage
 from distcluster.stages.labelling import LABEL_ROWS
