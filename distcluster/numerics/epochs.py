@@ -13,7 +13,7 @@ Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-_FEW_ROWS, _OF_FEW, _OF_MANY = 10_000, 300, 120  # epochs by default; umap-learn makes 500 and 200, for a higher loss
+_FEW_ROWS, _OF_FEW, _OF_MAPS, _OF_MANY = 10_000, 300, 200, 120  # epochs by default; umap-learn makes 500 and 200
 _OTHERS = 64  # rows that a row is pushed from in an epoch: 32 keep fewer neighbours, 512 take four times as long
 _SETS = 512  # of such others at most, by turns, so that neighbours in the graph's order are not pushed together
 _SHARED = 64  # rows by which a set is used where the sample is small
@@ -23,15 +23,17 @@ _IMPLICIT = 0.25  # of the stiffness, which bounds a step: 0 swings about close 
 _MOST = 4.0  # a step's length in each coordinate; most have a hundredth of it
 
 
-def default_epochs(n_rows: int) -> int:
-    """How many epochs a fit has where a job does not say it.
+def default_epochs(n_rows: int, d: int) -> int:
+    """Epochs where a job does not say: more for few rows, and for maps, whose rows have less room to get past others.
 
     Examples
     --------
-    >>> default_epochs(10_000), default_epochs(10_001)
-    (300, 120)
+    >>> default_epochs(10_000, d=2), default_epochs(10_001, d=2), default_epochs(10_001, d=5)
+    (300, 200, 120)
     """
-    return _OF_FEW if n_rows <= _FEW_ROWS else _OF_MANY
+    if n_rows <= _FEW_ROWS:
+        return _OF_FEW
+    return _OF_MAPS if d <= 3 else _OF_MANY
 
 
 def lay_out(

@@ -59,7 +59,7 @@ def fit_anchors(
     a, b = curve_parameters(min_dist)
     rows, graph = breadth_first(fuzzy_graph(index, distance))
     start = spectral_start(graph, sample, rows, n_components, seed, threads)
-    n_epochs = n_epochs or default_epochs(len(sample))
+    n_epochs = n_epochs or default_epochs(len(sample), n_components)
     anchors = np.empty_like(start)
     anchors[rows] = lay_out(graph, start, a=a, b=b, n_epochs=n_epochs, seed=seed, threads=threads)
     return anchors
