@@ -97,8 +97,8 @@ class ProjectionTable(Table):
     """Principal components that neighbours are searched among; absent: all features. Fewer is faster and finds fewer of
     the true neighbours (docs/method.md)."""
     n_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Epochs of UMAP's fit; absent: 300 up to 10,000 subsample rows; beyond 120, or 200 for d up to 3 and for views (umap-learn:
-    500 and 200)."""
+    """Epochs of UMAP's fit; absent: 300 up to 10,000 subsample rows, beyond 120, or 200 in up to three dimensions, as
+    views have (umap-learn: 500 and 200)."""
     optimizer: Literal["batch", "umap-learn"] = "batch"
     """Who fits UMAP: "batch", all rows at once in every epoch; or umap-learn, one pair after another, in one thread."""
     views: tuple[Literal[2, 3], ...] = (2, 3)
