@@ -19,7 +19,7 @@ def job_toml(job: Mapping[str, Mapping[str, Any]], table: ReportTable, items: st
     lines = []
     for name, keys in tables:
         # JSON's strings, numbers, booleans and lists are TOML's.
-        values = [f"{key} = {json.dumps(value)}" for key, value in keys.items() if value is not None and value != []]
+        values = [f"{key} = {json.dumps(value)}" for key, value in keys.items() if value is not None]
         if values:
             lines += [f"[{name}]", *values, ""]
     return "\n".join(lines).rstrip()
