@@ -32,6 +32,13 @@ def _writable(url: Url) -> Url:
     return url
 
 
+def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = sorted({str(value) for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} given more than once")
+    return values
+
+
 WRITABLE_SCHEMES = frozenset({"file", "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss"})
 """URL schemes that a run can be written to."""
 
@@ -78,6 +85,9 @@ class SampleTable(Table):
     """S, rows of the UMAP subsample; auto: min(50,000, N/2). More rows see rarer groups and cost fit time."""
     mixture_rows: Literal["auto"] | PositiveInt = "auto"
     """M, rows of the mixture subsample, disjoint from the UMAP subsample where N allows; auto: min(100,000, N/4)."""
+    top_up: bool = False
+    """Search all rows once before the fits, and add rows of groups that the sample holds only few of to both
+    subsamples, at most a tenth of S to each: rare groups can become clusters, for the time of one more search."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the subsamples, of UMAP, of k-means and of the row kernel."""
 
@@ -160,18 +170,15 @@ class AssignTable(Table):
 
     top: Annotated[int, Field(ge=1, le=64)] = 3
     """Number of most probable components stored for each row."""
-    levels: Literal["auto"] | tuple[Annotated[int, Field(ge=2)], ...] = "auto"
+    levels: Literal["auto"] | Annotated[tuple[Annotated[int, Field(ge=2)], ...], AfterValidator(_refuse_repeats)] = (
+        "auto"
+    )
     """Numbers of clusters that the hierarchy is cut into, for labels that nest; auto: half as many, and again, to 2.
     Those that are not below the chosen mixture's number of components are left out; [] makes none."""
     block_rows: Annotated[int, Field(ge=16, le=2**24)] = BLOCK_ROWS
     """Rows of a storage chunk and of a partial sum; smaller only for small inputs and tests."""
     partition_rows: PositiveInt | None = None
     """Rows of a task: block_rows times a power of two; absent: chosen from N and D. Results do not depend on it."""
-
-    @field_validator("levels")
-    @classmethod
-    def _distinct(cls, values: Any) -> Any:
-        return values if values == "auto" else _refuse_repeats(values)
 
     @model_validator(mode="after")
     def _aligned(self) -> "AssignTable":
@@ -341,10 +348,3 @@ def require_extras(table: ReportTable) -> None:
     """
     if table.tsne and find_spec("openTSNE") is None:
         raise JobError("report.tsne needs the package openTSNE: pip install 'distcluster[tsne]'")
-
-
-def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    repeated = sorted({str(value) for value in values if values.count(value) > 1})
-    if repeated:
-        raise ValueError(f"{', '.join(repeated)} given more than once")
-    return values

@@ -14,7 +14,7 @@ from distcluster.prepare import is_input_unchanged
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
 from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS, grid_round
-from distcluster.stages.flow import APPENDS, has_only_scans, is_finished, row_arrays
+from distcluster.stages.flow import APPENDS, has_only_scans, is_complete, is_finished, row_arrays
 from distcluster.stages.freezing import freeze, model_id
 from distcluster.stages.growing import CHECK_NEW_ROWS, grow, new_rows, refuse_invalid
 from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
@@ -33,6 +33,7 @@ from distcluster.stages.replicating import RECLUSTER, REPLICATE
 from distcluster.stages.searching import BUILD_INDEX, FIND_NEIGHBOURS, FIT_PCA
 from distcluster.stages.stage import NoFacts, Output
 from distcluster.stages.subsampling import CHECK_INPUT, SCAN, SUBSAMPLE, changed
+from distcluster.stages.topping_up import FIND_RARE, LEFT, PROBE_SAMPLE
 from distcluster.storage import layout
 from distcluster.storage.inputs import input_version
 from distcluster.storage.run import Run
@@ -44,7 +45,7 @@ log = logging.getLogger("distcluster")
 async def flow(run: Run, runner: Runner) -> None:
     """The whole job; everything that is already committed is skipped."""
     await _scan(run, runner)
-    await runner.each(SUBSAMPLE)
+    await _subsample(run, runner)
     _refuse_alike_rows(run)
     await asyncio.to_thread(require_common_rows, run)
     await runner.driven(FIT_PCA, _fit_pca)
@@ -63,6 +64,15 @@ async def flow(run: Run, runner: Runner) -> None:
     await runner.each(SELECT_CANDIDATE)
     await _use_candidate(run, runner)
     _require_finished(run)
+
+
+async def _subsample(run: Run, runner: Runner) -> None:
+    if run.job.sample.top_up and not is_complete(run, SUBSAMPLE):
+        await runner.each(PROBE_SAMPLE)
+        await runner.each(FIND_RARE)
+    await runner.each(SUBSAMPLE)
+    for path in LEFT if run.job.sample.top_up else ():
+        run.drop(path)
 
 
 async def fit(runner: Runner, candidate: Candidate) -> None:

@@ -166,6 +166,7 @@ def measure(job: Job, shape: tuple[int, int], itemsize: int, fitted: int | None 
         ks=len(set(ks)),
         components=sum(ks),
         largest_k=max(ks),
+        has_top_up=job.sample.top_up,
         has_auto_grid=job.mixture.n_components == "auto",
         has_pca=pca is not None,
         has_previous=job.mixture.previous is not None,

@@ -10,6 +10,10 @@ BEYOND_LIMIT = 0.001
 """Share of rows that lie beyond ``support_limit`` when the sample represents them."""
 
 
+LOW = 0.3
+"""Below, the nearest sample row is close and its k-th neighbour far: the row's group has fewer than k in the sample."""
+
+
 def local_scale(distance: Float32) -> Float32:
     """How far apart the sample lies around each of its rows: the distance to the k-th nearest other row.
 

@@ -27,7 +27,7 @@ class Sizes:
     block_rows : int
     candidates, ks, components, largest_k : int
         Of the grid: its points, its distinct ks, the sum of their ks and the largest one.
-    has_auto_grid, has_pca, has_previous, is_refined : bool
+    has_top_up, has_auto_grid, has_pca, has_previous, is_refined : bool
     replicates : int
     """
 
@@ -50,6 +50,7 @@ class Sizes:
     ks: int
     components: int
     largest_k: int
+    has_top_up: bool
     has_auto_grid: bool
     has_pca: bool
     has_previous: bool

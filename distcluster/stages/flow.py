@@ -17,6 +17,7 @@ from distcluster.stages.replicating import RECLUSTER, REPLICATE
 from distcluster.stages.searching import BUILD_INDEX, FIND_NEIGHBOURS, FIT_PCA
 from distcluster.stages.stage import Stage
 from distcluster.stages.subsampling import CHECK_INPUT, SCAN, SUBSAMPLE
+from distcluster.stages.topping_up import FIND_RARE, PROBE_SAMPLE
 from distcluster.storage import layout
 from distcluster.storage.layout import RowArray
 from distcluster.storage.records import collection_key
@@ -26,6 +27,8 @@ STAGES: list[Stage[Any]] = [
     SCAN,
     CHECK_INPUT,
     CHECK_NEW_ROWS,
+    PROBE_SAMPLE,
+    FIND_RARE,
     SUBSAMPLE,
     FIT_PCA,
     BUILD_INDEX,

@@ -40,6 +40,11 @@ def index_bytes(sizes: Sizes) -> int:
     return sizes.sample_rows * (sizes.n_searched + _LINK_BYTES)
 
 
+def index_seconds(sizes: Sizes) -> float:
+    """Of an index over the sample."""
+    return sizes.sample_rows * sizes.n_features * _INDEX_SECONDS
+
+
 def search_seconds(sizes: Sizes, n_rows: int) -> float:
     """Of searching so many rows."""
     return n_rows * sizes.n_features * _SEARCH_SECONDS
@@ -104,7 +109,7 @@ def _index_cost(sizes: Sizes) -> Cost:
     both = sizes.sample_rows + sizes.mixture_rows
     return Cost(
         tasks=1,
-        seconds=sizes.sample_rows * sizes.n_features * _INDEX_SECONDS,
+        seconds=index_seconds(sizes),
         bytes_written=index_bytes(sizes),
         memory_bytes=4 * both * sizes.n_searched + index_bytes(sizes),  # codes as floats, the probes, the graph
     )

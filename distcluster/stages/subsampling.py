@@ -1,7 +1,7 @@
 """The input, read and checked once, and the two subsamples of its rows."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,14 @@ from distcluster.errors import InputChangedError
 from distcluster.job import subsample_sizes
 from distcluster.numerics.partition import RowRange
 from distcluster.numerics.prepared_rows import distinct_rows, prepare
-from distcluster.numerics.sampling import invalid_rows, sampling_priority, select_subsamples, spread, why_invalid
+from distcluster.numerics.sampling import (
+    SubsampleSizes,
+    invalid_rows,
+    sampling_priority,
+    select_subsamples,
+    spread,
+    why_invalid,
+)
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.stage import Output, Stage, one, partitions
@@ -172,7 +179,8 @@ def n_valid(run: Run) -> int:
 class SubsampleFacts:
     """Rows of the UMAP and the mixture subsample, of both, valid, in neither, and distinct in the UMAP subsample.
 
-    ``spread`` is the mean squared distance of some of its rows to their mean.
+    ``spread`` is the mean squared distance of some of its rows to their mean; ``added`` the rows, in both, that topped
+    them up.
     """
 
     sample: int
@@ -182,37 +190,83 @@ class SubsampleFacts:
     n_held_out: int
     distinct: int
     spread: float
+    added: int
 
 
-def subsample(run: Run) -> Output[SubsampleFacts]:
-    """Take the two subsamples from what the scan gathered."""
-    job, parts = run.job, run.partitioning
-    valid = n_valid(run)
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Both subsamples as they are drawn: positions among ``rows``, whose ``vectors`` are as in the input."""
+
+    sizes: SubsampleSizes
+    n_valid: int
+    rows: npt.NDArray[np.int64]
+    vectors: Float32
+    sample: npt.NDArray[np.int64]
+    mixture: npt.NDArray[np.int64]
+
+
+def draw(run: Run) -> Draw:
+    """Draw the two subsamples from what the scan gathered."""
+    job, parts, valid = run.job, run.partitioning, n_valid(run)
     sizes = subsample_sizes(job, valid)
     scanned = run.read_items([layout.SCANNED_ROW, layout.SCANNED_VECTOR], partitions(run))
     rows, vectors = map(np.concatenate, zip(*scanned, strict=True))
     if len(rows) < sizes.total:
         more_rows, more_vectors = _read_valid_rows_above(run, sizes.total - len(rows))
         rows, vectors = np.concatenate([rows, more_rows]), np.concatenate([vectors, more_vectors])
-    priority = sampling_priority(job.sample.seed, parts.n_rows, rows)
-    sample, mixture = select_subsamples(rows, priority, sizes)
-    prepared = prepare(vectors[sample], job.projection.metric)
-    distinct = distinct_rows(prepared)
+    sample, mixture = select_subsamples(rows, sampling_priority(job.sample.seed, parts.n_rows, rows), sizes)
+    return Draw(sizes, valid, rows, vectors, sample, mixture)
+
+
+def subsample(run: Run) -> Output[SubsampleFacts]:
+    """Take the two subsamples from what the scan gathered, topped up where the job asks for it."""
+    drawn, metric = draw(run), run.job.projection.metric
+    more_rows, more_vectors = _rare_rows(run, drawn)
+    # By turns, so that neither subsample gets the other's rows.
+    sample_row, mixture_row = (
+        np.concatenate([drawn.rows[own], more_rows[i::2]]) for i, own in enumerate((drawn.sample, drawn.mixture))
+    )
+    sample, mixture = (
+        prepare(np.concatenate([drawn.vectors[own], more_vectors[i::2]]), metric)
+        for i, own in enumerate((drawn.sample, drawn.mixture))
+    )
+    distinct = distinct_rows(sample)
     return Output(
         SubsampleFacts(
-            **asdict(sizes),
-            n_valid=valid,
-            n_held_out=valid - sizes.total,
+            sample=len(sample),
+            mixture=len(mixture),
+            overlap=drawn.sizes.overlap,
+            n_valid=drawn.n_valid,
+            n_held_out=drawn.n_valid - drawn.sizes.total - len(more_rows),
             distinct=len(distinct),
-            spread=spread(prepared[:_SPREAD_ROWS]),
+            spread=spread(sample[:_SPREAD_ROWS]),
+            added=len(more_rows),
         ),
         arrays={
-            layout.SAMPLE_ROW: rows[sample],
-            layout.MIXTURE_ROW: rows[mixture],
-            layout.SAMPLE: prepared[distinct],
-            layout.MIXTURE_SAMPLE: prepare(vectors[mixture], job.projection.metric),
+            layout.SAMPLE_ROW: sample_row,
+            layout.MIXTURE_ROW: mixture_row,
+            layout.SAMPLE: sample[distinct],
+            layout.MIXTURE_SAMPLE: mixture,
         },
     )
+
+
+def _rare_rows(run: Run, drawn: Draw) -> tuple[npt.NDArray[np.int64], Float32]:
+    """Rows of rare groups that are in neither subsample, the first of the permutation."""
+    if not run.job.sample.top_up:
+        return np.empty(0, np.int64), np.empty((0, drawn.vectors.shape[1]), np.float32)
+    found = run.read_items([layout.RARE_ROW, layout.RARE_VECTOR], partitions(run))
+    rows, vectors = map(np.concatenate, zip(*found, strict=True))
+    taken = drawn.rows[np.concatenate([drawn.sample, drawn.mixture])]
+    others = np.flatnonzero(~np.isin(rows, taken))
+    priority = sampling_priority(run.job.sample.seed, run.partitioning.n_rows, rows[others])
+    first = others[np.lexsort((rows[others], priority))][: most_rare_rows(drawn.sizes.sample)]
+    return rows[first], vectors[first]
+
+
+def most_rare_rows(sample_rows: int) -> int:
+    """Rows that a top-up adds at most, to both subsamples together."""
+    return sample_rows // 5
 
 
 def _read_valid_rows_above(run: Run, missing: int) -> tuple[npt.NDArray[np.int64], Float32]:

@@ -135,9 +135,15 @@ def _partial(stage: str, name: str, shape: str, dtype: str) -> ItemArray:
 # --- subsampling ------------------------------------------------------------------------------------------------
 
 CHECKSUM = RowArray("input/checksum", "scan", "(blocks,)", "uint64", 0, "XXH3 of each block of the input, as stored")
-SCANNED_ROW = ItemArray("partial/scan/{item}.npz/row", "scan", "(n,)", "int64")
-SCANNED_VECTOR = ItemArray("partial/scan/{item}.npz/vector", "scan", "(n, D)", "float32")
+SCANNED_ROW = _partial("scan", "row", "(n,)", "int64")
+SCANNED_VECTOR = _partial("scan", "vector", "(n, D)", "float32")
 SCANNED = "partial/scan"
+_FIRST = {"sample": "(S', D)", "scale": "(S',)", "graph": "(bytes,)", "mean": "(D,)", "components": "(D, components)"}
+FIRST_INDEX = {
+    n: _partial("probe_sample", n, shape, "uint8" if n == "graph" else "float32") for n, shape in _FIRST.items()
+}
+RARE_ROW = _partial("find_rare", "row", "(n,)", "int64")
+RARE_VECTOR = _partial("find_rare", "vector", "(n, D)", "float32")
 
 SAMPLE_ROW = ItemArray("sample/row", "subsample", "(S,)", "int64", "rows of the UMAP subsample, in the order drawn")
 MIXTURE_ROW = ItemArray(
