@@ -260,7 +260,7 @@ def _export_model(run: Run, target: Path, _table: ReportTable) -> None:
     """What labels other rows, laid out as in the run: ``distcluster predict`` and ``load_model`` read it like one."""
     frozen = Run(str(target))
     with frozen.writing(_LEASE_SECONDS):
-        frozen.create(replace(run.settings, around=None, appended=()))  # all of a choice's model is copied
+        frozen.create(replace(run.settings, around=None))  # all of a choice's model is copied
         freeze(run, frozen, with_rows=not run.is_prediction)
     frozen.store.delete(frozen.store.keys_under(layout.LEASE))
 

@@ -145,7 +145,8 @@ def prepared_run(checked: CheckedJob) -> Iterator[Run]:
 def _to_be_made_again(checked: CheckedJob) -> list[Stage[Any]]:
     """The stages that depend on what has changed in the job; none where little or nothing of the run can be kept."""
     run, changed = checked.run, _changed_keys(checked.run, checked)
-    if len(_differences(run, checked)) > len(changed):  # input, model or environment
+    # Input, model or environment; or a model that is finished, because rows were appended since.
+    if len(_differences(run, checked)) > len(changed) or run.settings.model:
         return []
     return stages_after([key for key, _, _ in changed]) or []
 

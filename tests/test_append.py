@@ -150,6 +150,8 @@ def test_damage_after_rows_were_appended(grown: Command, predicted: Run, all_row
     grown.run_to_the_end("--append")
     flip_bit(grown.output / "label" / "c" / "1")
     is_as_predicted(grown.run_to_the_end("--verify"), predicted, len(all_rows))
+    refused = replace(grown, settings=grown.settings | {"selection.rule": "bic"}).run()
+    assert "give up what it holds with --overwrite" in " ".join(refused.stderr.split()), "its fits are of fewer rows"
     flip_bit(grown.output / "model" / "anchors" / "c" / "0" / "0")
     failed = grown.run("--verify")
     assert failed.returncode == FAILED

@@ -170,7 +170,8 @@ def own_keys() -> re.Pattern[str]:
     arrays, groups, partial = ("|".join(map(_pattern, sorted(each))) for each in (paths, parents, objects))
     records = "|".join(stage.name for stage in STAGES)
     return re.compile(
-        f"{layout.CHOICES}/zarr[.]json|({layout.CHOICES}/[a-z]+-[0-9]+/)?"
+        f"{layout.CHOICES}/zarr[.]json|{layout.CHOICES}/[a-z]+-[0-9]+/{layout.LEASE}/[^/]+"
+        f"|({layout.CHOICES}/[a-z]+-[0-9]+/)?"
         f"(({arrays})/(zarr[.]json|c(/[0-9]+)*)"
         f"|({groups}|commit/({records}))/zarr[.]json"
         f"|commit/({records})(/{_ITEM})?[.]json|{partial}"
