@@ -197,6 +197,19 @@ def test_a_fault_changes_no_byte(
     assert different == []
 
 
+def test_a_prediction_in_pods_gives_seen_rows_their_bytes(played: tuple[Machine, Path]) -> None:
+    opened, data = played
+    settings = {"input.url": "/data/input.zarr", "predict.model": "/data/local"}
+    pods = Played(opened, write_job(data, "predicted", IMAGE, settings))
+    try:
+        assert pods.exit_codes() == [0], pods.log()
+    finally:
+        pods.stop()
+    run, predicted = Run(str(data / "local")), Run(str(data / "predicted"))
+    for name in ("label", "probability", "log_density", "support", "projection"):
+        assert (predicted.array(name)[:] == run.array(name)[:]).all(), name
+
+
 TRANSFER = """
 import sys
 from pathlib import Path
