@@ -19,6 +19,7 @@ from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.fitting import FIT_CANDIDATES, fitted_candidates
 from distcluster.stages.flow import APPENDS, CHOOSES, FITS, PREDICTS, STAGES, is_finished
 from distcluster.stages.freezing import FROZEN
+from distcluster.stages.matching import previous_of
 from distcluster.stages.stage import Stage
 from distcluster.storage.run import Run
 
@@ -35,7 +36,8 @@ def run_job(
     verify : bool
         Read everything that is already committed and compare checksums; what differs is made again.
     overwrite : bool
-        Give up the run that is there, and make it anew.
+        Give up the run that is there, and make it anew; of one whose job has changed in mixture, selection or
+        assign.levels only, what depends on that.
     append : bool
         Where the input has grown at its end since the run was made, label the new rows with the run's model.
 
@@ -56,11 +58,11 @@ def run_job(
         model = Run(job.predict.model)
         return predict_rows(model, with_model(job, model), reporter, verify=verify, overwrite=overwrite)
 
-    def parts(run: Run, n_rows: int) -> list[Part]:
+    def parts(run: Run, n_rows: int) -> list[Work]:
         if not run.settings.model and n_rows == run.partitioning.n_rows:
             return [(pipeline.flow, STAGES)]
         is_made = run.settings.model or is_finished(run)
-        made: list[Part] = [] if is_made else [(pipeline.flow, STAGES)]
+        made: list[Work] = [] if is_made else [(pipeline.flow, STAGES)]
         return [*made, (partial(pipeline.append, n_rows=n_rows), APPENDS)]
 
     return _run_to_the_end(check_job(job, overwrite=overwrite, append=append), reporter, parts, verify=verify)
@@ -94,16 +96,16 @@ def predict_rows(model: Run, job: Job, reporter: Reporter, *, verify: bool = Fal
         As ``run_job``.
     """
     checked = check_job(job, overwrite=overwrite, model=model)
-    work: Part = (partial(pipeline.predict, model), (*PREDICTS, *FROZEN))
+    work: Work = (partial(pipeline.predict, model), (*PREDICTS, *FROZEN))
     return _run_to_the_end(checked, reporter, lambda _run, _n_rows: [work], verify=verify)
 
 
-Part = tuple[Callable[[Run, Runner], Awaitable[None]], Collection[Stage[Any]]]
+Work = tuple[Callable[[Run, Runner], Awaitable[None]], Collection[Stage[Any]]]
 """Some of the work on a run, and the stages that it makes."""
 
 
 def _run_to_the_end(
-    checked: CheckedJob, reporter: Reporter, parts: Callable[[Run, int], list[Part]], *, verify: bool
+    checked: CheckedJob, reporter: Reporter, parts: Callable[[Run, int], list[Work]], *, verify: bool
 ) -> Run:
     """Work on the run of a job, made or opened, unless nothing is left to do: a session for each part."""
     job, n_rows = checked.job, checked.array.shape[0]
@@ -186,3 +188,5 @@ def _refuse_to_choose(run: Run, wanted: Candidate) -> None:
         raise JobError(f"{run.url} is a choice: choose from the run {run.around.url}.")
     if wanted == SELECT_CANDIDATE.facts_of(run).candidate:
         raise JobError(f"{wanted} is what the run {run.url} has chosen: its labels are there.")
+    if run.job.mixture.previous is not None:
+        previous_of(run)  # whose ids the choice follows, too

@@ -14,7 +14,7 @@ from distcluster.prepare import is_input_unchanged
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
 from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS, grid_round
-from distcluster.stages.flow import APPENDS, has_only_scans, is_complete, is_finished, row_arrays
+from distcluster.stages.flow import has_only_scans, is_complete, is_finished, row_arrays
 from distcluster.stages.freezing import freeze, model_id
 from distcluster.stages.growing import CHECK_NEW_ROWS, grow, new_rows, refuse_invalid
 from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
@@ -101,7 +101,7 @@ async def append(run: Run, runner: Runner, n_rows: int) -> None:
         await _recognise_input(run, runner)
         if run.job.input.on_invalid == "error":
             refuse_invalid(await runner.each(CHECK_NEW_ROWS, new_rows(run, n_rows)))
-        await asyncio.to_thread(grow, run, n_rows, APPENDS, row_arrays(run), model=model_id(run))
+        await asyncio.to_thread(grow, run, n_rows, [SUMMARISE_CLUSTERS], row_arrays(run), model=model_id(run))
     await _scan(run, runner)
     await runner.each(FIND_NEIGHBOURS)
     await runner.each(PROJECT_ROWS)
@@ -162,7 +162,8 @@ async def _recognise_input(run: Run, runner: Runner) -> None:
         if has_only_scans(run):
             run.records.forget(SCAN.name)
         else:
-            found = [facts.first_changed for facts in await runner.each(CHECK_INPUT)]
+            scanned = sorted(map(int, SCAN.committed(run)))  # not yet all, where rows are being appended
+            found = [facts.first_changed for facts in await runner.each(CHECK_INPUT, scanned)]
             differing = sorted(row for row in found if row is not None)
             if differing:
                 raise changed(run, differing[0], len(differing))

@@ -19,6 +19,7 @@ from distcluster.stages.flow import (
     PREDICTS,
     STAGES,
     has_only_scans,
+    is_finished,
     own_keys,
     row_arrays,
     stages_after,
@@ -145,8 +146,8 @@ def prepared_run(checked: CheckedJob) -> Iterator[Run]:
 def _to_be_made_again(checked: CheckedJob) -> list[Stage[Any]]:
     """The stages that depend on what has changed in the job; none where little or nothing of the run can be kept."""
     run, changed = checked.run, _changed_keys(checked.run, checked)
-    # Input, model or environment; or a model that is finished, because rows were appended since.
-    if len(_differences(run, checked)) > len(changed) or run.settings.model:
+    is_other = len(_differences(run, checked)) > len(changed) or not is_input_unchanged(run)
+    if is_other or run.settings.model:  # finished, because rows were appended since
         return []
     return stages_after([key for key, _, _ in changed]) or []
 
@@ -158,7 +159,7 @@ def _keep_the_rest(checked: CheckedJob, after: list[Stage[Any]]) -> None:
     for stage in reversed(after):
         run.undo(stage.name)
     job = _stored_job(checked.job) | {"input": run.settings.job["input"]}
-    run.update(run_id=uuid.uuid4().hex, job=job, previous=_previous_of(checked))
+    run.update(run_id=uuid.uuid4().hex, job=job, previous=_previous_of(checked), keeps_rest=True)
 
 
 def _is_to_be_made(checked: CheckedJob) -> bool:
@@ -171,9 +172,11 @@ def _is_to_be_made(checked: CheckedJob) -> bool:
     """
     run = checked.run
     run.forget_settings()
-    if run.find_settings() is None or checked.overwrite:
+    if run.find_settings() is None:
         return True
     found = _differences(run, checked)
+    if checked.overwrite:
+        return not (run.settings.keeps_rest and not found and not is_finished(run))  # cut short: it goes on
     # Nothing but a scan: a job that was refused for its input, and has been mended since.
     if found and not has_only_scans(run):
         raise JobError(

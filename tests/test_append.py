@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from test_resume import flip_bit
 
 from distcluster import load_model
 from distcluster.errors import FAILED, WRONG
+from distcluster.stages.growing import grow
+from distcluster.stages.labelling import SUMMARISE_CLUSTERS
 from distcluster.storage.inputs import open_input
 from distcluster.storage.run import Run
 
@@ -74,6 +77,12 @@ def test_appended_rows_have_the_bytes_of_predict_and_old_ones_their_own_after_ki
     assert refused.returncode == WRONG
     assert "have the new rows labelled with --append" in " ".join(refused.stderr.split())
     n_old, parts = before.partitioning.n_rows, len(before.partitioning)
+    part = replace(grown, source=write_input(tmp_path / "part.zarr", all_rows[: n_old + 700]))
+    process = part.start("--append")  # cut short, and the input grows once more
+    while process.poll() is None and not Run(str(part.output)).settings.appended:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
     for stage in ("scan", "find_neighbours", "label_rows"):
         process = grown.start("--append")
         grown.wait_for(process, stage, parts + 2)
@@ -156,6 +165,21 @@ def test_damage_after_rows_were_appended(grown: Command, predicted: Run, all_row
     failed = grown.run("--verify")
     assert failed.returncode == FAILED
     assert "cannot be made again where rows were appended" in " ".join(failed.stderr.split())
+
+
+def test_arrays_that_are_shorter_than_the_run_are_lengthened(
+    grown: Command, predicted: Run, all_rows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(str(grown.output))
+    with run.writing(20), monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(run, "make_arrays", killed)
+        grow(run, len(all_rows), [SUMMARISE_CLUSTERS], [], model=run.settings.run_id)
+    assert Run(str(grown.output)).partitioning.n_rows == len(all_rows)
+    is_as_predicted(grown.run_to_the_end("--append"), predicted, len(all_rows))
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_an_unfinished_run_is_finished_on_its_rows_first(

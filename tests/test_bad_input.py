@@ -139,7 +139,7 @@ def test_an_output_made_for_another_job_or_input_names_every_difference(tmp_path
     output = tmp_path / "output"
     run = make_run(parse_job(job(write_input(tmp_path / "input", GOOD), output)))
     with run.writing(20):
-        run.commit(SUBSAMPLE.name, "all", asdict(SubsampleFacts(1, 1, 0, 2, 0, 1, spread=1.0)))
+        run.commit(SUBSAMPLE.name, "all", asdict(SubsampleFacts(1, 1, 0, 2, 0, 1, spread=1.0, added=0)))
     other = write_input(tmp_path / "other", GOOD[:300].astype(np.float16))
     with pytest.raises(JobError) as error:
         make_run(parse_job(job(other, output, sample__seed=3, mixture__tol=0.1, deploy__n_workers=1)))

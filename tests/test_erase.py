@@ -99,7 +99,7 @@ def test_a_change_of_mixture_or_selection_keeps_what_does_not_depend_on_it(
     assert command.wait_for(process, "fit_candidates", fitted + 4), process.communicate()  # those of k = 7 are new
     process.kill()
     process.communicate()
-    run = command.run_to_the_end()
+    run = command.run_to_the_end("--overwrite")  # the same command goes on
     after = commits(run)
     kept = {item.split()[0] for item in before if after.get(item) == before[item]}
     assert kept == {

@@ -73,7 +73,8 @@ def differing(run: Run, expected: Run) -> list[str]:
 
 def test_a_store_that_fails_at_the_start_and_at_every_stage_costs_time_and_nothing_else(tmp_path: Path) -> None:
     outcome = outages.measure(tmp_path, outage_seconds=1.5)
-    assert {stage.name for stage in STAGES if stage.is_result} <= outcome.struck.keys()
+    unasked = {"match_clusters", "sum_crosswalk"}  # by this job
+    assert {stage.name for stage in STAGES if stage.is_result} - unasked <= outcome.struck.keys()
     assert len(outcome.struck) > 15
     assert outcome.refused > len(outcome.struck)
     assert outcome.differing == []

@@ -21,7 +21,7 @@ Overwrite = Annotated[
     typer.Option(
         "--overwrite",
         help="Give up the run that is there, whatever it holds, and make it anew; of a run whose job has changed in "
-        "mixture or selection only, what depends on that.",
+        "mixture, selection or assign.levels only, what depends on that.",
     ),
 ]
 Append = Annotated[

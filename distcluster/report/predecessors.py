@@ -15,7 +15,7 @@ _LEAST_SHARE = 0.05  # of a cluster's common rows: smaller parts are not named, 
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Share:
     """A cluster of the other run, and its share of this one's common rows."""
 
     label: int
@@ -30,7 +30,7 @@ class Traced:
     ----------
     label : int
     event : str
-    parts : list of Part
+    parts : list of Share
         The largest first; those below a twentieth are left out, unless half of the other cluster is in there.
     n_common, n_other : int
         Its common rows; those of its predecessor, or none.
@@ -38,7 +38,7 @@ class Traced:
 
     label: int
     event: str
-    parts: list[Part]
+    parts: list[Share]
     n_common: int
     n_other: int
 
@@ -113,4 +113,4 @@ def _traced(counts: npt.NDArray[np.int64], events: list[str], others: list[int])
         total = int(row.sum())
         is_named = (row > 0) & ((row >= _LEAST_SHARE * total) | (row >= half))
         order = [int(k) for k in np.argsort(-row, kind="stable") if is_named[k]]
-        yield Traced(label, event, [Part(k, float(row[k] / total)) for k in order], total, other)
+        yield Traced(label, event, [Share(k, float(row[k] / total)) for k in order], total, other)

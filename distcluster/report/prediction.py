@@ -1,6 +1,6 @@
 """What other rows are under a model, and whether they are like those that it was made from."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -69,10 +69,8 @@ def summarise_prediction(model: Run, run: Run) -> PredictionSummary:
 
 
 def summarise_appended(run: Run) -> PredictionSummary:
-    """The same of the rows that were appended to a run last, beside those that it had before."""
-    since, before = run.settings.appended[-1], _made_from(run)
-    assert before is not None
-    return _summary(run, since, replace(before, size=before.size - _labelled(run, since)[0].size))
+    """The same of the rows that were appended to a run last, beside those that its model was made from."""
+    return _summary(run, run.settings.appended[-1], _made_from(run))
 
 
 def _summary(run: Run, since: int, before: Rows | None) -> PredictionSummary:
@@ -148,7 +146,13 @@ def drift_lines(drift: Drift | None) -> list[str]:
 
 
 def _made_from(model: Run) -> Rows | None:
-    """What the model's run left of its rows; None in a prediction's copy of a model."""
+    """What the model's run left of the rows that it was made from; None in a prediction's copy of a model.
+
+    An exported model of a run that rows were appended to has the clusters' sizes with those.
+    """
     if SUMMARISE_CLUSTERS.find_facts(model) is None:
         return None
-    return Rows(model.read(layout.CLUSTER_SIZE), *(model.read(array) for array in layout.HELD_OUT.values()))
+    size = model.read(layout.CLUSTER_SIZE)
+    if model.settings.appended and LABEL_ROWS.committed(model):
+        size = size - _labelled(model, model.fitted.n_rows)[0].size
+    return Rows(size, *(model.read(array) for array in layout.HELD_OUT.values()))

@@ -81,8 +81,11 @@ def refuse_invalid(found: Collection[NewRowFacts]) -> None:
         )
 
 
-def grow(run: Run, n_rows: int, stages: Collection[Stage[Any]], arrays: Collection[RowArray], **changes: Any) -> None:
-    """Give more rows their place in a run; cut short, it can be done again.
+def grow(run: Run, n_rows: int, sums: Collection[Stage[Any]], arrays: Collection[RowArray], **changes: Any) -> None:
+    """Give more rows their place in a run; cut short at any point, the run can be opened and gone on with.
+
+    What was made of a last partition that was not full does not count any more (``Stage.committed``): it is made again
+    with what comes to it, the old rows' results with the same bytes.
 
     Parameters
     ----------
@@ -90,9 +93,8 @@ def grow(run: Run, n_rows: int, stages: Collection[Stage[Any]], arrays: Collecti
         Held by this process.
     n_rows : int
         That it is to have.
-    stages : collection of Stage
-        Those that the new rows go through, one after another or in a sum. What they made of a last partition that was
-        not full is made again with what comes to it, the old rows' results with the same bytes.
+    sums : collection of Stage
+        Those that reduce what the new rows go through, or leave sums of a partition: made again.
     arrays : collection of RowArray
         Those of the run.
     **changes
@@ -103,16 +105,17 @@ def grow(run: Run, n_rows: int, stages: Collection[Stage[Any]], arrays: Collecti
     JobError
         When so many rows do not go into the run's partitions.
     """
-    parts = run.partitioning
+    before = run.settings
     try:
-        replace(parts, n_rows=n_rows)
+        parts = replace(before.partitioning, n_rows=n_rows)
     except ValueError as error:
         raise JobError(f"{error}, in a new run.") from error
-    is_full = parts.n_rows % parts.partition_rows == 0
-    for stage in stages:
-        if stage.items is one:
-            run.records.discard(stage.name, ONE)
-        elif not is_full:
-            run.records.discard(stage.name, str(len(parts) - 1))
-    written = {each for stage in stages for each in stage.writes if isinstance(each, RowArray)}
-    run.grow(n_rows, written & set(arrays), **changes)
+    for stage in sums:
+        run.records.discard(stage.name, ONE if stage.items is one else str(len(before.partitioning) - 1))
+    run.update(
+        partitioning=parts,
+        input=replace(before.input, shape=(n_rows, before.input.shape[1])),
+        appended=(*before.appended, before.partitioning.n_rows),
+        **changes,
+    )
+    run.make_arrays(arrays)

@@ -46,7 +46,7 @@ def previous_of(run: Run) -> Run:
     if settings is None or settings.run_id != run.settings.previous:
         raise JobError(
             f"mixture.previous: {previous.url} does not hold the run {run.settings.previous} any more, whose cluster "
-            f"ids {run.url} was begun to follow. Restore it, or begin anew with --overwrite."
+            f"ids {run.url} follows. Restore it, or make that run anew with --overwrite."
         )
     return previous
 
@@ -83,7 +83,8 @@ def _in_equal_blocks(run: Run, previous: Run, rows: Rows) -> npt.NDArray[np.intp
     n = min(len(now), len(before))
     is_equal = np.zeros(len(now), np.bool_)
     is_equal[:n] = now[:n] == before[:n]
-    return np.flatnonzero(is_equal[rows // run.partitioning.block_rows])
+    is_labelled = rows < previous.partitioning.n_rows  # a choice may have fewer rows than the run around it
+    return np.flatnonzero(is_equal[rows // run.partitioning.block_rows] & is_labelled)
 
 
 def _labels(previous: Run, rows: Rows) -> npt.NDArray[np.int32]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from distcluster.errors import CorruptError
+from distcluster.numerics.partition import Partitioning
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.storage.array_store import Array
 from distcluster.storage.layout import ONE, ItemArray, RowArray, arrays
-from distcluster.storage.records import Kept, parsed, record_key
+from distcluster.storage.records import Kept, Record, parsed, record_key
 from distcluster.storage.run import Run
 
 F = TypeVar("F")
@@ -112,9 +113,26 @@ class Stage(Generic[F]):
         return found
 
     def committed(self, run: Run, under: str = "") -> dict[str, Kept]:
-        """Records of the stage, or of its items ``under/...``, whose objects are all there and whose facts fit."""
-        found = run.records.committed(self.name, under)
-        return {item: each for item, each in found.items() if self.fits(each.record.facts, item)}
+        """Records of the stage, or of its items ``under/...``, whose objects are all there and whose facts fit.
+
+        One of a partition that rows were appended to since does not count.
+        """
+        found, parts = run.records.committed(self.name, under), run.holder(self.name).partitioning
+        return {
+            item: each
+            for item, each in found.items()
+            if self.fits(each.record.facts, item) and self._reaches_to_the_end(each.record, item, parts)
+        }
+
+    def _reaches_to_the_end(self, record: Record, item: str, parts: Partitioning) -> bool:
+        if not (item.isdecimal() and int(item) < len(parts)):
+            return True
+        of_rows = {array.path: array.counts == "rows" for array in self.writes if isinstance(array, RowArray)}
+        return all(
+            part.stop == (parts[int(item)].stop if of_rows[path] else -(-parts[int(item)].stop // parts.block_rows))
+            for path, part in record.parts.items()
+            if path in of_rows
+        )
 
     def fits(self, facts: Mapping[str, object], item: str) -> bool:
         """Whether a record's facts are this stage's."""

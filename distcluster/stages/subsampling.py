@@ -257,10 +257,8 @@ def _rare_rows(run: Run, drawn: Draw) -> tuple[npt.NDArray[np.int64], Float32]:
         return np.empty(0, np.int64), np.empty((0, drawn.vectors.shape[1]), np.float32)
     found = run.read_items([layout.RARE_ROW, layout.RARE_VECTOR], partitions(run))
     rows, vectors = map(np.concatenate, zip(*found, strict=True))
-    taken = drawn.rows[np.concatenate([drawn.sample, drawn.mixture])]
-    others = np.flatnonzero(~np.isin(rows, taken))
-    priority = sampling_priority(run.job.sample.seed, run.partitioning.n_rows, rows[others])
-    first = others[np.lexsort((rows[others], priority))][: most_rare_rows(drawn.sizes.sample)]
+    priority = sampling_priority(run.job.sample.seed, run.partitioning.n_rows, rows)
+    first = np.lexsort((rows, priority))[: most_rare_rows(drawn.sizes.sample)]
     return rows[first], vectors[first]
 
 

@@ -25,24 +25,30 @@ LEFT = ("partial/probe_sample", "partial/find_rare")
 
 @dataclass(frozen=True, slots=True)
 class FirstIndexFacts:
-    """Rows of the sample as drawn, and how they are searched; None where too few of them are distinct."""
+    """Rows of the sample as drawn, and how they are searched; None where too few of them are distinct.
+
+    ``priority`` is that of the last row of the permutation that was drawn for either subsample.
+    """
 
     sample: int
+    priority: int
     search: IndexFacts | None
 
 
 def probe_sample(run: Run) -> Output[FirstIndexFacts]:
     """An index over the sample as it is drawn."""
     drawn, k, metric = draw(run), run.job.projection.n_neighbors, run.job.projection.metric
+    rows = drawn.rows[np.concatenate([drawn.sample, drawn.mixture])]
+    last = int(sampling_priority(run.job.sample.seed, run.partitioning.n_rows, rows).max())
     sample = prepare(drawn.vectors[drawn.sample], metric)
     sample = sample[distinct_rows(sample)]
     if len(sample) <= k + 1:
-        return Output(FirstIndexFacts(drawn.sizes.sample, None))
+        return Output(FirstIndexFacts(drawn.sizes.sample, last, None))
     arrays, search = build_index(sample, prepare(drawn.vectors[drawn.mixture], metric), k, metric)
     _, distance = nearest(open_index(arrays, search, sample), sample, k, metric)
     arrays |= {"sample": sample, "scale": local_scale(distance)}
     return Output(
-        FirstIndexFacts(drawn.sizes.sample, search),
+        FirstIndexFacts(drawn.sizes.sample, last, search),
         arrays={layout.FIRST_INDEX[name]: values for name, values in arrays.items()},
     )
 
@@ -84,7 +90,8 @@ def find_rare(run: Run, index: int) -> Output[NoFacts]:
             vectors.append(of_block[rare])
     numbers = np.concatenate(rows)
     priority = sampling_priority(run.job.sample.seed, run.partitioning.n_rows, numbers)
-    taken = np.argsort(priority, kind="stable")[: most_rare_rows(facts.sample)]
+    others = np.flatnonzero(priority > np.uint64(facts.priority))  # drawn ones are in the subsamples
+    taken = others[np.argsort(priority[others], kind="stable")][: most_rare_rows(facts.sample)]
     return Output(
         NoFacts(), arrays={layout.RARE_ROW: numbers[taken], layout.RARE_VECTOR: np.concatenate(vectors)[taken]}
     )

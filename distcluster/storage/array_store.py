@@ -257,15 +257,19 @@ class ArrayStore:
     ) -> None:
         """Make an array that is filled in parts, unless it is there; ``chunk`` and ``shard`` count its first axis.
 
-        Metadata that cannot be read are made anew: the chunks beside them are still good.
+        One that is shorter is lengthened: rows were appended. Metadata that cannot be read are made anew: the chunks
+        beside them are still good.
         """
         key = f"{path}/zarr.json"
         if self.has(key):
             try:
-                self.open_array(path)
+                array = self.open_array(path)
             except READ_ERRORS:
                 self.delete([key])
             else:
+                if array.shape[0] < shape[0]:
+                    array.resize(shape)
+                    self._row_arrays.clear()
                 return
         zarr.create_array(
             self.zarr_store,
@@ -278,12 +282,6 @@ class ArrayStore:
             fill_value=fill_value,
             config={"write_empty_chunks": True},
         )
-
-    def resize_array(self, path: str, length: int) -> None:
-        """Change the first axis of an array that is filled in parts; what lies in it stays."""
-        array = zarr.open_array(self.zarr_store, path=path, mode="r+", zarr_format=3)
-        array.resize((length, *array.shape[1:]))
-        self._row_arrays = {key: each for key, each in self._row_arrays.items() if key[0] != path}
 
     def write_part(self, path: str, start: int, values: Array) -> dict[str, int]:
         """Write whole shards of an array from an index on; gives the objects written, with their sizes.

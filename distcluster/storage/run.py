@@ -230,7 +230,7 @@ class Run(Content):
         obstore.put(self.store.objects, ROOT, json.dumps(root, indent=2).encode(), mode="create")
 
     def make_arrays(self, arrays: Iterable[RowArray]) -> None:
-        """Make the row arrays that are not there yet, in a run that is new or whose making was cut short."""
+        """Make the row arrays that are not there yet, or are shorter: the run is new, has grown, or was cut short."""
         self.require_lease()
         parts, job = self.partitioning, self.job
         sizes = {
@@ -245,19 +245,6 @@ class Run(Content):
                 else (parts.n_blocks, parts.partition_blocks, parts.partition_blocks)
             )
             self.store.make_array(each.path, (length, *each.tail(sizes)), each.dtype, each.fill_value, chunk, shard)
-
-    def grow(self, n_rows: int, arrays: Iterable[RowArray], **changes: Any) -> None:
-        """Make room for rows at the end, and replace single settings with it."""
-        parts, before = replace(self.partitioning, n_rows=n_rows), self.settings
-        for each in arrays:
-            self.require_lease()
-            self.store.resize_array(each.path, n_rows if each.counts == "rows" else parts.n_blocks)
-        self.update(
-            partitioning=parts,
-            input=replace(before.input, shape=(n_rows, before.input.shape[1])),
-            appended=(*before.appended, before.partitioning.n_rows),
-            **changes,
-        )
 
     def update(self, **changes: Any) -> None:
         """Replace single settings."""
@@ -292,8 +279,9 @@ class Run(Content):
         under : str
             Delete no others than those under this path.
         """
-        keys = (key for key in self.store.keys_under(under) if key != ROOT and own.fullmatch(key))
-        self._delete_own(keys)
+        keys = [key for key in self.store.keys_under(under) if key != ROOT and own.fullmatch(key)]
+        # Roots of choices after what they hold: a place with a root can be opened, and made again.
+        self._delete_own(sorted(keys, key=lambda key: (key.endswith("zarr.json"), -key.count("/"))))
         if not under:
             self.store.delete([ROOT], look=self.require_lease)
             self.forget_settings()

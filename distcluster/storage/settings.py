@@ -54,6 +54,8 @@ class Settings:
     partitioning : Partitioning
     dropped : tuple of str
         Paths that have been emptied.
+    keeps_rest : bool
+        Whether an overwrite has kept what did not depend on its change: one that was cut short goes on.
     appended : tuple of int
         The number of rows before each time that rows were appended.
     model : str
@@ -73,6 +75,7 @@ class Settings:
     priority_bound: int
     partitioning: Partitioning
     dropped: tuple[str, ...] = ()
+    keeps_rest: bool = False
     appended: tuple[int, ...] = ()
     model: str = ""
     previous: str = ""
