@@ -14,7 +14,7 @@ from distcluster.storage.layout import CHOICES
 from distcluster.storage.run import Run
 from distcluster.storage.settings import Around
 
-_SUMS = (SUMMARISE_CLUSTERS, CROSS_LABELS, SUM_CROSSWALK)
+_AGAIN = (SUMMARISE_CLUSTERS, CROSS_LABELS, SUM_CROSSWALK)
 
 
 @contextmanager
@@ -41,5 +41,5 @@ def prepared_choice(run: Run, candidate: Candidate, lease_seconds: float) -> Ite
                 choice.create(replace(run.settings, run_id=run_id, dropped=(), model="", around=around))
             choice.make_arrays(row_arrays(choice))
             if choice.partitioning.n_rows < run.partitioning.n_rows:  # rows were appended since
-                grow(choice, run.partitioning.n_rows, _SUMS, row_arrays(choice))
+                grow(choice, run.partitioning.n_rows, _AGAIN, row_arrays(choice))
             yield choice

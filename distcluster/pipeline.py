@@ -101,7 +101,7 @@ async def append(run: Run, runner: Runner, n_rows: int) -> None:
         await _recognise_input(run, runner)
         if run.job.input.on_invalid == "error":
             refuse_invalid(await runner.each(CHECK_NEW_ROWS, new_rows(run, n_rows)))
-        await asyncio.to_thread(grow, run, n_rows, [SUMMARISE_CLUSTERS], row_arrays(run), model=model_id(run))
+        await asyncio.to_thread(grow, run, n_rows, [SCAN, SUMMARISE_CLUSTERS], row_arrays(run), model=model_id(run))
     await _scan(run, runner)
     await runner.each(FIND_NEIGHBOURS)
     await runner.each(PROJECT_ROWS)

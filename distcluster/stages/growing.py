@@ -81,7 +81,7 @@ def refuse_invalid(found: Collection[NewRowFacts]) -> None:
         )
 
 
-def grow(run: Run, n_rows: int, sums: Collection[Stage[Any]], arrays: Collection[RowArray], **changes: Any) -> None:
+def grow(run: Run, n_rows: int, again: Collection[Stage[Any]], arrays: Collection[RowArray], **changes: Any) -> None:
     """Give more rows their place in a run; cut short at any point, the run can be opened and gone on with.
 
     What was made of a last partition that was not full does not count any more (``Stage.committed``): it is made again
@@ -93,8 +93,8 @@ def grow(run: Run, n_rows: int, sums: Collection[Stage[Any]], arrays: Collection
         Held by this process.
     n_rows : int
         That it is to have.
-    sums : collection of Stage
-        Those that reduce what the new rows go through, or leave sums of a partition: made again.
+    again : collection of Stage
+        Those whose records do not tell how many rows they are of, of the last partition or of all: made again.
     arrays : collection of RowArray
         Those of the run.
     **changes
@@ -110,8 +110,12 @@ def grow(run: Run, n_rows: int, sums: Collection[Stage[Any]], arrays: Collection
         parts = replace(before.partitioning, n_rows=n_rows)
     except ValueError as error:
         raise JobError(f"{error}, in a new run.") from error
-    for stage in sums:
-        run.records.discard(stage.name, ONE if stage.items is one else str(len(before.partitioning) - 1))
+    is_full = before.partitioning.n_rows % before.partitioning.partition_rows == 0
+    for stage in again:
+        if stage.items is one:
+            run.records.discard(stage.name, ONE)
+        elif not is_full:
+            run.records.discard(stage.name, str(len(before.partitioning) - 1))
     run.update(
         partitioning=parts,
         input=replace(before.input, shape=(n_rows, before.input.shape[1])),

@@ -127,12 +127,8 @@ class Stage(Generic[F]):
     def _reaches_to_the_end(self, record: Record, item: str, parts: Partitioning) -> bool:
         if not (item.isdecimal() and int(item) < len(parts)):
             return True
-        of_rows = {array.path: array.counts == "rows" for array in self.writes if isinstance(array, RowArray)}
-        return all(
-            part.stop == (parts[int(item)].stop if of_rows[path] else -(-parts[int(item)].stop // parts.block_rows))
-            for path, part in record.parts.items()
-            if path in of_rows
-        )
+        of_rows = {each.path for each in self.writes if isinstance(each, RowArray) and each.counts == "rows"}
+        return all(part.stop == parts[int(item)].stop for path, part in record.parts.items() if path in of_rows)
 
     def fits(self, facts: Mapping[str, object], item: str) -> bool:
         """Whether a record's facts are this stage's."""
