@@ -108,7 +108,7 @@ DAMAGES: dict[str, list[Damage]] = {
     "project_subsample": [
         (flip_bit, "model/anchors/c/0/0", "fit_umap/all"),
         (flip_bit, "model/index/graph/c/0", "build_index/all"),
-        (truncate, "commit/find_neighbours/0.json", "find_neighbours/0"),  # the first: the fit may be faster than others
+        (truncate, "commit/find_neighbours/0.json", "find_neighbours/0"),  # others may not be there yet
     ],
 }
 """By the stage in which the client is killed: what happens to which object, and what has to be done again."""
