@@ -2,6 +2,7 @@
 
 import io
 import signal
+import sys
 from dataclasses import replace
 
 import pytest
@@ -103,6 +104,7 @@ def test_a_failure_has_its_exit_code_and_only_an_unexpected_one_a_traceback(
 
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(command_line, "app", fail)
+    monkeypatch.setattr("os._exit", sys.exit)  # which ends the process without waiting for threads
     try:
         with pytest.raises(SystemExit) as left:
             main()

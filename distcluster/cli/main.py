@@ -27,7 +27,7 @@ from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.progress_bars import ProgressReporter
 from distcluster.cli.tables import plan_table, prediction_table, rows_table, status_table, summary_table
 from distcluster.cli.terminal import open_console, plain, say, tell
-from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError, JobError, StorageError
+from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError, JobError
 from distcluster.job import DeployTable, Job, ReportTable
 from distcluster.job_file import load_job
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
@@ -325,11 +325,10 @@ def main() -> None:
         raise
     except ExpectedError as error:
         say(without_secrets(str(error)))
-        if isinstance(error, StorageError):
-            # Other requests are still tried again, in threads that abort the interpreter where it ends before them.
-            sys.stdout.flush()
-            os._exit(error.exit_code)
-        sys.exit(error.exit_code)
+        # Other requests may still be under way, in threads that abort the interpreter where it ends before them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(error.exit_code)
     except Exception as error:
         logging.getLogger("distcluster").error("unexpected error", exc_info=error)
         sys.exit(FAILED)
