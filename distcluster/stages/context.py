@@ -31,9 +31,11 @@ def open_run(ref: RunRef) -> Run:
     EnvironmentMismatchError
         Naming every package version and instruction level that differs.
     LeaseLostError
-        When another run lies there.
+        When another writer has taken the run, or another run lies there.
     """
     run = Run(ref.url, ref.input_url, ref.token, attempt=ref.attempt)
+    if ref.token is not None:
+        run.require_lease()  # names who has taken it
     if run.settings.run_id != ref.run_id:
         raise LeaseLostError(f"{ref.url} now holds another run than the one that was started")
     found = differences(dict(run.settings.environment), environment())
