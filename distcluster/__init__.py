@@ -12,36 +12,38 @@ The flow, one stage a line (``distcluster.stages`` has a function for each, ``di
 8. write label, probabilities and density of every row
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from distcluster.errors import JobError
 from distcluster.job import Job
 from distcluster.job_file import load_job, parse_job
-from distcluster.storage.run import Run
 
 __all__ = [
     "GaussianMixture", "GaussianMixtureSearch", "Job", "JobError", "Model", "Run",
-    "load_job", "load_model", "parse_job",
+    "cluster", "load_job", "load_model", "open_run", "parse_job",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from distcluster.estimators.gaussian_mixture import GaussianMixture
     from distcluster.estimators.grid_search import GaussianMixtureSearch
+    from distcluster.interactive.clustering import cluster
+    from distcluster.interactive.finished_run import Run, open_run
     from distcluster.model import Model, load_model
+
+_MODULES = {
+    "GaussianMixture": "estimators.gaussian_mixture",
+    "GaussianMixtureSearch": "estimators.grid_search",
+    "Model": "model",
+    "Run": "interactive.finished_run",
+    "cluster": "interactive.clustering",
+    "load_model": "model",
+    "open_run": "interactive.finished_run",
+}
+"""Dask, scikit-learn and numba take seconds to import, and the command line must answer at once."""
 
 
 def __getattr__(name: str) -> Any:
-    # Dask, scikit-learn and numba take seconds to import, and the command line must answer at once.
-    if name == "GaussianMixture":
-        from distcluster.estimators.gaussian_mixture import GaussianMixture
-
-        return GaussianMixture
-    if name == "GaussianMixtureSearch":
-        from distcluster.estimators.grid_search import GaussianMixtureSearch
-
-        return GaussianMixtureSearch
-    if name in ("Model", "load_model"):
-        from distcluster import model
-
-        return getattr(model, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

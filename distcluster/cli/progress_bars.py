@@ -28,7 +28,7 @@ class ProgressReporter:
             _Amount(),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
-            disable=not console.is_terminal,
+            disable=not _shows_bars(console),
         )
 
     def __enter__(self) -> "ProgressReporter":
@@ -56,13 +56,17 @@ class ProgressReporter:
 
     def finish(self, stage: str, seconds: float) -> None:
         """Print the stage's plain line, where there are no bars."""
-        if self._console.is_terminal:
+        if _shows_bars(self._console):
             return
         amount, unit = self._done[stage]
         self._console.print(
             f"{stage:<{STAGE_COLUMNS}} {amount:>12,} {unit:<5} {seconds:>8.1f} s {_rate(amount / seconds, unit):>18}",
             highlight=False,
         )
+
+
+def _shows_bars(console: Console) -> bool:
+    return console.is_terminal or console.is_jupyter
 
 
 class _Amount(ProgressColumn):

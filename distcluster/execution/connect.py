@@ -3,8 +3,10 @@
 import contextlib
 import logging
 import os
+import sys
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
@@ -114,6 +116,22 @@ tqdm.set_lock(threading.RLock())
 """
 
 
+@contextlib.contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Keep new processes from running the caller's script again, which Python does to find what is defined there.
+
+    Tasks need nothing of it, and a script without ``if __name__ == "__main__"`` would begin the job again in every one.
+    """
+    script = sys.modules["__main__"]
+    hidden: dict[str, Any] = {name: vars(script)[name] for name in ("__file__", "__spec__") if name in vars(script)}
+    vars(script).update(__spec__=None)
+    vars(script).pop("__file__", None)
+    try:
+        yield
+    finally:
+        vars(script).update(hidden)
+
+
 @contextlib.asynccontextmanager
 async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
     """One process a core, one thread each: Python's lock never waits, and memory limits mean something."""
@@ -128,7 +146,7 @@ async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
         # A sample of what a task does every 10 ms, Dask's default, takes a tenth of a small job's time.
         "distributed.worker.profile.interval": "50ms",
     }
-    with dask.config.set(settings), warnings.catch_warnings():
+    with dask.config.set(settings), warnings.catch_warnings(), _script_hidden():
         warnings.filterwarnings("ignore", message="Port .* is already in use")  # another one is taken
         async with LocalCluster(
             n_workers=table.n_workers or len(os.sched_getaffinity(0)),

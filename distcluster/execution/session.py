@@ -4,7 +4,8 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,7 @@ class Session:
             When the storage is away or full.
         """
         try:
-            asyncio.run(self._hold(work))
+            run_coroutine(self._hold(work))
         except Exception as error:
             cause = _leaves(error)[0]
             cause = of_storage(cause) or cause
@@ -108,6 +109,39 @@ class Session:
                     if times[error.stage, error.item] > _REPAIRS:
                         raise JobFailedError(f"{error}, for the {_REPAIRS + 1}th time: check the storage") from None
                     log.warning("%s; it is made again", error)
+
+
+def run_coroutine(work: Coroutine[Any, Any, None]) -> None:
+    """``asyncio.run``; where this thread's event loop is running, as a notebook's is, in a thread beside it.
+
+    Ctrl-C, or a notebook's interrupt, cancels the work there too, which then ends in its own order.
+    """
+    if not _is_loop_running():
+        asyncio.run(work)
+        return
+    begun = Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]]()
+
+    async def told() -> None:
+        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        await work
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(asyncio.run, told())
+        try:
+            done.result()
+        except KeyboardInterrupt:
+            loop, task = begun.result()
+            assert task is not None
+            loop.call_soon_threadsafe(task.cancel)
+            raise
+
+
+def _is_loop_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _leaves(error: BaseException) -> list[Any]:

@@ -246,7 +246,14 @@ def heat_map(
 
 
 def map_png(colour_sums: Float64) -> str:
-    """The map of all rows as a data URL: the mean colour of a pixel's rows, its opacity the rank of their number.
+    """``map_image`` as a data URL."""
+    file = io.BytesIO()
+    Image.fromarray(map_image(colour_sums)[::-1]).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + b64encode(file.getvalue()).decode()
+
+
+def map_image(colour_sums: Float64) -> npt.NDArray[np.uint8]:
+    """The map of all rows: the mean colour of a pixel's rows, its opacity the rank of their number.
 
     Opacity by rank (histogram equalisation, as datashader's ``eq_hist``) shows a lone row and a crowd of thousands
     alike.
@@ -255,6 +262,11 @@ def map_png(colour_sums: Float64) -> str:
     ----------
     colour_sums : (height, width, 4) float64
         ``RowStatistics.colour_sums``.
+
+    Returns
+    -------
+    (height, width, 4) uint8
+        Red, green, blue and opacity; the first row is the lowest.
     """
     sums = spread(colour_sums)
     rows = sums[..., 3]
@@ -264,9 +276,7 @@ def map_png(colour_sums: Float64) -> str:
     counts, place = np.unique(rows[filled], return_inverse=True)
     below = np.cumsum(np.bincount(place, minlength=len(counts))) / max(filled.sum(), 1)
     image[filled, 3] = np.round(_FAINTEST + (255 - _FAINTEST) * below[place])
-    file = io.BytesIO()
-    Image.fromarray(image[::-1]).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + b64encode(file.getvalue()).decode()
+    return image
 
 
 def spread(sums: Float64) -> Float64:

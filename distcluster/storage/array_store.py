@@ -253,8 +253,9 @@ class ArrayStore:
         zarr.open_group(self.zarr_store, path=path, mode="a", zarr_format=3)
 
     def make_array(
-        self, path: str, shape: tuple[int, ...], dtype: str, fill_value: float, chunk: int, shard: int
-    ) -> None:
+        self, path: str, shape: tuple[int, ...], dtype: str, fill_value: float, chunk: int, shard: int,
+        dimensions: Sequence[str],
+    ) -> None:  # fmt: skip
         """Make an array that is filled in parts, unless it is there; ``chunk`` and ``shard`` count its first axis.
 
         One that is shorter is lengthened: rows were appended. Metadata that cannot be read are made anew: the chunks
@@ -280,6 +281,7 @@ class ArrayStore:
             shards=(shard, *shape[1:]),
             compressors=_COMPRESSORS,
             fill_value=fill_value,
+            dimension_names=dimensions,
             config={"write_empty_chunks": True},
         )
 
@@ -301,7 +303,7 @@ class ArrayStore:
         array[start : start + len(values)] = values
         return self._sizes([key])
 
-    def write_array(self, path: str, values: Array) -> dict[str, int]:
+    def write_array(self, path: str, values: Array, dimensions: Sequence[str]) -> dict[str, int]:
         """Write an array of one chunk, in place of what lay there; gives the objects written, with their sizes."""
         array = zarr.create_array(
             self._writing_store,
@@ -309,6 +311,7 @@ class ArrayStore:
             data=values,
             chunks=tuple(max(length, 1) for length in values.shape),
             compressors=_COMPRESSORS,
+            dimension_names=dimensions,
             config={"write_empty_chunks": True},
             overwrite=True,
         )

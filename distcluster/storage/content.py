@@ -12,6 +12,7 @@ import zarr
 from distcluster.errors import CorruptError
 from distcluster.numerics.partition import Partitioning, RowRange
 from distcluster.storage.array_store import READ_ERRORS, Array, ArrayStore, checksum
+from distcluster.storage.dimensions import dimensions
 from distcluster.storage.layout import ONE, ItemArray, RowArray, in_object
 from distcluster.storage.records import Kept, Part, Record, Records
 
@@ -191,7 +192,7 @@ class Content(ABC):
             if inside := in_object(path):
                 partial.setdefault(inside[0], {})[inside[1]] = values
             else:
-                sizes |= self.store.write_array(path, values)
+                sizes |= self.store.write_array(path, values, dimensions(array, values.ndim))
         for key, own in partial.items():
             sizes |= self.store.put_arrays(key, own)
         self.store.flush(list(sizes))

@@ -20,6 +20,7 @@ from distcluster.numerics.partition import Partitioning
 from distcluster.storage import lease
 from distcluster.storage.array_store import ArrayStore
 from distcluster.storage.content import Content
+from distcluster.storage.dimensions import dimensions
 from distcluster.storage.layout import (
     ERROR,
     FORMAT_VERSION,
@@ -244,7 +245,10 @@ class Run(Content):
                 if each.counts == "rows"
                 else (parts.n_blocks, parts.partition_blocks, parts.partition_blocks)
             )
-            self.store.make_array(each.path, (length, *each.tail(sizes)), each.dtype, each.fill_value, chunk, shard)
+            shape = (length, *each.tail(sizes))
+            self.store.make_array(
+                each.path, shape, each.dtype, each.fill_value, chunk, shard, dimensions(each, len(shape))
+            )
 
     def update(self, **changes: Any) -> None:
         """Replace single settings."""

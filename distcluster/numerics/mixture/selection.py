@@ -33,6 +33,9 @@ class Verdict:
     finding: str
     reason: str
 
+    def __str__(self) -> str:
+        return self.reason
+
 
 def select(table: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
     """Choose one candidate of the grid.
