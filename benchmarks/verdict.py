@@ -21,6 +21,7 @@ from benchmarks.planted import planted_mixture, sample_rows, structureless
 from distcluster import GaussianMixtureSearch
 from distcluster.environment import pin_to_one_thread
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
+from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.numerics.mixture.selection import select
 
 KS = (5, 12, 30, 60)
@@ -57,8 +58,9 @@ class Case:
 def verdicts(rows: np.ndarray, seed: int) -> Iterator[tuple[str, int, str, str]]:
     """Every rule's k, covariance type and finding."""
     search = GaussianMixtureSearch(n_init=5, max_fit_rows=len(rows) // 2, refine=False, random_state=seed).fit(rows)
+    table = [Criteria(**row) for row in search.table_.to_dict("records")]
     for rule in RULES:
-        verdict = select(search.table_, rule, len(rows) - len(rows) // 2)  # type: ignore[arg-type]
+        verdict = select(table, rule, len(rows) - len(rows) // 2)  # type: ignore[arg-type]
         yield rule, verdict.candidate.n_components, verdict.candidate.covariance_type, verdict.finding
 
 

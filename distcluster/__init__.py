@@ -20,22 +20,26 @@ from distcluster.job import Job
 from distcluster.job_file import load_job, parse_job
 
 __all__ = [
-    "GaussianMixture", "GaussianMixtureSearch", "Job", "JobError", "Model", "Run",
-    "cluster", "load_job", "load_model", "open_run", "parse_job",
+    "EmbeddingClusterer", "GaussianMixture", "GaussianMixtureSearch", "Job", "JobError", "Model", "Run",
+    "UMAPProjection", "cluster", "load_job", "load_model", "open_run", "parse_job",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from distcluster.estimators.gaussian_mixture import GaussianMixture
     from distcluster.estimators.grid_search import GaussianMixtureSearch
+    from distcluster.estimators.umap_projection import UMAPProjection
     from distcluster.interactive.clustering import cluster
+    from distcluster.interactive.embedding_clusterer import EmbeddingClusterer
     from distcluster.interactive.finished_run import Run, open_run
     from distcluster.model import Model, load_model
 
 _MODULES = {
+    "EmbeddingClusterer": "interactive.embedding_clusterer",
     "GaussianMixture": "estimators.gaussian_mixture",
     "GaussianMixtureSearch": "estimators.grid_search",
     "Model": "model",
     "Run": "interactive.finished_run",
+    "UMAPProjection": "estimators.umap_projection",
     "cluster": "interactive.clustering",
     "load_model": "model",
     "open_run": "interactive.finished_run",

@@ -124,6 +124,9 @@ def test_the_search_finds_what_was_planted(is_dask: bool, client: Client) -> Non
     search = GaussianMixtureSearch(ks, random_state=0, max_fit_rows=4000).fit(data)
     assert (search.n_components_, search.covariance_type_) == (8, "tied"), search.verdict_.reason
     assert len(search.table_) == 4 * (1 + len(ks))
+    best = search.table_.query("n_components == 8 and covariance_type == 'tied'")
+    assert len(best) == 1
+    assert (search.best_estimator_.predict(rows) == search.predict(rows)).all()
     assert search.score(rows) == pytest.approx(search.to_sklearn().score(rows))
 
 

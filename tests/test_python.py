@@ -32,7 +32,7 @@ TINY: dict[str, dict[str, Any]] = {
     "sample": {"rows": 300, "mixture_rows": 200},
     "projection": {"n_components": 2, "n_epochs": 20, "views": []},
     "mixture": {"n_components": [3], "covariance_type": ["diag"], "n_init": 1},
-    "selection": {"replicates": 0},
+    "selection": {"replicates": 0, "rule": "bic"},
 }
 
 needs_columns = pytest.mark.skipif("id" not in InputTable.model_fields, reason="columns of the input are not there yet")
@@ -171,13 +171,13 @@ def test_its_model_and_its_choices_are_at_hand(run: Run, rows: np.ndarray, clien
 
 def test_xarray_opens_it(run: Run) -> None:
     xr = pytest.importorskip("xarray")
-    ours, theirs = run.to_xarray(), xr.open_zarr(run)
+    ours, theirs = run.to_xarray(), xr.open_zarr(run, consolidated=False)
     assert ours.projection.dims == theirs.projection.dims == ("row", "dimension")
     assert {"label", "probability", "top_label", "support", "view_2d"} <= set(ours.data_vars) & set(theirs.data_vars)
     assert ours.label.chunks[0] == (1024,) * 15 + (924,)
     for name in ("label", "projection"):
         np.testing.assert_array_equal(ours[name], theirs[name])
-    assert set(xr.open_zarr(run, group="cluster").dims) >= {"cluster"}
+    assert set(xr.open_zarr(run, group="cluster", consolidated=False).dims) >= {"cluster"}
 
 
 def test_plots_are_figures(run: Run, tmp_path: Path) -> None:

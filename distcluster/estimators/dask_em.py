@@ -7,6 +7,7 @@ import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
+import sklearn
 from threadpoolctl import threadpool_limits
 
 from distcluster.numerics.mixture.em import Maximum, expect_rows, m_step, packed, unpacked
@@ -51,6 +52,32 @@ one_blas_thread = _OneBlasThread()
 def whole_rows(X: Any) -> Any:
     """The array with unbroken rows."""
     return X.rechunk({1: -1})
+
+
+def refuse_frame(X: Any) -> None:
+    """Refuse what scikit-learn's checks would gather in silence, and an array that does not know its rows.
+
+    Raises
+    ------
+    ValueError
+    """
+    if hasattr(X, "to_dask_array"):
+        raise ValueError("a Dask DataFrame would have to be gathered: give frame.to_dask_array(lengths=True) instead.")
+    if isinstance(X, da.Array) and np.isnan(X.shape).any():
+        raise ValueError("this Dask array does not know how many rows it has: call X.compute_chunk_sizes() first.")
+
+
+def refuse_to_gather(estimator: Any) -> None:
+    """Refuse a data frame as the output of a Dask array, which scikit-learn would gather for it.
+
+    Raises
+    ------
+    ValueError
+    """
+    own = getattr(estimator, "_sklearn_output_config", {}).get("transform")
+    wanted = own or sklearn.get_config()["transform_output"]
+    if wanted != "default":
+        raise ValueError(f"set_output(transform={wanted!r}) would gather a Dask array: use the default for it.")
 
 
 def as_dask(X: Any) -> Any:

@@ -14,7 +14,7 @@ from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from distcluster.estimators.dask_em import maximise_partitions, one_blas_thread, partitions, whole_rows
+from distcluster.estimators.dask_em import maximise_partitions, one_blas_thread, partitions, refuse_frame, whole_rows
 from distcluster.numerics.mixture.assignment import responsibilities
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate
 from distcluster.numerics.mixture.em import CentredRows, Maximum, centre_rows, from_labels, maximise
@@ -29,6 +29,10 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     """What a fitted mixture can say about rows: NumPy arrays give NumPy arrays, Dask arrays lazy Dask arrays."""
 
     _estimator_type = "DensityEstimator"
+
+    def fit(self, X: Any, y: None = None) -> Self:
+        """Fit to rows."""
+        raise NotImplementedError
 
     def _fitted(self) -> Mixture:
         check_is_fitted(self, "weights_")
@@ -47,11 +51,16 @@ class FittedMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def _answer(self, X: Any, which: int) -> Any:
         """Responsibilities (0) or log densities (1) of rows."""
         mixture = self._fitted()
+        refuse_frame(X)
         if isinstance(X, da.Array):
             X = whole_rows(X)
             shape = {"chunks": (X.chunks[0], len(mixture.weights))} if which == 0 else {"drop_axis": 1}
             return X.map_blocks(_of_block, mixture, which, dtype=np.float64, meta=np.empty((0,) * (2 - which)), **shape)
         return _of_block(validate_data(self, X, dtype=[np.float64, np.float32], reset=False), mixture, which)
+
+    def fit_predict(self, X: Any, y: None = None) -> Any:  # noqa: ARG002  scikit-learn's signature
+        """Fit, and label the same rows."""
+        return self.fit(X).predict(X)
 
     def predict_proba(self, X: Any) -> Any:
         """Responsibilities, (n, K) float64; they sum to 1 in a row."""
@@ -174,6 +183,7 @@ class GaussianMixture(FittedMixture):
             When a parameter is wrong, or there are fewer rows than components.
         """
         self._check_parameters()
+        refuse_frame(X)
         is_dask = isinstance(X, da.Array)
         if is_dask:
             self.n_features_in_ = X.shape[1]
@@ -198,9 +208,11 @@ class GaussianMixture(FittedMixture):
             )
         return self
 
-    def fit_predict(self, X: Any, y: None = None) -> Any:  # noqa: ARG002  scikit-learn's signature
-        """Fit, and label the same rows."""
-        return self.fit(X).predict(X)
+    def from_mixture(self, mixture: Mixture) -> Self:
+        """Take the parameters of a mixture that was fitted elsewhere."""
+        self._set_fitted(mixture)
+        self.n_features_in_ = mixture.means.shape[1]
+        return self
 
     def _check_parameters(self) -> None:
         wrong = [

@@ -1,12 +1,13 @@
 """The grid of mixtures and its verdict as a scikit-learn estimator, on NumPy and Dask arrays."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import validate_data
 
@@ -18,8 +19,9 @@ from distcluster.estimators.dask_em import (
     mean,
     one_blas_thread,
     partitions,
+    refuse_frame,
 )
-from distcluster.estimators.gaussian_mixture import FittedMixture
+from distcluster.estimators.gaussian_mixture import FittedMixture, GaussianMixture
 from distcluster.job import MixtureTable
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate
 from distcluster.numerics.mixture.candidate_fit import CandidateFit, fit_candidate, initial_labels
@@ -57,7 +59,10 @@ class GaussianMixtureSearch(FittedMixture):
 
     Attributes
     ----------
-    table_ : list of distcluster.numerics.mixture.selection.Criteria
+    table_ : pandas.DataFrame
+        A row a candidate: the fields of ``distcluster.numerics.mixture.criteria.Criteria``.
+    best_estimator_ : GaussianMixture
+        The chosen mixture.
     verdict_ : distcluster.numerics.mixture.selection.Verdict
     n_components_, covariance_type_
         Of the chosen candidate.
@@ -115,10 +120,11 @@ class GaussianMixtureSearch(FittedMixture):
             )
         ks: Any = self.n_components if isinstance(self.n_components, str) else np.atleast_1d(self.n_components).tolist()
         kinds: Any = np.atleast_1d(self.covariance_type).tolist()
-        table = MixtureTable(
+        settings = MixtureTable(
             n_components=ks, covariance_type=kinds, n_init=self.n_init, max_iter=self.max_iter,
             tol=self.tol, reg_covar=self.reg_covar,
         )  # fmt: skip
+        refuse_frame(X)
         if isinstance(X, da.Array):
             self.n_features_in_ = X.shape[1]
         else:
@@ -132,16 +138,25 @@ class GaussianMixtureSearch(FittedMixture):
             points = X[fitted_rows]
         points = check_array(dask.compute(points)[0], dtype=[np.float64, np.float32])
         seed = int(random.randint(2**31 - 1))
-        mixtures, rows = _fit_grid(points, table, seed)
-        self.table_ = _score_grid(X, held_out, mixtures, rows)
-        self.verdict_ = select(self.table_, self.rule, int(held_out.sum()))  # type: ignore[arg-type]
+        mixtures, rows = _fit_grid(points, settings, seed)
+        table = _score_grid(X, held_out, mixtures, rows)
+        self.verdict_ = select(table, self.rule, int(held_out.sum()))  # type: ignore[arg-type]
+        self.table_ = pd.DataFrame([asdict(row) for row in table])
         chosen = mixtures[self.verdict_.candidate]
         self.n_components_, self.covariance_type_ = chosen.candidate.n_components, chosen.candidate.covariance_type
         if self.refine:
             stop: dict[str, Any] = {"tol": self.tol, "reg_covar": self.reg_covar, "max_iter": self.max_iter}
             chosen = maximise_partitions(partitions(as_dask(X)), chosen, **stop).mixture
         self._set_fitted(chosen)
+        self.best_estimator_ = self._best(chosen)
         return self
+
+    def _best(self, chosen: Mixture) -> GaussianMixture:
+        best = GaussianMixture(
+            chosen.candidate.n_components, covariance_type=chosen.candidate.covariance_type, tol=self.tol,
+            reg_covar=self.reg_covar, max_iter=self.max_iter, random_state=self.random_state,
+        )  # fmt: skip
+        return best.from_mixture(chosen)
 
 
 # --- the grid ---------------------------------------------------------------------------------------------------
