@@ -22,12 +22,7 @@ from distcluster.storage.run import Run as StoredRun
 _DTYPES = [np.float32, np.float64, np.float16, np.int8, np.uint8]  # another becomes the first
 
 
-class EmbeddingClusterer(
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    ClusterMixin,
-    BaseEstimator,  # type: ignore[misc]
-):
+class EmbeddingClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
     """Cluster embeddings as ``distcluster run`` does, and label, place and score other rows by what was fitted.
 
     The work is done by the current Dask client's cluster, or by processes of this machine, one a core.
