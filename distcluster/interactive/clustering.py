@@ -71,29 +71,16 @@ def cluster(
     ------
     JobError
         When arguments, input or workers are wrong, before anything is lost.
-    JobFailedError
-        When a task fails for good.
-    SchedulerLostError, StorageError
-        When the cluster or the storage is away; what was committed stays, and the same call goes on.
-    RunHeldError, LeaseLostError
-        When another process writes to the run, or has taken it from this one.
+    JobFailedError, SchedulerLostError, StorageError, RunHeldError, LeaseLostError
+        As ``run_job``; what was committed stays, and the same call goes on.
     """
     asked: Tables = {name: dict(table) for name, table in tables.items()}
-    _set(asked, "output", "url", _whole(output))
-    if client is None and "kind" not in asked.get("deploy", {}):
-        client = current_client()
-    if client is not None:
-        for key, value in deploy_keys(client).items():
-            _set(asked, "deploy", key, value)
-    if isinstance(X, str | os.PathLike):
-        _set(asked, "input", "url", _whole(X))
-        _name_columns(asked, ids, items, labels)
-        return _run(parse_job(asked, name="cluster()"), progress=progress, overwrite=overwrite)
-    columns, X = _columns(X, ids, items, labels), bare(X)
-    _set(asked, "input", "url", f"{absolute_url(_whole(output)).whole.rstrip('/')}.input.zarr")
-    _name_columns(asked, *_names(columns))
+    client = _deployed(client, asked)
+    columns = _read_from(X, output, (ids, items, labels), asked)
     job = parse_job(asked, name="cluster()")  # what is wrong in it is said before anything is written
-    write_input(X, columns, job.input.url.whole, computed_by(client, X), overwrite=overwrite)
+    if columns is not None:
+        X = bare(X)
+        write_input(X, columns, job.input.url.whole, computed_by(client, X), overwrite=overwrite)
     return _run(job, progress=progress, overwrite=overwrite)
 
 
@@ -124,6 +111,29 @@ def _set(tables: Tables, table: str, key: str, value: Any) -> None:
     if key in tables.setdefault(table, {}):
         raise JobError(f"cluster(): {table}.{key} is said by an argument of its own: leave it out of the table.")
     tables[table][key] = value
+
+
+def _deployed(client: Client | None, tables: Tables) -> Client | None:
+    """The client whose cluster does the work, if any; the tables say so."""
+    if client is None and "kind" not in tables.get("deploy", {}):
+        client = current_client()
+    if client is not None:
+        for key, value in deploy_keys(client).items():
+            _set(tables, "deploy", key, value)
+    return client
+
+
+def _read_from(X: Any, output: Any, columns: tuple[Any, Any, Any], tables: Tables) -> dict[str, Any] | None:
+    """Say in the tables where input and output are; gives the columns of rows in memory, None where X is a URL."""
+    _set(tables, "output", "url", _whole(output))
+    if isinstance(X, str | os.PathLike):
+        _set(tables, "input", "url", _whole(X))
+        _name_columns(tables, *columns)
+        return None
+    in_memory = _columns(X, *columns)
+    _set(tables, "input", "url", f"{absolute_url(_whole(output)).whole.rstrip('/')}.input.zarr")
+    _name_columns(tables, *_names(in_memory))
+    return in_memory
 
 
 def _columns(X: Any, ids: Any, items: Any, labels: Any) -> dict[str, Any]:

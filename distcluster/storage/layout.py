@@ -29,7 +29,7 @@ PERFORMANCE = "report/performance.html"
 CHOICES = "choice"
 """Where choices of other candidates lie, each a run of its own: ``choice/full-8``."""
 
-GROUPS = ("commit", "model", "sample", "selection", "cluster", "report")
+GROUPS = ("commit", "partial", "model", "sample", "selection", "cluster", "report")
 """Zarr groups that a new run has, so that other libraries can walk it."""
 
 OBJECTS = (ROOT, ERROR, REPORT, PERFORMANCE, SHOWN_ITEMS, *(f"{group}/zarr.json" for group in GROUPS))
