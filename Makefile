@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint image clean
+.PHONY: demo test lint docs release image clean
 
 demo: .venv/installed
 	$(BIN)/distcluster run jobs/demo.toml
@@ -15,6 +15,12 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/installed-docs
+	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet -c docs . build/site
+
+release: .venv/installed-test
+	.ci/release
+
 image:
 	k8s/build.sh
 
@@ -26,6 +32,10 @@ image:
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps embedding-atlas  # or it brings torch
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 clean:

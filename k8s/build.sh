@@ -3,7 +3,8 @@
 # the base is Debian's python3, made by debootstrap unless BASE names an image, and pip's configuration stays outside,
 # because the wheels are fetched by this machine's pip (whose Python must be the base's: 3.11) and mounted.
 #
-#     k8s/build.sh [podman build's arguments]        as root; the image is localhost/distcluster:0.1.0
+#     k8s/build.sh [podman build's arguments]        as root; the image is localhost/distcluster:VERSION, as in
+#                                                    pyproject.toml, unless IMAGE names another
 #     k8s/build.sh sources                           print the digest of what is built, which labels the image
 set -eu
 cd "$(dirname "$0")/.."
@@ -13,7 +14,8 @@ if [ "${1-}" = sources ]; then
     echo "$sources"
     exit
 fi
-: "${BASE=}" "${IMAGE=localhost/distcluster:0.1.0}" "${PYTHON=python3}"
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
+: "${BASE=}" "${IMAGE=localhost/distcluster:$version}" "${PYTHON=python3}"
 work=$PWD/build/image
 PATH=$PATH:/usr/sbin:/sbin  # debootstrap
 mkdir -p "$work"

@@ -9,6 +9,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +24,7 @@ from distcluster.storage.run import Run
 from jobs import PLANTED, write_job
 
 ROOT = Path(__file__).parents[2]
-IMAGE = "localhost/distcluster:0.1.0"
+IMAGE = f"localhost/distcluster:{version('distcluster')}"
 USER = 10001
 
 
