@@ -1,0 +1,27 @@
+"""What the documentation quotes is what the package says."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "howto" / "troubleshooting.md").read_text()
+
+
+def sentences(path: Path) -> list[str]:
+    """Every text of a module, with an ellipsis in the place of a value."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            found.append("".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value.replace("%s", "…"))
+    return found
+
+
+def test_every_message_that_is_explained_is_one_of_ours() -> None:
+    said = [each for path in (ROOT / "distcluster").rglob("*.py") for each in sentences(path)]
+    quoted = re.findall(r"^> (.+)$", PAGE, flags=re.MULTILINE)
+    assert len(quoted) > 30
+    patterns = {quote: re.compile(".*?".join(map(re.escape, quote.split("…"))), re.DOTALL) for quote in quoted}
+    assert [quote for quote, pattern in patterns.items() if not any(map(pattern.search, said))] == []
