@@ -15,7 +15,7 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: .venv/installed-docs
+docs: .venv/installed-test
 	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet -c docs . build/site
 
 release: .venv/installed-test
@@ -24,18 +24,21 @@ release: .venv/installed-test
 image:
 	k8s/build.sh
 
+# uv takes seconds where pip takes minutes; pip may know of mirrors that uv was not told of.
+define install
+$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(1) || \
+$(BIN)/python -m pip install --quiet --constraint constraints.txt $(1)
+endef
+
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(call install,--editable .)
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps embedding-atlas  # or it brings torch
-	touch $@
-
-.venv/installed-docs: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(call install,--editable ".[docs,test]")
+	$(call install,--no-deps embedding-atlas)  # or it brings torch
 	touch $@
 
 clean:
