@@ -25,20 +25,19 @@ image:
 	k8s/build.sh
 
 # uv takes seconds where pip takes minutes; pip may know of mirrors that uv was not told of.
-define install
-$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(1) || \
-$(BIN)/python -m pip install --quiet --constraint constraints.txt $(1)
-endef
+PIP_OPTIONS := --quiet --constraint constraints.txt
+INSTALL = install() { $(BIN)/uv pip install --python $(BIN)/python $(PIP_OPTIONS) "$$@" || \
+    $(BIN)/python -m pip install $(PIP_OPTIONS) "$$@"; }; install
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(call install,--editable .)
+	$(BIN)/python -m pip install $(PIP_OPTIONS) uv
+	$(INSTALL) --editable .
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(call install,--editable ".[docs,test]")
-	$(call install,--no-deps embedding-atlas)  # or it brings torch
+	$(INSTALL) --editable ".[docs,test]"
+	$(INSTALL) --no-deps embedding-atlas  # or it brings torch
 	touch $@
 
 clean:
