@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import distcluster
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "howto" / "troubleshooting.md").read_text()
 
@@ -25,3 +27,9 @@ def test_every_message_that_is_explained_is_one_of_ours() -> None:
     assert len(quoted) > 30
     patterns = {quote: re.compile(".*?".join(map(re.escape, quote.split("…"))), re.DOTALL) for quote in quoted}
     assert [quote for quote, pattern in patterns.items() if not any(map(pattern.search, said))] == []
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text()
+    shown = set(re.findall(r"auto(?:function|class|exception):: distcluster\.(\w+)", page))
+    assert shown == {name for name in distcluster.__all__ if not name.startswith("__")}
