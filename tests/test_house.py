@@ -14,7 +14,7 @@ PACKAGE = sorted((ROOT / "distcluster").rglob("*.py"))
 MODULES = PACKAGE + sorted(path for folder in ("tests", "benchmarks", "k8s") for path in (ROOT / folder).rglob("*.py"))
 FOLDERS = sorted({path.parent.relative_to(ROOT).parts[:2] for path in MODULES})
 TEXTS = [path for path in sorted((ROOT / "distcluster").rglob("*")) if path.suffix in {".py", ".html", ".js", ".css"}]
-TEXTS += [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+TEXTS += [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "howto").glob("*.md")), ROOT / "README.md"]
 TEXT_FOLDERS = sorted({path.parent.relative_to(ROOT).parts[:2] for path in TEXTS})
 
 # What was said before, and what is said now.
