@@ -17,7 +17,13 @@ from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS
 from distcluster.stages.flow import has_only_scans, is_complete, is_finished, row_arrays
 from distcluster.stages.freezing import freeze, model_id
 from distcluster.stages.growing import CHECK_NEW_ROWS, grow, new_rows, refuse_invalid
-from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
+from distcluster.stages.labelling import (
+    LABEL_ROWS,
+    MEASURE_PROJECTION,
+    MERGE_COMPONENTS,
+    SUMMARISE_CLUSTERS,
+    level_arrays,
+)
 from distcluster.stages.matching import MATCH_CLUSTERS, require_common_rows
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
 from distcluster.stages.refining import (
@@ -125,9 +131,14 @@ async def _use_candidate(run: Run, runner: Runner) -> None:
     await _refine(run, runner)
     async with asyncio.TaskGroup() as together:
         together.create_task(runner.each(MEASURE_PROJECTION))
-        together.create_task(runner.each(MERGE_COMPONENTS))
-        together.create_task(runner.each(LABEL_ROWS))
+        await runner.each(MERGE_COMPONENTS)
+        await _label(run, runner)
     await runner.each(SUMMARISE_CLUSTERS)
+
+
+async def _label(run: Run, runner: Runner) -> None:
+    await asyncio.to_thread(run.make_arrays, level_arrays(run))  # which of them there are, the hierarchy says
+    await runner.each(LABEL_ROWS)
 
 
 async def predict(model: Run, run: Run, runner: Runner) -> None:
@@ -136,7 +147,7 @@ async def predict(model: Run, run: Run, runner: Runner) -> None:
     await asyncio.to_thread(freeze, model, run)
     await runner.each(FIND_NEIGHBOURS)
     await runner.each(PROJECT_ROWS)
-    await runner.each(LABEL_ROWS)
+    await _label(run, runner)
     _require_finished(run)
 
 

@@ -36,7 +36,7 @@ from distcluster.storage.inputs import (
     refuse_large_metadata,
 )
 from distcluster.storage.items import require_items
-from distcluster.storage.layout import CHOICES
+from distcluster.storage.layout import CHOICES, LEVELS
 from distcluster.storage.run import Run
 from distcluster.storage.settings import InputFacts, Settings
 from distcluster.storage.urls import absolute_url, refuse_nested
@@ -158,6 +158,7 @@ def _keep_the_rest(checked: CheckedJob, after: list[Stage[Any]]) -> None:
     run.erase(own_keys(), under=CHOICES)
     for stage in reversed(after):
         run.undo(stage.name)
+    run.erase(own_keys(), under=LEVELS)  # there may be others
     job = _stored_job(checked.job) | {"input": run.settings.job["input"]}
     run.update(run_id=uuid.uuid4().hex, job=job, previous=_previous_of(checked), keeps_rest=True)
 

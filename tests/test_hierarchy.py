@@ -98,5 +98,7 @@ def test_levels_are_those_that_are_asked_for_and_each_cluster_is_shown_by_rows_o
             shown = rows[first + number]
             assert (of[label[shown[shown >= 0]]] == number).all()
         first += k
+        assert (run.array(f"level/{k}")[:] == of[label]).all()
+    assert sorted(each.name for each in (finished.output / "level").iterdir() if each.is_dir()) == ["3", str(K - 2)]
     page = (finished.output / "report" / "index.html").read_text()
     assert f"<summary>{K - 2} clusters</summary>" in page

@@ -30,6 +30,7 @@ from distcluster.stages import context, fitting, searching
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.cost import Cost
 from distcluster.stages.flow import STAGES, is_finished, own_keys
+from distcluster.stages.labelling import LABEL_ROWS, level_arrays
 from distcluster.stages.matching import MATCH_CLUSTERS
 from distcluster.stages.refining import PUBLISH_MIXTURE
 from distcluster.stages.stage import Output, Stage, one
@@ -252,10 +253,13 @@ def test_arrays_of_a_run_are_as_the_layout_says(reference: Run) -> None:
 
 
 def test_every_item_writes_all_that_the_layout_says(reference: Run) -> None:
-    left_out = {"view_3d"}  # which the reference's job does not ask for
+    left_out = {layout.VIEW_3D, layout.LEVEL_LABEL}  # which the reference's job does not ask for, or asks for as
+    levels = {LABEL_ROWS.name: {each.path for each in level_arrays(reference)}}
+    assert levels[LABEL_ROWS.name]
     for stage in STAGES:
         for item, record in reference.records.of_stage(stage.name).items():
-            expected = {each.path.format(item=item) for each in stage.writes} - left_out
+            expected = {each.path.format(item=item) for each in stage.writes if each not in left_out}
+            expected |= levels.get(stage.name, set())
             assert record.parts.keys() | record.arrays.keys() == expected, f"{stage.name} {item}"
 
 

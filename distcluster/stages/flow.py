@@ -9,7 +9,13 @@ from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_
 from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS
 from distcluster.stages.growing import CHECK_NEW_ROWS
-from distcluster.stages.labelling import LABEL_ROWS, MEASURE_PROJECTION, MERGE_COMPONENTS, SUMMARISE_CLUSTERS
+from distcluster.stages.labelling import (
+    LABEL_ROWS,
+    MEASURE_PROJECTION,
+    MERGE_COMPONENTS,
+    SUMMARISE_CLUSTERS,
+    level_arrays,
+)
 from distcluster.stages.matching import MATCH_CLUSTERS
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
 from distcluster.stages.refining import PUBLISH_MIXTURE, REFINE_EXPECT, REFINE_MAXIMISE
@@ -146,12 +152,11 @@ def stages_after(keys: Collection[str]) -> list[Stage[Any]] | None:
 
 
 def row_arrays(run: Run) -> list[RowArray]:
-    """The row arrays of a new run: those of its stages, without views that the job does not ask for."""
+    """The row arrays of a run: those of its stages, without views that the job does not ask for; levels once known."""
     views = {f"view_{d}d" for d in run.job.projection.views}
     left_out = {array for space, array in layout.SPACES.items() if space.startswith("view_") and space not in views}
-    return [
-        each for stage in stages_of(run) for each in stage.writes if isinstance(each, RowArray) and each not in left_out
-    ]
+    written = [each for stage in stages_of(run) for each in stage.writes if isinstance(each, RowArray)]
+    return [each for each in written if each not in {*left_out, layout.LEVEL_LABEL}] + level_arrays(run)
 
 
 def own_keys() -> re.Pattern[str]:

@@ -33,7 +33,7 @@ from distcluster.stages.refining import chosen_mixture
 from distcluster.stages.replicating import replicated_labels
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.storage import layout
-from distcluster.storage.layout import ItemArray
+from distcluster.storage.layout import ItemArray, RowArray
 from distcluster.storage.run import Run
 
 _FEW_HELD_OUT = 1_000  # below which any rows are taken
@@ -128,6 +128,13 @@ MERGE_COMPONENTS = Stage(
 )
 
 
+def level_arrays(run: Run) -> list[RowArray]:
+    """The row arrays of the levels: none before the hierarchy is there."""
+    if MERGE_COMPONENTS.find_facts(run) is None:
+        return []
+    return [layout.LEVEL_LABEL.of(k) for k in read_model(run, layout.LEVEL_CLUSTERS).tolist()]
+
+
 # --- rows -------------------------------------------------------------------------------------------------------
 
 
@@ -160,7 +167,10 @@ def label_rows(run: Run, index: int) -> Output[LabelFacts]:
     table = _results(run, partition, rows, result)
     return Output(
         LabelFacts(int((table["probability"] < UNSURE).sum())),
-        rows={array: getattr(result, name) for name, array in layout.ASSIGNMENT.items()},
+        rows={
+            **{array: getattr(result, name) for name, array in layout.ASSIGNMENT.items()},
+            **_at_levels(run, result.label),
+        },
         arrays={
             layout.SHOWN_ROWS: spread_rows(table, parts.n_rows),
             layout.NOTABLE_ROWS: notable_rows(table),
@@ -171,6 +181,14 @@ def label_rows(run: Run, index: int) -> Output[LabelFacts]:
             layout.PARTIAL_EXEMPLAR_DISTANCE: distance,
         },
     )
+
+
+def _at_levels(run: Run, label: npt.NDArray[np.int32]) -> dict[RowArray, npt.NDArray[np.int32]]:
+    """Labels at each level; a label of -1 takes what stands last."""
+    cuts = read_model(run, layout.LEVEL)
+    return {
+        array: np.append(cluster, np.int32(-1))[label] for array, cluster in zip(level_arrays(run), cuts, strict=True)
+    }
 
 
 def _results(run: Run, partition: RowRange, rows: npt.NDArray[np.float32], result: Assignment) -> Table:
@@ -189,7 +207,7 @@ def _results(run: Run, partition: RowRange, rows: npt.NDArray[np.float32], resul
 
 
 def _label_cost(sizes: Sizes) -> Cost:
-    row_bytes = 4 * (3 + 2 * sizes.top)
+    row_bytes = 4 * (3 + 2 * sizes.top + sizes.largest_k.bit_length())  # that many levels at most, of half as many each
     return Cost(
         tasks=sizes.partitions,
         bytes_written=sizes.n_rows * row_bytes,
@@ -202,7 +220,7 @@ LABEL_ROWS = Stage(
     label_rows,
     facts=LabelFacts,
     items=partitions,
-    reads=("project_rows", "select_candidate", "publish_mixture"),
+    reads=("project_rows", "select_candidate", "publish_mixture", "merge_components"),
     unit="rows",
     cost=_label_cost,
     is_result=True,

@@ -4,10 +4,10 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Raised with every change of the run layout; a run of another version is refused."""
 
 ONE = "all"
@@ -77,13 +77,16 @@ class RowArray:
         axes = self.shape.strip("()").replace(" ", "").split(",")[1:]
         return tuple(sizes[axis] if axis.isalpha() or "_" in axis else int(axis) for axis in axes if axis)
 
+    def of(self, item: int) -> "RowArray":
+        """The array of one item, which ``{item}`` in the path stands for."""
+        return replace(self, path=self.path.format(item=item))
+
 
 @dataclass(frozen=True, slots=True)
 class ItemArray:
     """An array that belongs to one item of a stage and is written whole; fields as ``RowArray``'s.
 
-    ``{item}`` in the path stands for the item. What only later stages read lies, all of an item in one object, in
-    ``partial/STAGE/ITEM.npz``.
+    ``{item}`` in the path stands for the item. What only later stages read lies in ``partial/STAGE/ITEM.npz``.
     """
 
     path: str
@@ -278,10 +281,8 @@ LEVEL_CLUSTERS = ItemArray(
     "clusters of each level, as `assign.levels` says: half as many as of the level before, the first half of K",
 )  # fmt: skip
 LEVEL = ItemArray(
-    "hierarchy/level", "merge_components", "(levels, K)", "int32",
-    "the cluster of each component at each level: `level[i][label]` are the labels of all rows at level i",
-)  # fmt: skip
-
+    "hierarchy/level", "merge_components", "(levels, K)", "int32", "the cluster of each component at each level"
+)
 LEVEL_EXEMPLAR = ItemArray(
     "hierarchy/level_exemplar", "summarise_clusters", "(sum of level_clusters, 10)", "int64",
     "rows that show what each cluster of each level holds, the most typical of its components in turns",
@@ -289,26 +290,25 @@ LEVEL_EXEMPLAR = ItemArray(
 
 # --- results ----------------------------------------------------------------------------------------------------
 
-LABEL = RowArray(
-    "label", "label_rows", "(N,)", "int32", -1, "component with the largest responsibility; -1 for a skipped row"
-)
-PROBABILITY = RowArray(
-    "probability", "label_rows", "(N,)", "float32", NAN,
-    "its responsibility; NaN for a skipped row, as in all that follow",
-)  # fmt: skip
+LABEL = RowArray("label", "label_rows", "(N,)", "int32", -1, "most responsible component; -1 for a skipped row")
+PROBABILITY = RowArray("probability", "label_rows", "(N,)", "float32", NAN, "its responsibility; NaN for such a row")
 TOP_LABEL = RowArray(
     "top_label", "label_rows", "(N, top)", "int32", -1,
     "the `assign.top` components with the largest responsibilities, descending; -1 where K is smaller",
 )  # fmt: skip
 TOP_PROBABILITY = RowArray("top_probability", "label_rows", "(N, top)", "float32", NAN, "their responsibilities")
-LOG_DENSITY = RowArray(
-    "log_density", "label_rows", "(N,)", "float32", NAN, "log p(row) under the mixture, nats: low is unusual"
-)
+LOG_DENSITY = RowArray("log_density", "label_rows", "(N,)", "float32", NAN, "log p(row), nats: low is unusual; or NaN")
+LEVELS = "level"
+"""Where labels of coarser levels lie, by their number of clusters."""
+LEVEL_LABEL = RowArray(
+    f"{LEVELS}/{{item}}", "label_rows", "(N,)", "int32", -1,
+    "for each of `hierarchy/level_clusters`: the cluster of a row where so many are told apart; -1 for a skipped row",
+)  # fmt: skip
 ASSIGNMENT = {each.path: each for each in (LABEL, PROBABILITY, TOP_LABEL, TOP_PROBABILITY, LOG_DENSITY)}
 """The arrays of ``numerics.mixture.assignment.Assignment``, by field."""
-PARTIAL_SIZE = ItemArray("partial/label_rows/{item}.npz/size", "label_rows", "(K,)", "int64")
-PARTIAL_PROBABILITY = ItemArray("partial/label_rows/{item}.npz/probability", "label_rows", "(K,)", "float64")
-PARTIAL_EXEMPLAR = ItemArray("partial/label_rows/{item}.npz/exemplar", "label_rows", "(K, 10)", "int64")
+PARTIAL_SIZE = _partial("label_rows", "size", "(K,)", "int64")
+PARTIAL_PROBABILITY = _partial("label_rows", "probability", "(K,)", "float64")
+PARTIAL_EXEMPLAR = _partial("label_rows", "exemplar", "(K, 10)", "int64")
 PARTIAL_EXEMPLAR_DISTANCE = _partial("label_rows", "exemplar_distance", "(K, 10)", "float32")
 CLUSTER_SIZE = ItemArray("cluster/size", "summarise_clusters", "(K,)", "int64", "rows with that label")
 CLUSTER_PROBABILITY = ItemArray(
@@ -334,10 +334,10 @@ HELD_OUT = {
     )
     for name, dtype in _HELD_OUT.items()
 }  # fmt: skip
-SHOWN_ROWS = ItemArray("partial/label_rows/{item}.npz/shown", "label_rows", "(n,)", "a row's results")
-NOTABLE_ROWS = ItemArray("partial/label_rows/{item}.npz/notable", "label_rows", "(n,)", "a row's results")
-MOMENT_SUMS = ItemArray("partial/label_rows/{item}.npz/moments", "label_rows", "(K, d + 2)", "float64")
-CROSSED_LABELS = ItemArray("partial/cross_labels/{item}.npz/counts", "cross_labels", "(chosen K, K)", "int64")
+SHOWN_ROWS = _partial("label_rows", "shown", "(n,)", "a row's results")
+NOTABLE_ROWS = _partial("label_rows", "notable", "(n,)", "a row's results")
+MOMENT_SUMS = _partial("label_rows", "moments", "(K, d + 2)", "float64")
+CROSSED_LABELS = _partial("cross_labels", "counts", "(chosen K, K)", "int64")
 CROSSWALK = ItemArray(
     "crosswalk", "sum_crosswalk", "(chosen K, K)", "int64",
     "of a choice: rows by the label of the run around it, and by the choice's",
