@@ -8,7 +8,6 @@ from typing import Any
 
 import joblib
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
@@ -23,6 +22,7 @@ from distcluster.report.words import distinguishing_words
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.flow import is_finished
 from distcluster.stages.freezing import freeze
+from distcluster.stages.labelling import level_arrays
 from distcluster.stages.projecting import views
 from distcluster.stages.refining import published_mixture
 from distcluster.stages.stage import partitions
@@ -80,24 +80,12 @@ def _parts(run: Run, table: ReportTable) -> Iterator[tuple[RowRange, list[str | 
 def _export_parquet(run: Run, target: Path, table: ReportTable) -> None:
     """One file a partition, in the order of the rows."""
     target.mkdir()
-    cuts = _levels(run)
     for partition, texts in _parts(run, table):
         columns = _columns(run, partition)
-        columns |= {f"level_{k}": _at_level(of, columns["label"]) for k, of in cuts.items()}
+        columns |= {each.path.replace("/", "_"): run.read_rows(each, partition) for each in level_arrays(run)}
         if texts is not None:
             columns["item"] = pa.array(texts, pa.string())
         pq.write_table(pa.table(columns), target / f"part-{partition.index:05}.parquet")
-
-
-def _levels(run: Run) -> dict[int, npt.NDArray[np.int32]]:
-    """The cluster of every component at each level of the hierarchy; none in a prediction, whose model has none."""
-    if run.is_prediction:
-        return {}
-    return dict(zip(run.read(layout.LEVEL_CLUSTERS).tolist(), run.read(layout.LEVEL), strict=True))
-
-
-def _at_level(of: npt.NDArray[np.int32], label: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    return np.where(label >= 0, of[label], np.int32(-1))
 
 
 def _columns(run: Run, partition: RowRange) -> dict[str, Any]:
@@ -162,10 +150,11 @@ def _export_atlas_labels(run: Run, target: Path, table: ReportTable) -> None:
         some.append(repack_fields(rows[["row", "label"]]))
     named = spread_evenly(np.concatenate(some), _NAMING_ROWS)
     texts = read_items(table.items, named["row"].tolist(), table.item_column) if table.items else {}
-    cuts = dict(reversed(_levels(run).items())) | {K: np.arange(K, dtype=np.int32)}
+    ks, of_levels = run.read(layout.LEVEL_CLUSTERS).tolist(), run.read(layout.LEVEL)
+    cuts = [*zip(ks[::-1], of_levels[::-1], strict=True), (K, np.arange(K, dtype=np.int32))]
     columns: dict[str, list[Any]] = {name: [] for name in ("x", "y", "text", "level", "priority", "cluster")}
     named_texts = [texts.get(int(row), "") for row in named["row"]]
-    for level, (k, of) in enumerate(cuts.items()):
+    for level, (k, of) in enumerate(cuts):
         words = distinguishing_words(named_texts, of[named["label"]], k, _NAME_WORDS)
         for number in range(k):
             own = of == number
