@@ -69,12 +69,6 @@ def test_pairs_kept_equals_counting_pairs() -> None:
     assert of_those == pytest.approx(np.mean([y for x, y in together if x]))
 
 
-def test_null_rows_can_be_drawn_from_the_middle() -> None:
-    like = np.random.default_rng(2).normal(size=(50, 6)).astype(np.float32)
-    whole = null_rows(like, 25_000, "cosine", 3)
-    np.testing.assert_allclose(null_rows(like, 2_000, "cosine", 3, skip=23_000), whole[23_000:], atol=1e-6)
-
-
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that computes other bits than the runs were made with, and so may label no row."""
@@ -107,6 +101,9 @@ def test_the_share_of_pairs_is_the_rand_index_of_run_and_replicates(demo: Run) -
     assert found.null_silhouette == pytest.approx(
         metrics.silhouette_score(points, null, metric="sqeuclidean"), abs=1e-6
     )
+    job = demo.job
+    rows = null_rows(demo.array("model/sample")[:], 5 * n, job.projection.metric, job.sample.seed)[4 * n :]
+    assert found.null_cosine == pytest.approx(metrics.silhouette_score(rows, null, metric="cosine"), abs=1e-6)
 
 
 def assert_forest_equals_scikit_learn(rows: np.ndarray, has: np.ndarray) -> None:

@@ -54,7 +54,7 @@ def parts_of(rows: Float32, number: int, replicates: int) -> tuple[Float32, Floa
     return rows[first : first + n], rows[first + n : first + 2 * n], common
 
 
-def null_rows(like: Float32, n: int, metric: str, seed: int, skip: int = 0) -> Float32:
+def null_rows(like: Float32, n: int, metric: str, seed: int) -> Float32:
     """Rows of one Gaussian with the mean and the covariance of other rows: no clusters, the same extent.
 
     Parameters
@@ -64,8 +64,6 @@ def null_rows(like: Float32, n: int, metric: str, seed: int, skip: int = 0) -> F
     metric : str
         Under cosine the rows get unit length, as the data's have.
     seed : int
-    skip : int
-        Rows of the same seed that are left out before the first: what a replicate used need not be held again.
 
     Returns
     -------
@@ -74,8 +72,6 @@ def null_rows(like: Float32, n: int, metric: str, seed: int, skip: int = 0) -> F
     x = like.astype(np.float64)
     values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
     random = np.random.default_rng(seed)
-    for start in range(0, skip, REPLICATE_ROWS):
-        random.normal(size=(min(REPLICATE_ROWS, skip - start), x.shape[1]))
     noise = random.normal(size=(n, x.shape[1])) * np.sqrt(np.maximum(values, 0.0))
     return prepare(np.ascontiguousarray(x.mean(axis=0) + noise @ vectors.T, np.float32), metric)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.numerics.stability import null_rows, replicate_rows
+from distcluster.numerics.stability import replicate_rows
 from distcluster.report.agreement import contingency
 from distcluster.report.subsample_rows import rows_of, silhouettes, unit
 from distcluster.stages.fitting import candidates
@@ -13,8 +13,6 @@ from distcluster.stages.refining import published_mixture
 from distcluster.stages.replicating import replicated_labels
 from distcluster.storage import layout
 from distcluster.storage.run import Run
-
-_NULL_ROWS = 5_000  # a standard error of a mean silhouette below 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def measure_stability(run: Run) -> Stability | None:
     own = rows_of(run, layout.LABEL, rows[2 * n * count : (2 * count + 1) * n])
     kept = np.array([pairs_kept(own, each) for each in data])
     pairs, together = kept.mean(axis=0).tolist()
-    silhouette, cosine = _null_silhouettes(run, null[0], n, count)
+    silhouette, cosine = _null_silhouettes(run, null[0])
     return Stability(n, pairs, together, silhouette, cosine)
 
 
@@ -70,13 +68,10 @@ def pairs_kept(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -> tuple[
     return (total + 2 * both - in_a - in_b) / total, both / in_a if in_a else float("nan")
 
 
-def _null_silhouettes(run: Run, label: npt.NDArray[np.int16], n: int, count: int) -> tuple[float, float]:
-    """Of the first null replicate, on the rows that it did not fit."""
-    job, few = run.job, slice(_NULL_ROWS)
-    points = run.read(layout.REPLICATE_COMMON, "null-0")[few]
-    like = run.read(layout.SAMPLE)
-    rows = null_rows(like, n, job.projection.metric, job.sample.seed, skip=2 * n * count)[few]
-    label = label[few]
+def _null_silhouettes(run: Run, label: npt.NDArray[np.int16]) -> tuple[float, float]:
+    """Of the first null replicate, on rows that it did not fit."""
+    rows = run.read(layout.REPLICATE_ROWS, "null-0")
+    points, label = run.read(layout.REPLICATE_COMMON, "null-0")[: len(rows)], label[: len(rows)]
     size = np.bincount(label)
     of_both = (silhouettes(x, label, len(size)) for x in (points, unit(rows)))
     means = [

@@ -25,7 +25,7 @@ from distcluster.numerics.shown_rows import (
     spread_rows,
 )
 from distcluster.numerics.stability import cluster_agreement, replicate_rows
-from distcluster.stages.context import read_model
+from distcluster.stages.context import read_model, reading_around
 from distcluster.stages.cost import Cost, Sizes, one_task
 from distcluster.stages.fitting import candidates
 from distcluster.stages.projecting import PROJECT_ROWS, project_into, read_points, views
@@ -67,8 +67,6 @@ class ProjectionQuality:
 
 def measure_projection(run: Run) -> Output[ProjectionQuality]:
     """How far the projection can be trusted: on rows that it was not fitted on, and on those that it was."""
-    from sklearn.manifold import trustworthiness  # a second to import; only this task needs it
-
     some = slice(None, None, -(-len(read_model(run, layout.SAMPLE_SCALE)) // _DENSITY_ROWS))
     of_sample = project_into(
         run,
@@ -76,17 +74,21 @@ def measure_projection(run: Run) -> Output[ProjectionQuality]:
         np.ascontiguousarray(read_model(run, layout.SAMPLE_NEIGHBOURS)[some]),
         np.ascontiguousarray(read_model(run, layout.SAMPLE_DISTANCES)[some]),
     )
+    mixture = chosen_mixture(run)
+    densities = (assign_rows(rows, mixture, top=1).log_density for rows in (of_sample, read_points(run)))
+    return Output(ProjectionQuality(_trustworthiness(run), *(float(each.mean(dtype=np.float64)) for each in densities)))
+
+
+def _trustworthiness(run: Run) -> float | None:
+    if run.settings.around is not None:  # whose projection it is
+        with reading_around(run) as around:
+            return MEASURE_PROJECTION.facts_of(around).trustworthiness
+    from sklearn.manifold import trustworthiness  # a second to import; only this task needs it
+
     points, vectors = read_points(run), read_model(run, layout.MIXTURE_SAMPLE)
     some = slice(None, None, -(-len(points) // _TRUST_ROWS))
     few = min(run.job.projection.n_neighbors, (len(points[some]) - 1) // 2)
-    mixture = chosen_mixture(run)
-    densities = (assign_rows(rows, mixture, top=1).log_density for rows in (of_sample, points))
-    return Output(
-        ProjectionQuality(
-            float(trustworthiness(vectors[some], points[some], n_neighbors=few)) if few else None,
-            *(float(each.mean(dtype=np.float64)) for each in densities),
-        )
-    )
+    return float(trustworthiness(vectors[some], points[some], n_neighbors=few)) if few else None
 
 
 MEASURE_PROJECTION = Stage(
@@ -132,7 +134,7 @@ def level_arrays(run: Run) -> list[RowArray]:
     """The row arrays of the levels: none before the hierarchy is there."""
     if MERGE_COMPONENTS.find_facts(run) is None:
         return []
-    return [layout.LEVEL_LABEL.of(k) for k in read_model(run, layout.LEVEL_CLUSTERS).tolist()]
+    return [layout.LEVEL_LABEL.of(k) for k in run.read(layout.LEVEL_CLUSTERS).tolist()]
 
 
 # --- rows -------------------------------------------------------------------------------------------------------
@@ -185,9 +187,9 @@ def label_rows(run: Run, index: int) -> Output[LabelFacts]:
 
 def _at_levels(run: Run, label: npt.NDArray[np.int32]) -> dict[RowArray, npt.NDArray[np.int32]]:
     """Labels at each level; a label of -1 takes what stands last."""
-    cuts = read_model(run, layout.LEVEL)
+    ks, cuts = read_model(run, layout.LEVEL_CLUSTERS).tolist(), read_model(run, layout.LEVEL)
     return {
-        array: np.append(cluster, np.int32(-1))[label] for array, cluster in zip(level_arrays(run), cuts, strict=True)
+        layout.LEVEL_LABEL.of(k): np.append(cluster, np.int32(-1))[label] for k, cluster in zip(ks, cuts, strict=True)
     }
 
 

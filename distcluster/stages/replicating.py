@@ -15,6 +15,7 @@ from distcluster.storage.run import Run
 
 _SECONDS = 8.4e-4  # a row of a replicate: its own index and fit
 _FIT_SECONDS = 1.9e-7  # a row and component, k-means included
+_KEPT_ROWS = 5_000  # of the null, for its silhouettes: a standard error of the mean below 0.01
 _GIVES_WAY = -1  # to all other stages: nothing but the verdict waits for replicates
 
 
@@ -36,7 +37,8 @@ def replicate(run: Run, item: str) -> Output[NoFacts]:
     if what == "null":
         wanted = (2 * count + 1) * replicate_rows(len(rows), count)
         rows = null_rows(read_model(run, layout.SAMPLE), wanted, table.metric, seed)
-    sample, fitted, common = (searched(run, part) for part in parts_of(rows, int(number), count))
+    of_replicate = parts_of(rows, int(number), count)
+    sample, fitted, common = (searched(run, part) for part in of_replicate)
     points = project_through(
         sample,
         np.concatenate([fitted, common]),
@@ -50,7 +52,11 @@ def replicate(run: Run, item: str) -> Output[NoFacts]:
     )
     return Output(
         NoFacts(),
-        arrays={layout.REPLICATE_FITTED: points[: len(fitted)], layout.REPLICATE_COMMON: points[len(fitted) :]},
+        arrays={
+            layout.REPLICATE_FITTED: points[: len(fitted)],
+            layout.REPLICATE_COMMON: points[len(fitted) :],
+            layout.REPLICATE_ROWS: of_replicate[2][: _KEPT_ROWS if item == "null-0" else 0],
+        },
     )
 
 

@@ -195,7 +195,7 @@ NEIGHBOUR_INDEX = RowArray(
 NEIGHBOUR_DISTANCE = RowArray(
     "neighbours/distance", "find_neighbours", "(N, n_neighbors)", "float32", NAN, "their distances; emptied too"
 )
-MIXTURE_POINTS = ItemArray("partial/project_subsample/{item}.npz/points", "project_subsample", "(n, d)", "float32")
+MIXTURE_POINTS = _partial("project_subsample", "points", "(n, d)", "float32")
 PROJECTION = RowArray("projection", "project_rows", "(N, d)", "float32", NAN, "the space that is clustered")
 VIEW_2D = RowArray("view_2d", "project_rows", "(N, 2)", "float32", NAN, "for looking")
 VIEW_3D = RowArray("view_3d", "project_rows", "(N, 3)", "float32", NAN, "for looking")
@@ -209,11 +209,12 @@ SPACES = {"projection": PROJECTION, "view_2d": VIEW_2D, "view_3d": VIEW_3D}
 
 # --- the grid ---------------------------------------------------------------------------------------------------
 
-KMEANS_LABEL = ItemArray("partial/start_kmeans/{item}.npz/label", "start_kmeans", "(M,)", "int32")
+KMEANS_LABEL = _partial("start_kmeans", "label", "(M,)", "int32")
 CANDIDATE = _mixture("selection/fit/{item}", "fit_candidates", "every candidate, as TYPE-K")
-REPLICATE_FITTED = ItemArray("partial/replicate/{item}.npz/fitted", "replicate", "(n, d)", "float32")
-REPLICATE_COMMON = ItemArray("partial/replicate/{item}.npz/common", "replicate", "(n, d)", "float32")
-REPLICATE_LABEL = ItemArray("partial/recluster/{item}.npz/label", "recluster", "(candidates, n)", "int16")
+REPLICATE_FITTED = _partial("replicate", "fitted", "(n, d)", "float32")
+REPLICATE_COMMON = _partial("replicate", "common", "(n, d)", "float32")
+REPLICATE_ROWS = _partial("replicate", "rows", "(n, D)", "float32")
+REPLICATE_LABEL = _partial("recluster", "label", "(candidates, n)", "int16")
 SCORED_CRITERIA = _partial("score_candidates", "criteria", "(candidates, 4)", "float64")
 SCORED_COMPONENTS = _partial("score_candidates", "components", "(sum of K, d + 2)", "float64")
 SCORED_SCATTER = _partial("score_candidates", "scatter", "(d + 1, d + 1)", "float64")
@@ -255,7 +256,7 @@ SELECTION = {
 
 # --- the chosen mixture -----------------------------------------------------------------------------------------
 
-EXPECTATION = ItemArray("partial/refine_expect/{item}.npz/sums", "refine_expect", "(K + 1, features)", "float64")
+EXPECTATION = _partial("refine_expect", "sums", "(K + 1, features)", "float64")
 STEP = _mixture("partial/refine_maximise/{item}.npz", "refine_maximise", "an iteration over all rows")
 _LINEAGE = {
     "component": ("(K,)", "int32", "the chosen candidate's component that each cluster is"),
@@ -298,8 +299,7 @@ TOP_LABEL = RowArray(
 )  # fmt: skip
 TOP_PROBABILITY = RowArray("top_probability", "label_rows", "(N, top)", "float32", NAN, "their responsibilities")
 LOG_DENSITY = RowArray("log_density", "label_rows", "(N,)", "float32", NAN, "log p(row), nats: low is unusual; or NaN")
-LEVELS = "level"
-"""Where labels of coarser levels lie, by their number of clusters."""
+LEVELS = "level"  # where labels of coarser levels lie, by their number of clusters
 LEVEL_LABEL = RowArray(
     f"{LEVELS}/{{item}}", "label_rows", "(N,)", "int32", -1,
     "for each of `hierarchy/level_clusters`: the cluster of a row where so many are told apart; -1 for a skipped row",
