@@ -6,12 +6,13 @@ from typing import Any
 
 from distcluster import pipeline
 from distcluster.choice import prepared_choice
+from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
 from distcluster.execution.connect import scheduler_address
 from distcluster.execution.progress import Reporter
 from distcluster.execution.runner import Runner
 from distcluster.execution.session import Session
-from distcluster.job import DeployTable, Job
+from distcluster.job import Job
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.predicting import with_model
 from distcluster.prepare import CheckedJob, check_job, is_input_unchanged, prepared_run

@@ -1,14 +1,15 @@
 """A run's results in other tools' formats."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import zarr
 from numpy.lib.recfunctions import repack_fields
@@ -27,7 +28,7 @@ from distcluster.stages.projecting import views
 from distcluster.stages.refining import published_mixture
 from distcluster.stages.stage import partitions
 from distcluster.storage import layout
-from distcluster.storage.items import read_items, stream_items
+from distcluster.storage.items import open_column, read_items, stream_items
 from distcluster.storage.run import Run
 
 _LEASE_SECONDS = 60.0
@@ -36,7 +37,7 @@ _AXES = ("x", "y", "z")
 _ATLAS = ("x", "y", "category", "text")
 
 
-def export_run(run: Run, target: Path, form: str, table: ReportTable) -> Path:
+def export_run(run: Run, target: Path, form: str, table: ReportTable, columns: Sequence[str] = ()) -> Path:
     """Write a finished run's results to a place of its own.
 
     Parameters
@@ -48,6 +49,8 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable) -> Path:
         One of ``FORMATS``.
     table : ReportTable
         What a row is.
+    columns : sequence of str
+        Columns of the input that "parquet" and "csv" are to have, too.
 
     Returns
     -------
@@ -65,8 +68,15 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable) -> Path:
         raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
     if target.exists():
         raise JobError(f"{target} is there already: choose another place, or remove it.")
+    if columns and form not in _TABLES:
+        raise JobError(f"--columns goes with --to {' and --to '.join(_TABLES)}.")
+    for name in columns:
+        open_column(run.input_url, name, "--columns")
     target.parent.mkdir(parents=True, exist_ok=True)
-    FORMATS[form](run, target, table)
+    if form in _TABLES:
+        _TABLES[form](target, _frames(run, table, columns))
+    else:
+        _OTHERS[form](run, target, table)
     return target
 
 
@@ -77,15 +87,40 @@ def _parts(run: Run, table: ReportTable) -> Iterator[tuple[RowRange, list[str | 
     return zip(partitions, items, strict=False)
 
 
-def _export_parquet(run: Run, target: Path, table: ReportTable) -> None:
+def _frames(run: Run, table: ReportTable, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """All that a person may want of the rows, a partition at a time."""
+    for partition, texts in _parts(run, table):
+        own = _columns(run, partition)
+        own |= {each.path.replace("/", "_"): run.read_rows(each, partition) for each in level_arrays(run)}
+        if texts is not None:
+            own["item"] = pa.array(texts, pa.string())
+        ids = {"id": run.job.input.id} if run.job.input.id is not None else {}
+        others = {f"input_{name}" if name in own else name: name for name in columns}
+        yield pa.table({shown: _of_input(run, name, partition) for shown, name in (ids | others).items()} | own)
+
+
+def _of_input(run: Run, name: str, partition: RowRange) -> pa.Array:
+    """A partition's rows of a column of the input."""
+    column = open_column(run.input_url, name, "--columns")
+    if isinstance(column, zarr.Array):
+        kind = pa.string() if column.dtype.kind in "TUO" else pa.from_numpy_dtype(column.dtype)
+    else:
+        kind = column.kind
+    return pa.array([None if value == "" else value for value in np.asarray(column[partition.rows]).tolist()], kind)
+
+
+def _write_parquet(target: Path, frames: Iterator[pa.Table]) -> None:
     """One file a partition, in the order of the rows."""
     target.mkdir()
-    for partition, texts in _parts(run, table):
-        columns = _columns(run, partition)
-        columns |= {each.path.replace("/", "_"): run.read_rows(each, partition) for each in level_arrays(run)}
-        if texts is not None:
-            columns["item"] = pa.array(texts, pa.string())
-        pq.write_table(pa.table(columns), target / f"part-{partition.index:05}.parquet")
+    for index, frame in enumerate(frames):
+        pq.write_table(frame, target / f"part-{index:05}.parquet")
+
+
+def _write_csv(target: Path, frames: Iterator[pa.Table]) -> None:
+    first = next(frames)
+    with csv.CSVWriter(target, first.schema) as writer:
+        for frame in chain([first], frames):
+            writer.write_table(frame)
 
 
 def _columns(run: Run, partition: RowRange) -> dict[str, Any]:
@@ -254,12 +289,13 @@ def _export_model(run: Run, target: Path, _table: ReportTable) -> None:
     frozen.store.delete(frozen.store.keys_under(layout.LEASE))
 
 
-FORMATS: dict[str, Callable[[Run, Path, ReportTable], None]] = {
-    "parquet": _export_parquet,
+_TABLES = {"parquet": _write_parquet, "csv": _write_csv}
+_OTHERS: dict[str, Callable[[Run, Path, ReportTable], None]] = {
     "sklearn": _export_sklearn,
     "anndata": _export_anndata,
     "atlas": _export_atlas,
     "atlas-labels": _export_atlas_labels,
     "model": _export_model,
 }
-"""What writes each format."""
+FORMATS = (*_TABLES, *_OTHERS)
+"""What a run can be exported to."""

@@ -3,26 +3,16 @@
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ByteSize,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, CovarianceType
 from distcluster.numerics.mixture.selection import Rule
 from distcluster.numerics.partition import BLOCK_ROWS, Partitioning
 from distcluster.numerics.sampling import SubsampleSizes, resolve_sizes
+from distcluster.table import PositiveInt, Table
 from distcluster.url import Url
-
-PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
 
 
 def _writable(url: Url) -> Url:
@@ -43,19 +33,17 @@ WRITABLE_SCHEMES = frozenset({"file", "s3", "s3a", "gs", "az", "adl", "azure", "
 """URL schemes that a run can be written to."""
 
 
-class Table(BaseModel):
-    """A TOML table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class InputTable(Table):
     """``[input]``: the embeddings."""
 
     url: Url
-    """A Zarr array (N, D), or a group that holds one: local path, or a URL (s3://, gs://, az://, https://, ...)."""
+    """A Zarr array (N, D), or a group that holds one; Parquet or .npy, a file or a folder of files. A local path, or a
+    URL (s3://, gs://, az://, https://, ...)."""
     array: str = "embeddings"
-    """The array's name, when `url` is a group."""
+    """The array's name, when `url` is a group; the column's of Parquet, where it has several columns of lists."""
+    id: str | None = None
+    """A column of the input that names rows: of Parquet, or an array (N,) beside the embeddings in a Zarr group. It is
+    in exports, and what a person reads as the row where `report.items` says nothing else."""
     on_invalid: Literal["error", "skip"] = "error"
     """Rows with NaN or infinity, all zeros under cosine, too long for float32 under euclidean: stop, or give them label
     -1."""
@@ -187,96 +175,6 @@ class AssignTable(Table):
         return self
 
 
-def memory_bytes(memory: str) -> int:
-    """Bytes of a size such as "4GiB" or "500 MB".
-
-    Raises
-    ------
-    ValueError
-        When it is no size.
-    """
-    return int(TypeAdapter(ByteSize).validate_python(memory))
-
-
-def _sized(memory: str) -> str:
-    try:
-        count = memory_bytes(memory)
-    except ValidationError as error:
-        raise ValueError('must be a size such as "4GiB"') from error
-    if count < _LEAST_MEMORY:
-        raise ValueError("is too little for Python and its libraries: at least 256MiB")
-    return memory
-
-
-def _pinned(image: str) -> str:
-    name = image.rpartition("/")[2]
-    if "@sha256:" not in name and (":" not in name or name.endswith(":latest")):
-        raise ValueError("must name a version, as in registry/distcluster:0.1.0: retries could run other code")
-    return image
-
-
-_LEAST_MEMORY = 256 * 2**20
-_DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-Memory = Annotated[str, AfterValidator(_sized)]
-
-
-class DeployTable(Table):
-    """``[deploy]``: where it runs; no result depends on it."""
-
-    kind: Literal["local", "address", "kubernetes"] = "local"
-    """local: worker processes on this machine; address: an existing Dask scheduler; kubernetes: pods that
-    ``distcluster submit`` makes."""
-    n_workers: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Worker processes of one thread each, or worker pods; absent: one per core, or 2 pods."""
-    memory_limit: Memory | None = None
-    """Memory of one local worker, e.g. "4GiB"; absent: the machine's memory divided by the workers."""
-    address: str | None = None
-    """The scheduler, e.g. tcp://10.0.0.5:8786, when kind is address; absent: DASK_SCHEDULER_ADDRESS names it."""
-    tls_ca_file: str | None = None
-    """Authority that signed the scheduler's certificate (PEM); absent: as Dask's configuration says."""
-    tls_client_cert: str | None = None
-    """Our certificate (PEM)."""
-    tls_client_key: str | None = None
-    """Its key (PEM)."""
-    lease_seconds: Annotated[float, Field(ge=2, le=3600)] = 20.0
-    """A run has one writer. One that dies on another machine is given up after this long, and the next may begin."""
-    dashboard_address: str = "127.0.0.1:8787"
-    """Where a local dashboard listens; another port is taken when this one is busy."""
-    image: Annotated[str, AfterValidator(_pinned)] | None = None
-    """Image of all pods, with a tag or a digest; absent: distcluster:VERSION, as k8s/Dockerfile builds it."""
-    namespace: Annotated[str, Field(pattern=_DNS_LABEL)] | None = None
-    """Where the pods run; absent: the namespace of kubectl's context."""
-    worker_memory: Memory = "4GiB"
-    """Memory of a worker pod, requested and limited; Dask gets 85 % of it. See ``distcluster plan``."""
-    scheduler_memory: Memory = "1GiB"
-    """Memory of the scheduler pod: tasks are few thousands at a time, whatever the number of rows."""
-    driver_memory: Memory = "2GiB"
-    """Memory of the driver pod: it imports what the workers do, and holds no rows."""
-    cpu: PositiveInt = 1
-    """Cores that a worker pod requests, and tasks that it runs at a time; a task uses one."""
-    volume: Annotated[str, Field(pattern=_DNS_LABEL)] | None = None
-    """A PersistentVolumeClaim that all pods mount at /data (ReadWriteMany, unless one node runs them all)."""
-    secret: Annotated[str, Field(pattern=_DNS_LABEL)] | None = None
-    """A Secret whose keys become environment variables of all pods: AWS_ACCESS_KEY_ID and the like."""
-    service_account: Annotated[str, Field(pattern=_DNS_LABEL)] | None = None
-    """A service account for all pods, where the cloud gives it rights on the stores; absent: one without any."""
-    tls: bool = True
-    """Encrypt and authenticate all that Dask's parts say to each other."""
-    dashboard_namespace: Annotated[str, Field(pattern=_DNS_LABEL)] | None = None
-    """A namespace whose pods may open the dashboard, which has no password; absent: by port-forward only."""
-    deadline_seconds: PositiveInt = 7 * 24 * 3600
-    """A job that runs longer is stopped, retries included; a week, so that a job that hangs does not cost for ever."""
-    keep_seconds: Annotated[int, Field(ge=0)] = 1800
-    """How long a finished job's pods stay, where nobody follows it and cleans up; workers cost meanwhile."""
-
-    @model_validator(mode="after")
-    def _complete(self) -> "DeployTable":
-        files = (self.tls_ca_file, self.tls_client_cert, self.tls_client_key)
-        if any(files) and not all(files):
-            raise ValueError("tls_ca_file, tls_client_cert and tls_client_key go together")
-        return self
-
-
 class ReportTable(Table):
     """``[report]``: what is shown; no result depends on it."""
 
@@ -284,19 +182,39 @@ class ReportTable(Table):
     """never: ``run`` leaves the report to ``distcluster report``."""
     items: Url | None = None
     """What a person reads as the row, one entry a row: a text file, JSON Lines, Parquet, or a Zarr array of strings;
-    local path or URL. Entries that are paths of images below its directory are shown as thumbnails."""
+    local path or URL. Entries that are paths of images below its directory are shown as thumbnails. "input:NAME" is a
+    column of the input, as for `input.id`."""
     item_column: str = "text"
     """The field of JSON Lines, or the column of Parquet."""
     labels: tuple[Url, ...] = ()
     """Taxonomies to compare the clusters with: text files with a row's label a line, several with tabs between them, or
     Zarr arrays, of N strings or integers, (N, m) strings, or (N, C) indicators, whose attribute ``classes`` names the
-    columns; an empty label is none."""
+    columns; an empty label is none. "input:NAME" is a column of the input."""
     remote_images: bool = False
     """Show thumbnails of entries that are URLs of images, too: whoever wrote the items then says what is asked for."""
     tsne: bool = False
     """Show t-SNE of some rows beside UMAP and PCA, by openTSNE: ``pip install 'distcluster[tsne]'``."""
     performance: bool = False
     """Save Dask's performance report, with its task stream, as RUN/report/performance.html."""
+
+    def beside(self, source: Url) -> "ReportTable":
+        """The same, with columns of an input at their places below it.
+
+        Examples
+        --------
+        >>> ReportTable(items="input:text").beside(Url("docs.parquet")).items
+        'docs.parquet/text'
+        """
+        items = self.items and column_url(source, self.items)
+        return self.model_copy(update={"items": items, "labels": tuple(column_url(source, u) for u in self.labels)})
+
+
+def column_url(source: Url, name: Url) -> Url:
+    """Where a column of an input lies, as an array in a group does, if a name begins with "input:"; else the name."""
+    return source.joined(name.removeprefix(_OF_INPUT)) if name.startswith(_OF_INPUT) else name
+
+
+_OF_INPUT = "input:"
 
 
 class Job(Table):
@@ -318,6 +236,14 @@ class Job(Table):
         given = [table for table in MODEL_TABLES if table in self.model_fields_set]
         if self.predict.model is not None and given:
             raise ValueError(f"predict.model: {', '.join(given)} cannot be given: they are the model's")
+        return self
+
+    @model_validator(mode="after")
+    def _with_columns(self) -> "Job":
+        report = self.report
+        if report.items is None and self.input.id is not None:
+            report = report.model_copy(update={"items": Url(f"{_OF_INPUT}{self.input.id}")})
+        object.__setattr__(self, "report", report.beside(self.input.url))  # frozen for others
         return self
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
-import zarr
 
+from distcluster.deploy import memory_bytes
 from distcluster.environment import differences, environment
 from distcluster.errors import JobError
-from distcluster.job import Job, memory_bytes, require_extras
+from distcluster.job import Job, require_extras
 from distcluster.numerics.sampling import auto_sizes, priority_bound
 from distcluster.plan import Plan, choose_partitioning, make_plan
 from distcluster.stages.flow import (
@@ -29,13 +29,14 @@ from distcluster.stages.freezing import model_id, require_same_bits
 from distcluster.stages.stage import Stage
 from distcluster.storage.files import count_labels
 from distcluster.storage.inputs import (
+    Source,
     input_version,
     missing_chunks,
     open_input,
     refuse_large_chunks,
     refuse_large_metadata,
 )
-from distcluster.storage.items import require_items
+from distcluster.storage.items import open_column, require_items
 from distcluster.storage.layout import CHOICES, LEVELS
 from distcluster.storage.run import Run
 from distcluster.storage.settings import InputFacts, Settings
@@ -52,7 +53,7 @@ class CheckedJob:
     ----------
     job : Job
         With absolute local paths, as workers elsewhere on this machine need them.
-    array : zarr.Array
+    array : Source
         Its input.
     plan : Plan
     run : Run
@@ -68,7 +69,7 @@ class CheckedJob:
     """
 
     job: Job
-    array: zarr.Array[Any]
+    array: Source
     plan: Plan
     run: Run
     overwrite: bool
@@ -92,6 +93,8 @@ def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None, ap
         from distcluster.execution.connect import scheduler_address  # Dask takes a second to import
 
         scheduler_address(job.deploy)
+    if job.input.id is not None:
+        open_column(job.input.url, job.input.id, "input.id")
     if job.report.items is not None:
         require_items(job.report.items, job.report.item_column)
     refuse_nested(job.input.url, job.output.url)
@@ -216,7 +219,7 @@ def resolve(job: Job) -> Job:
     )
 
 
-def _refuse_impossible_sizes(job: Job, array: zarr.Array[Any], plan: Plan) -> None:
+def _refuse_impossible_sizes(job: Job, array: Source, plan: Plan) -> None:
     """Refuse what no worker can hold, most often a shape that is a typing error, before anything has that size."""
     has = _MOST_MEMORY
     if job.deploy.kind == "local":
@@ -233,7 +236,7 @@ def _refuse_impossible_sizes(job: Job, array: zarr.Array[Any], plan: Plan) -> No
             )
 
 
-def _refuse_missing_chunks(job: Job, array: zarr.Array[Any]) -> None:
+def _refuse_missing_chunks(job: Job, array: Source) -> None:
     if job.input.allow_missing_chunks:
         return
     missing = missing_chunks(job.input.url, array)
@@ -241,7 +244,7 @@ def _refuse_missing_chunks(job: Job, array: zarr.Array[Any]) -> None:
         number, first = missing
         raise JobError(
             f"{number:,} chunks of rows are not in {job.input.url}, the first with rows "
-            f"{first.start:,} to {first.stop - 1:,}: Zarr would read them as {array.fill_value}. Complete the input, "
+            f"{first.start:,} to {first.stop - 1:,}: Zarr would read them as its fill value. Complete the input, "
             f"or set input.allow_missing_chunks = true where they are meant to be so."
         )
 
@@ -251,9 +254,13 @@ def _refuse_other_lengths(job: Job, n_rows: int) -> None:
     found = [f"{url} has {count:,} labels" for url, count in counts.items() if count != n_rows]
     if found:
         raise JobError(f"report.labels: the input has {n_rows:,} rows, but {'; '.join(found)}: one a row is needed.")
+    if job.input.id is not None:
+        count = open_column(job.input.url, job.input.id, "input.id").shape[0]
+        if count != n_rows:
+            raise JobError(f"input.id: {job.input.id!r} has {count:,} entries, and the input {n_rows:,} rows.")
 
 
-def _refuse_other_features(model: Run, array: zarr.Array[Any]) -> None:
+def _refuse_other_features(model: Run, array: Source) -> None:
     expected, found = model.settings.input.shape[1], array.shape[1]
     if found != expected:
         raise JobError(f"the rows have {found:,} features, those that the model was fitted on have {expected:,}.")
@@ -290,7 +297,7 @@ def _stored_job(job: Job) -> dict[str, dict[str, Any]]:
     return job.model_dump(mode="json", exclude={"predict", "deploy", "report"})
 
 
-def _input_facts(array: zarr.Array[Any]) -> InputFacts:
+def _input_facts(array: Source) -> InputFacts:
     return InputFacts((array.shape[0], array.shape[1]), str(array.dtype))
 
 
@@ -301,7 +308,7 @@ def _changed_keys(run: Run, checked: CheckedJob) -> list[tuple[str, Any, Any]]:
         (f"{table}.{key}", was.get(table, {}).get(key), value)
         for table, keys in now.items()
         for key, value in keys.items()
-        if key not in ("url", "allow_missing_chunks", "partition_rows") and was.get(table, {}).get(key) != value
+        if key not in ("url", "id", "allow_missing_chunks", "partition_rows") and was.get(table, {}).get(key) != value
     ]
 
 

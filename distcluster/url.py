@@ -34,6 +34,23 @@ class Url(str):
         """As a string that hides nothing."""
         return str.__str__(self)
 
+    def joined(self, name: str) -> "Url":
+        """What lies below it, a query kept at the end.
+
+        Examples
+        --------
+        >>> Url("https://host/rows.parquet?sig=abc").joined("text").whole
+        'https://host/rows.parquet/text?sig=abc'
+        """
+        place, mark, query = self.whole.partition("?")
+        return Url(f"{place.rstrip('/')}/{name}{mark}{query}")
+
+    def parted(self) -> "tuple[Url, str]":
+        """What it lies below, and its name there: the reverse of ``joined``."""
+        place, mark, query = self.whole.partition("?")
+        above, _, name = place.rstrip("/").rpartition("/")
+        return Url(f"{above or '/'}{mark}{query}"), name
+
     def __str__(self) -> str:
         return "::".join(_shown(link) for link in self.split("::"))
 

@@ -18,8 +18,8 @@ from distributed.security import Security
 
 from benchmarks.servers import dask_cluster
 from distcluster.api import choose_candidate
+from distcluster.deploy import DeployTable
 from distcluster.errors import TRY_AGAIN, JobError, SchedulerLostError
-from distcluster.job import DeployTable
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.storage.run import Run
 

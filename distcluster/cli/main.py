@@ -27,8 +27,9 @@ from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.progress_bars import ProgressReporter
 from distcluster.cli.tables import plan_table, prediction_table, rows_table, status_table, summary_table
 from distcluster.cli.terminal import open_console, plain, say, tell
+from distcluster.deploy import DeployTable
 from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError, JobError
-from distcluster.job import DeployTable, Job, ReportTable
+from distcluster.job import Job, ReportTable
 from distcluster.job_file import load_job
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
 from distcluster.storage.faults import storage_errors

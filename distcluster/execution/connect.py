@@ -12,8 +12,8 @@ import dask
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
+from distcluster.deploy import DeployTable
 from distcluster.errors import JobError, SchedulerLostError
-from distcluster.job import DeployTable
 
 _CLOSE_SECONDS = 5  # a client whose scheduler is gone would wait for two minutes
 _SCHEDULER_SECONDS = {"address": 20, "kubernetes": 300}  # a scheduler that was asked for just now takes its time

@@ -12,11 +12,11 @@ from typing import Any
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
+from distcluster.deploy import DeployTable
 from distcluster.errors import CorruptError, JobFailedError, LeaseLostError, SchedulerLostError, StorageError
 from distcluster.execution.connect import connect
 from distcluster.execution.progress import Reporter, on_dashboard, performance_saved
 from distcluster.execution.runner import Runner
-from distcluster.job import DeployTable
 from distcluster.stages.stage import Stage
 from distcluster.storage.faults import of_storage
 from distcluster.storage.run import Run

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from distcluster.job import memory_bytes
+from distcluster.deploy import memory_bytes
 from distcluster.kubernetes.objects import Object
 from distcluster.kubernetes.submission import (
     DASHBOARD_PORT,

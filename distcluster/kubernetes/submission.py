@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from distcluster.job import DeployTable
+from distcluster.deploy import DeployTable
 from distcluster.kubernetes.objects import PART_OF
 
 SCHEDULER_PORT, DASHBOARD_PORT = 8786, 8787

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
-from distcluster.job import DeployTable, Job
+from distcluster.job import Job
 from distcluster.job_file import load_job
 from distcluster.kubernetes.dask_operator import render_for_operator
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError, kustomize

@@ -1,16 +1,20 @@
 """Files beside the input, read wherever they lie: lines of text, bytes, and Zarr arrays of one entry a row."""
 
+import functools
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import obstore
+import pyarrow as pa
 import zarr
 from obstore.exceptions import BaseError
 from zarr.storage import ObjectStore
 
 from distcluster.errors import JobError, StorageError
 from distcluster.storage.faults import of_storage
+from distcluster.storage.inputs import input_version
+from distcluster.storage.parquet_files import ParquetEntries, open_column, open_parquet
 from distcluster.storage.urls import (
     absolute_url,
     file_store,
@@ -56,8 +60,10 @@ def stream_lines(url: Url) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-def open_entries(url: Url, field: str, dimensions: tuple[int, ...] = (1,)) -> zarr.Array[Any] | None:
-    """A Zarr array of one entry a row; None where the URL is a file. ``field`` is the job's, for messages.
+def open_entries(url: Url, field: str, dimensions: tuple[int, ...] = (1,)) -> zarr.Array[Any] | ParquetEntries | None:
+    """An array of one entry a row: Zarr's, or a column below Parquet (``docs.parquet/text``); None where it is a file.
+
+    ``field`` is the job's, for messages.
 
     Raises
     ------
@@ -72,15 +78,36 @@ def open_entries(url: Url, field: str, dimensions: tuple[int, ...] = (1,)) -> za
         return None
     path = local_path(absolute_url(url))
     if path is not None and not path.is_dir():
-        raise JobError(f"{field}: there is no file and no Zarr array at {url}.")
+        if (column := _parquet_column(url)) is not None:
+            return column
+        raise JobError(f"{field}: there is no file, no Zarr array and no column at {url}.")
     try:
         array = zarr.open_array(ObjectStore(object_store(absolute_url(url)), read_only=True), mode="r")
     except (FileNotFoundError, ValueError, BaseError) as error:
-        raise _away(error) or JobError(f"{field}: there is no file and no Zarr array at {url}.") from error
+        if _away(error) is None and (column := _parquet_column(url)) is not None:
+            return column
+        raise _away(error) or JobError(f"{field}: there is no file, no Zarr array and no column at {url}.") from error
     if array.ndim not in dimensions:
         wanted = " or ".join({1: "(N,)", 2: "(N, m)"}[each] for each in dimensions)
         raise JobError(f"{field}: {url} has the shape {array.shape}; it must be {wanted}, one entry a row.")
     return array
+
+
+def _parquet_column(url: Url) -> ParquetEntries | None:
+    source, name = absolute_url(url).parted()
+    path = local_path(source)
+    if path is not None and not path.exists():
+        return None
+    try:
+        return _opened_column(source, name, input_version(source))
+    except (OSError, ValueError, BaseError, pa.ArrowException) as error:
+        raise _away(error) or JobError(f"{source} cannot be read: {reason_of(error)}.") from error
+
+
+@functools.lru_cache(maxsize=16)  # an export asks for each partition's rows
+def _opened_column(source: Url, name: str, _version: str | None) -> ParquetEntries | None:
+    files = open_parquet(source)
+    return None if files is None else open_column(files, name)
 
 
 def read_http(url: str, seconds: float) -> bytes:

@@ -1,10 +1,12 @@
-"""The input: a Zarr array of embeddings, and what recognises it again."""
+"""The input: embeddings in Zarr, Parquet or .npy, read where they lie, and what recognises them again."""
 
+import contextlib
+import functools
 import json
 import math
 import zipfile
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -17,6 +19,8 @@ from distcluster.errors import JobError, StorageError
 from distcluster.numerics.partition import RowRange
 from distcluster.storage.array_store import Array
 from distcluster.storage.faults import of_storage
+from distcluster.storage.npy_files import open_npy
+from distcluster.storage.parquet_files import open_parquet, open_vectors_of
 from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, reason_of
 from distcluster.url import Url
 
@@ -26,27 +30,47 @@ _MOST_METADATA = 2**26  # bytes
 INPUT_DTYPES = ("float16", "float32", "float64", "int8", "uint8")
 
 
-def open_input(url: Url, name: str) -> zarr.Array[Any]:
+class Source(Protocol):
+    """What an input is to its readers: as much of a Zarr array as they need."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """One of ``INPUT_DTYPES``."""
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Rows and features that are read together."""
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """Some rows, as stored."""
+
+
+def open_input(url: Url, name: str) -> Source:
     """Open the embeddings for reading.
 
     Parameters
     ----------
     url : Url
-        A Zarr array, format 2 or 3, or a group (a zipped one too) that holds one.
+        A Zarr array, format 2 or 3, or a group (a zipped one too) that holds one; Parquet or .npy, a file or a folder
+        of files.
     name : str
-        The array's name inside a group.
+        The array's name inside a group, or the column's; a Parquet's only column of lists is taken whatever its name.
 
     Returns
     -------
-    zarr.Array
-        (N, D), N >= 1 and D >= 1, one of ``INPUT_DTYPES``.
+    Source
+        (N, D), N >= 1 and D >= 1, one of ``INPUT_DTYPES``. Rows of Parquet that are no vectors are NaN.
 
     Raises
     ------
     JobError
         When there is no such array, or it has another shape or dtype.
     """
-    node = _open_node(url)
+    node = (_open_files(url, name) if _is_file_of_vectors(url) else None) or _open_node(url, name)
     if isinstance(node, zarr.Group):
         try:
             found = node[name]
@@ -64,7 +88,31 @@ def open_input(url: Url, name: str) -> zarr.Array[Any]:
     return node
 
 
-def _open_node(url: Url) -> zarr.Array[Any] | zarr.Group:
+def _is_file_of_vectors(url: Url) -> bool:
+    return PurePosixPath(urlsplit(url).path if "://" in url else url).suffix.lower() in (".parquet", ".npy")
+
+
+def _open_files(url: Url, name: str) -> Source | None:
+    """The embeddings of Parquet or .npy files; None where there are none."""
+    path = local_path(url)
+    if path is not None and not path.exists():
+        return None
+    try:
+        return _opened_files(url, name, input_version(url))
+    except JobError:
+        raise
+    except Exception as error:  # as in _open_node
+        fault = of_storage(error)
+        raise fault or JobError(f"{url} cannot be read: {reason_of(error)}.") from None
+
+
+@functools.lru_cache(maxsize=4)  # a folder has thousands of headers, and every task opens the input
+def _opened_files(url: Url, name: str, _version: str | None) -> Source | None:
+    files = open_parquet(url)
+    return open_npy(url) if files is None else open_vectors_of(files, name)
+
+
+def _open_node(url: Url, name: str) -> zarr.Array[Any] | zarr.Group | Source:
     path = local_path(url)
     if path is not None and not path.exists():
         raise JobError(f"there is no input at {path}. Set input.url to a Zarr array or group.")
@@ -80,13 +128,15 @@ def _open_node(url: Url) -> zarr.Array[Any] | zarr.Group:
         fault = of_storage(error)
         if isinstance(fault, StorageError):
             raise fault from None
+        if (files := _open_files(url, name)) is not None:
+            return files
         hint = ""
-        if path is not None and path.suffix in {".npy", ".npz", ".parquet"}:
-            hint = f" It looks like {path.suffix}: convert it with `distcluster ingest {path} {path.stem}.zarr`."
+        if path is not None and path.suffix == ".npz":
+            hint = f" It looks like .npz: convert it with `distcluster ingest {path} {path.stem}.zarr`."
         raise JobError(f"cannot open {url} as Zarr: {reason_of(error)}.{hint}") from None
 
 
-def read_block(array: zarr.Array[Any], url: Url, block: RowRange) -> Array:
+def read_block(array: Source, url: Url, block: RowRange) -> Array:
     """A block of the input, as stored.
 
     Raises
@@ -115,15 +165,15 @@ def _listing(group: zarr.Group) -> str:
     return ", ".join(names) if names else "nothing"
 
 
-def _check_input(array: zarr.Array[Any], url: Url) -> None:
+def _check_input(array: Source, url: Url) -> None:
     if str(array.dtype).lstrip("<>") not in (*INPUT_DTYPES, "f2", "f4", "f8"):  # in any order of bytes
         raise JobError(
             f"{url} has dtype {array.dtype}; embeddings must be {', '.join(INPUT_DTYPES)}. "
             f"Other types do not survive float32: convert the array first."
         )
-    if array.ndim != 2:
+    if len(array.shape) != 2:
         raise JobError(
-            f"{url} has {array.ndim} dimension{'s' * (array.ndim != 1)}, shape {array.shape}; "
+            f"{url} has {len(array.shape)} dimension{'s' * (len(array.shape) != 1)}, shape {array.shape}; "
             f"embeddings must be (rows, features)."
         )
     if min(array.chunks) < 1:
@@ -145,7 +195,7 @@ def refuse_large_metadata(url: Url) -> None:
             raise JobError(f"{name} in {local_path(url)} unpacks to {size:,} bytes: that is no array's metadata.")
 
 
-def refuse_large_chunks(url: Url, array: zarr.Array[Any]) -> None:
+def refuse_large_chunks(url: Url, array: Source) -> None:
     """Refuse a zip in which a chunk unpacks to more than a chunk can be.
 
     Raises
@@ -153,6 +203,8 @@ def refuse_large_chunks(url: Url, array: zarr.Array[Any]) -> None:
     JobError
         Naming it.
     """
+    if not isinstance(array, zarr.Array):
+        return
     most = 2 * math.prod(array.shards or array.chunks) * array.dtype.itemsize + 2**20  # codecs add a little
     below = f"{array.path}/" if array.path else ""
     for name, size in _zipped(url):
@@ -167,13 +219,13 @@ def _zipped(url: Url) -> list[tuple[str, int]]:
     return [(name, size) for name, size, _ in _listed(url) or ()] if is_zip else []
 
 
-def missing_chunks(url: Url, array: zarr.Array[Any]) -> tuple[int, slice] | None:
+def missing_chunks(url: Url, array: Source) -> tuple[int, slice] | None:
     """How many chunks (or shards) are not there, and the rows of the first; None where all are, or none can be listed.
 
     Zarr reads such a chunk as the fill value, whether it was never written, lost, or left out for holding nothing else.
     """
-    there = _listed(url)
-    if there is None:
+    there = _listed(url) if isinstance(array, zarr.Array) else None
+    if there is None or not isinstance(array, zarr.Array):
         return None
     names = {name for name, _, _ in there}
     rows, features = array.shards or array.chunks
@@ -195,9 +247,11 @@ def input_version(url: Url) -> str | None:
     Sizes and entity tags (inode, size and time on a file system) of every object: one listing, no reading.
     """
     path = local_path(url)
-    if path is not None and path.is_file():
-        seen: Any = [_seen(obstore.head(*file_store(url)))]
-    else:
+    seen: Any = None
+    if path.is_file() if path is not None else _is_file_of_vectors(url):
+        with contextlib.suppress(FileNotFoundError):  # a folder with a file's name
+            seen = [_seen(obstore.head(*file_store(url)))]
+    if seen is None:
         seen = _listed(url)
     return None if seen is None else xxhash.xxh3_64_hexdigest(json.dumps(sorted(seen)).encode())
 
@@ -206,6 +260,8 @@ def _listed(url: Url) -> list[tuple[str, int, str]] | None:
     """Name, size and entity tag (or time) of every object under a URL, or in a zip; None where none can be listed."""
     path = local_path(url)
     if path is not None and path.is_file():
+        if not zipfile.is_zipfile(path):
+            return None
         with zipfile.ZipFile(path) as archive:
             entries = (each for each in archive.infolist() if not each.is_dir())
             return [(each.filename, each.file_size, str(each.CRC)) for each in entries]

@@ -5,16 +5,19 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zarr
 
 from distcluster.errors import JobError
 from distcluster.storage.faults import of_storage
 from distcluster.storage.files import open_entries, read_lines, require_file, stream_lines
+from distcluster.storage.parquet_files import ParquetEntries
 from distcluster.storage.urls import absolute_url, reason_of
 from distcluster.url import Url
 
@@ -73,6 +76,29 @@ def stream_items(url: Url, sizes: Iterable[int], column: str) -> Iterator[list[s
 
 def _is_lines(url: Url) -> bool:
     return _suffix(url) != ".parquet" and (_suffix(url) in _JSON_LINES or open_entries(url, "report.items") is None)
+
+
+def open_column(source: Url, name: str, field: str) -> zarr.Array[Any] | ParquetEntries:
+    """A column beside the vectors of an input, (N,).
+
+    Parameters
+    ----------
+    source : Url
+        The input: Parquet, or a Zarr group.
+    name : str
+        The column, or the array.
+    field : str
+        Where the name was given, for messages.
+
+    Raises
+    ------
+    JobError
+        When there is none of the name.
+    """
+    array = open_entries(source.joined(name), field)
+    if array is None:
+        raise JobError(f"{field}: {source} has no column {name!r}.")
+    return array
 
 
 def require_items(url: Url, column: str) -> None:

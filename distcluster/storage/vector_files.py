@@ -120,10 +120,11 @@ def _npz(archive: zipfile.ZipFile, source: Path, column: str | None) -> Vectors:
 
 def _npz_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     with archive.open(f"{name}.npy") as member:
-        return _read_header(member)
+        return read_header(member)
 
 
-def _read_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and dtype of an array in NumPy's format; the file stands at its values then."""
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(member)
@@ -132,7 +133,7 @@ def _read_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def _npz_batches(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Rows]:
     """Stream a compressed member: it cannot be memory-mapped."""
     with archive.open(f"{name}.npy") as member:
-        _read_header(member)
+        read_header(member)
         for start in range(0, shape[0], BATCH_ROWS):
             rows = min(BATCH_ROWS, shape[0] - start)
             content = member.read(rows * shape[1] * dtype.itemsize)
@@ -147,9 +148,9 @@ def _parquet(source: Path, column: str | None) -> Vectors:
     if not paths:
         raise JobError(f"the directory {source} holds no .parquet files.")
     files = {path: _open_parquet(path) for path in paths}
-    lists = [field.name for field in files[paths[0]].schema_arrow if _is_list(field.type)]
+    lists = [field.name for field in files[paths[0]].schema_arrow if is_list(field.type)]
     chosen = _choose(column, lists, source, "columns of lists")
-    types = {path: _value_type(file, chosen, path) for path, file in files.items()}
+    types = {path: value_type(file.schema_arrow, chosen, str(path)) for path, file in files.items()}
     rows = sum(file.metadata.num_rows for file in files.values())
     width = next((found for file in files.values() if (found := _width(file, chosen))), 0)
     if not rows or not width:
@@ -165,9 +166,15 @@ def _open_parquet(path: Path) -> Any:
         raise unreadable(path, error) from error
 
 
-def _value_type(file: Any, name: str, path: Path) -> np.dtype[Any]:
-    """NumPy's type of the values of a column of lists."""
-    if name not in file.schema_arrow.names or not _is_list(type_ := file.schema_arrow.field(name).type):
+def value_type(schema: pa.Schema, name: str, path: str) -> np.dtype[Any]:
+    """NumPy's type of the values of a column of lists.
+
+    Raises
+    ------
+    JobError
+        When the file has no such column, or its values are no numbers.
+    """
+    if name not in schema.names or not is_list(type_ := schema.field(name).type):
         raise JobError(f"{path} has no column of lists {name!r}, which the other files have.")
     value = type_.value_type
     if not (pa.types.is_integer(value) or pa.types.is_floating(value)):
@@ -192,22 +199,38 @@ def _parquet_batches(file: Any, name: str, path: Path, width: int) -> Iterator[R
         start += len(batch)
 
 
-def _is_list(type_: Any) -> bool:
+def is_list(type_: Any) -> bool:
+    """Whether a column of this Arrow type holds vectors."""
     return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
 
 
 def _matrix(column: Any, path: Path, start: int, width: int) -> Rows:
-    """A batch of lists as (n, D), without those that are missing, of another length, or have missing values."""
-    lengths = column.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
+    """A batch of lists as (n, D), without those that are no vectors."""
+    vectors, valid = lists_as_rows(column, width)
+    lengths = _lengths(column)
+    invalid = tuple(
+        f"row {start + row:,} of {path.name}: {_reason(int(lengths[row]), width)}" for row in np.flatnonzero(~valid)
+    )
+    return Rows(vectors, invalid)
+
+
+def lists_as_rows(column: Any, width: int) -> tuple[Batch, npt.NDArray[np.bool_]]:
+    """The vectors of a batch of n lists, and which of them are vectors: (n', D), (n,).
+
+    A list that is missing, has another length, or has missing values is none.
+    """
+    lengths = _lengths(column)
     of_rows = np.repeat(np.arange(len(column)), np.maximum(lengths, 0))
     values = column.flatten()
     missing = np.bincount(of_rows[values.is_null().to_numpy(zero_copy_only=False)], minlength=len(column))
     valid = (lengths == width) & (missing == 0)
-    invalid = tuple(
-        f"row {start + row:,} of {path.name}: {_reason(int(lengths[row]), width)}" for row in np.flatnonzero(~valid)
-    )
-    kept = values.filter(pa.array(valid[of_rows])) if invalid else values
-    return Rows(np.asarray(kept.to_numpy(zero_copy_only=False)).reshape(-1, width), invalid)
+    kept = values if valid.all() else values.filter(pa.array(valid[of_rows]))
+    return np.asarray(kept.to_numpy(zero_copy_only=False)).reshape(-1, width), valid
+
+
+def _lengths(column: Any) -> npt.NDArray[np.int64]:
+    found: npt.NDArray[np.int64] = column.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _reason(length: int, width: int) -> str:

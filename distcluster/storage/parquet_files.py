@@ -1,0 +1,206 @@
+"""Parquet, a file or a folder of them, as rows read where they lie: a column of vectors, and columns beside it."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distcluster.errors import JobError
+from distcluster.storage.array_store import Array
+from distcluster.storage.object_file import ObjectFile, objects_of
+from distcluster.storage.vector_files import is_list, lists_as_rows, value_type
+from distcluster.url import Url
+
+_BATCH_ROWS = 4_096  # decoded at a time
+_BUFFER_BYTES = 2**23  # asked of a store at a time, so that a row group of gigabytes needs no more memory
+
+
+class ParquetFiles:
+    """The files' footers: which rows lie in which row group.
+
+    Attributes
+    ----------
+    url : Url
+    schema : pyarrow.Schema
+        Of the first file.
+    n_rows : int
+    """
+
+    def __init__(self, url: Url, store: Any, files: Sequence[tuple[str, int]]) -> None:
+        self.url, self._store, self._files = url, store, files
+        self._metadata = [pq.read_metadata(self._open(place)) for place in range(len(files))]
+        self.schema = self._metadata[0].schema.to_arrow_schema()
+        self._groups = [(place, group) for place, of in enumerate(self._metadata) for group in range(of.num_row_groups)]
+        sizes = [self._metadata[place].row_group(group).num_rows for place, group in self._groups]
+        self.starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self.n_rows = int(self.starts[-1])
+
+    def _open(self, place: int) -> Any:
+        name, size = self._files[place]
+        return ObjectFile(self._store, name, size)
+
+    def schemas(self) -> Iterator[tuple[str, pa.Schema]]:
+        """Every file's name and schema."""
+        for (name, _), metadata in zip(self._files, self._metadata, strict=True):
+            yield name, metadata.schema.to_arrow_schema()
+
+    def group_of(self, row: int) -> int:
+        """The row group that holds a row, counted over all files."""
+        return int(np.searchsorted(self.starts, row, "right")) - 1
+
+    def stream(self, group: int, column: str) -> Iterator[tuple[int, Any]]:
+        """A column's values in a row group, some rows at a time, each with its first row."""
+        place, number = self._groups[group]
+        file = pq.ParquetFile(self._open(place), metadata=self._metadata[place], buffer_size=_BUFFER_BYTES)
+        first = int(self.starts[group])
+        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[number], columns=[column], use_threads=False):
+            yield first, batch.column(0)
+            first += len(batch)
+
+
+class _Forward:
+    """What a thread has decoded last of a column: reading on costs no second decoding of what lies before."""
+
+    def __init__(self, files: ParquetFiles, column: str) -> None:
+        self._files, self._column, self._group = files, column, -1
+        self._batches: Iterator[tuple[int, Any]] = iter(())
+        self._first, self._values = 0, pa.array([])
+
+    def at(self, row: int) -> tuple[int, Any]:
+        """The decoded batch that holds a row, and its first row."""
+        group = self._files.group_of(row)
+        if group != self._group or row < self._first:
+            self._group, self._batches = group, self._files.stream(group, self._column)
+            self._first, self._values = next(self._batches)
+        while row >= self._first + len(self._values):
+            self._first, self._values = next(self._batches)
+        return self._first, self._values
+
+
+class _Column:
+    """A column, sliced as a Zarr array is."""
+
+    def __init__(self, files: ParquetFiles, name: str) -> None:
+        self._files, self._name, self._own = files, name, threading.local()
+
+    def _parts(self, rows: slice) -> Iterator[tuple[int, Any]]:
+        """The values of some rows in pieces, each with its first row."""
+        start, stop, _ = rows.indices(self._files.n_rows)
+        if not hasattr(self._own, "forward"):
+            self._own.forward = _Forward(self._files, self._name)
+        while start < stop:
+            first, values = self._own.forward.at(start)
+            part = values.slice(start - first, stop - start)
+            yield start, part
+            start += len(part)
+
+
+class ParquetVectors(_Column):
+    """A column of lists as an array (N, D); a row that is no list of D values is NaN.
+
+    Attributes
+    ----------
+    shape, dtype, chunks
+        As a Zarr array has them; a chunk is what is decoded at a time.
+    """
+
+    def __init__(self, files: ParquetFiles, name: str) -> None:
+        super().__init__(files, name)
+        self.dtype = _one_type(files, name)
+        self.shape = (files.n_rows, self._width())
+        self.chunks = (min(_BATCH_ROWS, files.n_rows), self.shape[1])
+
+    def _width(self) -> int:
+        kind = self._files.schema.field(self._name).type
+        if pa.types.is_fixed_size_list(kind):
+            return int(kind.list_size)
+        for group in range(len(self._files.starts) - 1):
+            for _, values in self._files.stream(group, self._name):
+                for length in values.value_lengths():
+                    if length.is_valid and length.as_py() > 0:
+                        return int(length.as_py())
+        raise JobError(f"{self._files.url} has no row with values in {self._name!r}: there is nothing to cluster.")
+
+    def __getitem__(self, rows: slice) -> Array:
+        start, stop, _ = rows.indices(self.shape[0])
+        found = np.empty((max(0, stop - start), self.shape[1]), self.dtype)
+        for first, values in self._parts(rows):
+            vectors, is_vector = lists_as_rows(values, self.shape[1])
+            here = found[first - start : first - start + len(values)]
+            if not is_vector.all():
+                if self.dtype.kind != "f":
+                    row = first + int(np.flatnonzero(~is_vector)[0])
+                    raise JobError(
+                        f"row {row:,} of {self._files.url} is no list of {self.shape[1]:,} numbers: mend it."
+                    )
+                here[~is_vector] = np.nan
+            here[is_vector] = vectors
+        return found
+
+
+class ParquetEntries(_Column):
+    """A column of one entry a row as an array (N,) of objects; an empty string where there is none."""
+
+    def __init__(self, files: ParquetFiles, name: str) -> None:
+        super().__init__(files, name)
+        self.shape, self.ndim, self.kind = (files.n_rows,), 1, files.schema.field(name).type
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
+        if isinstance(rows, slice):
+            values = [value for _, part in self._parts(rows) for value in part.to_pylist()]
+            order = range(len(values))
+        else:
+            order = np.argsort(rows, kind="stable").tolist()  # forward
+            single = (slice(int(rows[place]), int(rows[place]) + 1) for place in order)
+            values = [part[0].as_py() for row in single for _, part in self._parts(row)]
+        found = np.empty(len(values), object)
+        for place, value in zip(order, values, strict=True):
+            found[place] = "" if value is None else value
+        return found
+
+    @property
+    def oindex(self) -> "ParquetEntries":
+        """The same, as a Zarr array's: rows can be given one by one."""
+        return self
+
+
+def open_parquet(url: Url) -> ParquetFiles | None:
+    """The Parquet at a URL; None where there is none."""
+    store, files = objects_of(url, ".parquet")
+    return ParquetFiles(url, store, files) if files else None
+
+
+def open_vectors_of(files: ParquetFiles, name: str) -> ParquetVectors:
+    """The column of vectors: that of the name, or the only one.
+
+    Raises
+    ------
+    JobError
+        When there is none, or there are several and none has the name.
+    """
+    lists = [field.name for field in files.schema if is_list(field.type)]
+    if name not in lists:
+        if len(lists) != 1:
+            has = f"the columns of lists {', '.join(lists)}" if lists else "no column of lists"
+            raise JobError(f"{files.url} has {has}, and none is {name!r}. Set input.array.")
+        (name,) = lists
+    return ParquetVectors(files, name)
+
+
+def open_column(files: ParquetFiles, name: str) -> ParquetEntries | None:
+    """A column of one entry a row; None where there is none of the name."""
+    fits = name in files.schema.names and not is_list(files.schema.field(name).type)
+    return ParquetEntries(files, name) if fits else None
+
+
+def _one_type(files: ParquetFiles, name: str) -> np.dtype[Any]:
+    types = {file: value_type(schema, name, file) for file, schema in files.schemas()}
+    first = next(iter(types.values()))
+    other = next((file for file, found in types.items() if found != first), None)
+    if other is not None:
+        raise JobError(f"{name!r} in {other} has values of {types[other]}, and of {first} in the files before it.")
+    return first

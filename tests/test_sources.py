@@ -1,0 +1,203 @@
+"""Embeddings in Parquet and .npy are read where they lie, and give the run that the same rows in Zarr give."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zarr
+from conftest import Command, unequal
+
+from distcluster.errors import JobError
+from distcluster.export import export_run
+from distcluster.job_file import parse_job
+from distcluster.prepare import check_job
+from distcluster.storage import object_file
+from distcluster.storage.array_store import ArrayStore
+from distcluster.storage.inputs import input_version, open_input
+from distcluster.storage.run import Run
+from distcluster.url import Url
+
+ROWS = np.random.default_rng(0).normal(size=(5_000, 6)).astype(np.float32)
+
+
+def fixed(rows: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+
+
+def lists(rows: np.ndarray) -> pa.Array:
+    return pa.array(rows.tolist(), pa.list_(pa.from_numpy_dtype(rows.dtype)))
+
+
+def write_parquets(place: Path, rows: np.ndarray, vectors: Callable[[np.ndarray], Any], files: int, group: int) -> Path:
+    """As a Hugging Face repository has them, with ids and texts beside; numbers without leading zeros."""
+    (place / "data").mkdir(parents=True)
+    row = np.arange(len(rows))
+    for i, part in enumerate(np.array_split(row, files)):
+        columns = {"id": [f"a{r}" for r in part], "text": [f"item {r}" for r in part], "emb": vectors(rows[part])}
+        pq.write_table(pa.table(columns | {"kind": part % 7}), place / "data" / f"train-{i}.parquet", group)
+    return place
+
+
+def write_npys(place: Path, rows: np.ndarray, files: int) -> Path:
+    place.mkdir()
+    for i, part in enumerate(np.array_split(rows, files)):
+        np.save(place / f"img_emb_{i}.npy", part)
+    return place
+
+
+def sources(tmp_path: Path) -> dict[str, tuple[Path, np.ndarray]]:
+    double, half = ROWS.astype(np.float64), ROWS.astype(np.float16)
+    np.save(tmp_path / "one.npy", half)
+    pq.write_table(pa.table({"v": lists(double)}), tmp_path / "one.parquet")
+    return {
+        "folder of fixed lists": (write_parquets(tmp_path / "fixed", ROWS, fixed, 12, 137), ROWS),
+        "folder of float16 lists": (write_parquets(tmp_path / "half", half, fixed, 2, 5_000), half),
+        "one file of lists": (tmp_path / "one.parquet", double),
+        "folder of npy": (write_npys(tmp_path / "npys", ROWS, 12), ROWS),
+        "one npy": (tmp_path / "one.npy", half),
+    }
+
+
+def test_any_rows_of_any_source_are_the_rows_as_stored(tmp_path: Path) -> None:
+    for name, (place, rows) in sources(tmp_path).items():
+        found = open_input(Url(str(place)), "embeddings")
+        assert (found.shape, found.dtype) == (rows.shape, rows.dtype), name
+        for part in (slice(0, 5_000), slice(4_000, 4_001), slice(130, 2_000), slice(4_990, 6_000), slice(7, 7)):
+            values = found[part]
+            assert values.dtype == rows.dtype, name
+            assert np.array_equal(values, rows[part]), (name, part)
+
+
+def test_what_is_read_of_a_store_is_hardly_more_than_the_column(
+    tmp_path: Path, s3: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = np.random.default_rng(1).normal(size=(20_000, 64)).astype(np.float32)
+    store = ArrayStore("s3://bucket").objects
+    for file in sorted((write_parquets(tmp_path / "p", wide, fixed, 2, 4_000) / "data").iterdir()):
+        obstore.put(store, f"docs/{file.name}", file)
+    np.save(tmp_path / "wide.npy", wide)
+    obstore.put(store, "wide.npy", tmp_path / "wide.npy")
+    read = []
+    get = obstore.get_range
+    monkeypatch.setattr(object_file.obstore, "get_range", lambda *a, **k: read.append(k["length"]) or get(*a, **k))
+    groups = [
+        pq.read_metadata(file).row_group(group) for file in (tmp_path / "p" / "data").iterdir() for group in range(3)
+    ]
+    of_column = sum(group.column(2).total_compressed_size for group in groups)
+    assert groups[0].column(2).path_in_schema.startswith("emb")
+    for url, size in (("s3://bucket/docs", of_column), ("s3://bucket/wide.npy", wide.nbytes)):
+        read.clear()
+        found = open_input(Url(url), "embeddings")
+        assert all(np.array_equal(found[i : i + 3_000], wide[i : i + 3_000]) for i in range(0, 20_000, 3_000))
+        assert size <= sum(read) <= 1.05 * size, url
+
+
+def test_a_version_tells_of_every_change(tmp_path: Path, s3: None) -> None:
+    store = ArrayStore("s3://bucket").objects
+    place = write_parquets(tmp_path / "p", ROWS, fixed, 2, 1_000)
+    (file, other) = sorted((place / "data").iterdir())
+    urls = [Url(str(file)), Url(str(place)), Url("s3://bucket/one.parquet")]
+    obstore.put(store, "one.parquet", file)
+    before = [input_version(url) for url in urls]
+    assert None not in before
+    assert [input_version(url) for url in urls] == before
+    file.write_bytes(other.read_bytes())
+    obstore.put(store, "one.parquet", file)
+    assert all(new != old for new, old in zip([input_version(url) for url in urls], before, strict=True))
+    assert np.array_equal(open_input(urls[1], "emb")[:10], ROWS[2_500:2_510]), "what was opened before is not used"
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"id": [1, 2]}, "no column of lists"),
+        ({"a": [[1.0], [2.0]], "b": [[1.0], [2.0]]}, "the columns of lists a, b"),
+        ({"a": [["x"], ["y"]]}, "embeddings are numbers"),
+        ({"a": [[1], [2]]}, "has dtype int64"),
+        ({"a": pa.array([None, []], pa.list_(pa.float32()))}, "no row with values"),
+    ],
+)
+def test_parquet_without_vectors_is_refused(columns: dict[str, Any], said: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(JobError, match=said):
+        open_input(Url(str(tmp_path / "x.parquet")), "embeddings")
+
+
+def test_files_that_do_not_go_together_or_are_no_arrays_are_refused(tmp_path: Path) -> None:
+    place = write_npys(tmp_path / "npys", ROWS, 3)
+    for content, said in (
+        (ROWS[:, :5], "one input has one kind of rows"),
+        (ROWS.astype(np.float64), "one input has one kind of rows"),
+        (ROWS[0], "must be .rows, features."),
+        (np.asfortranarray(ROWS), "save it in C order"),
+    ):
+        np.save(place / "img_emb_2.npy", content)
+        with pytest.raises(JobError, match=said):
+            open_input(Url(str(place)), "embeddings")
+    np.save(place / "img_emb_2.npy", ROWS)
+    (place / "img_emb_2.npy").write_bytes((place / "img_emb_2.npy").read_bytes()[:-9])
+    with pytest.raises(JobError, match="is cut short"):
+        open_input(Url(str(place)), "embeddings")
+    (place / "img_emb_2.npy").write_text("no array")
+    with pytest.raises(JobError, match="no array that NumPy can read"):
+        open_input(Url(str(place)), "embeddings")
+    pq.write_table(pa.table({"v": lists(ROWS)}), tmp_path / "cut.parquet")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "cut.parquet").read_bytes()[:-100])
+    with pytest.raises(JobError, match=r"cut\.parquet cannot be read"):
+        open_input(Url(str(tmp_path / "cut.parquet")), "embeddings")
+
+
+def test_rows_of_parquet_that_are_no_vectors_are_invalid_rows(tmp_path: Path) -> None:
+    rows = [[1.0, 2.0], None, [1.0], [1.0, None], [3.0, 4.0]]
+    pq.write_table(pa.table({"v": pa.array(rows, pa.list_(pa.float32()))}), tmp_path / "x.parquet")
+    found = open_input(Url(str(tmp_path / "x.parquet")), "v")[:]
+    assert np.isnan(found).any(axis=1).tolist() == [False, True, True, True, False]
+    pq.write_table(pa.table({"v": pa.array([[1, 2], [3]], pa.list_(pa.int8()))}), tmp_path / "x.parquet")
+    with pytest.raises(JobError, match=r"row 1 of .* is no list of 2 numbers"):
+        open_input(Url(str(tmp_path / "x.parquet")), "v")[:]
+
+
+# --- whole jobs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_from_parquet_or_npy_has_the_bytes_of_one_from_zarr_and_its_ids(
+    reference: Run, new_command: Callable[..., Command], tmp_path: Path
+) -> None:
+    rows = zarr.open_group(reference.job.input.url)["embeddings"][:]
+    parquet = write_parquets(tmp_path / "docs", rows, fixed, 3, 1_000)
+    own = {"input__id": "id", "report__items": "input:text", "report__labels": ["input:kind"]}
+    run = new_command(parquet, **own).run_to_the_end()
+    assert unequal(reference, run) == []
+    page = (Path(run.url) / "report" / "index.html").read_text()
+    assert "item 17" in page or any(f"item {row}" in page for row in run.array("cluster/exemplar")[0].tolist())
+    table = run.job.report
+    found = pq.read_table(export_run(run, tmp_path / "out", "parquet", table, ["text", "kind"])).to_pandas()
+    assert found.id.tolist() == [f"a{row}" for row in range(len(rows))]
+    assert found.text.tolist() == [f"item {row}" for row in range(len(rows))]
+    assert found.kind.tolist() == [row % 7 for row in range(len(rows))]
+    assert np.array_equal(found.label, reference.array("label")[:])
+    lines = export_run(run, tmp_path / "out.csv", "csv", table).read_text().splitlines()
+    assert len(lines) == len(rows) + 1
+    assert lines[1].startswith('"a0",0,')
+    npys = write_npys(tmp_path / "npys", rows, 5)
+    assert unequal(reference, new_command(npys).run_to_the_end()) == []
+
+
+def test_columns_that_are_not_there_are_refused_before_any_work(tmp_path: Path) -> None:
+    place = write_parquets(tmp_path / "docs", ROWS, fixed, 2, 1_000)
+    for tables, said in (
+        ({"input": {"id": "uid"}}, "input.id: there is no file, no Zarr array and no column at .*docs/uid"),
+        ({"report": {"items": "input:title"}}, "report.items: .*no column at .*docs/title"),
+        ({"report": {"labels": ["input:emb"]}}, "report.labels: .*no column at .*docs/emb"),
+    ):
+        job = {"input": {"url": str(place)}, "output": {"url": str(tmp_path / "run")}}
+        for name, table in tables.items():
+            job[name] = job.get(name, {}) | table
+        with pytest.raises(JobError, match=said):
+            check_job(parse_job(job))
+    assert not (tmp_path / "run").exists()
