@@ -1,4 +1,7 @@
-"""Package versions and instruction level: what bits depend on besides the input and the job."""
+"""Package versions and instruction level: what bits depend on besides the input and the job.
+
+numba and faiss come with the functions that ask them: whoever only looks at a run imports neither.
+"""
 
 import platform
 import threading
@@ -8,9 +11,6 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-import faiss
-import llvmlite.binding
-import numba
 import numpy as np
 import threadpoolctl
 from threadpoolctl import ThreadpoolController, threadpool_info
@@ -39,6 +39,10 @@ def environment() -> dict[str, str]:
         numpy's dispatch targets, OpenBLAS's kernel family, faiss's SIMD level, numba's target processor. Two
         processes with equal dicts give equal bytes.
     """
+    import faiss
+    import llvmlite.binding
+    import numba
+
     facts = {name: version(name) for name in _PACKAGES}
     facts["machine"] = platform.machine()
     facts["numpy SIMD"] = " ".join(np.show_config(mode="dicts")["SIMD Extensions"]["found"])
@@ -69,6 +73,8 @@ def pin_to_one_thread() -> None:
     thread sets does not reach the thread that runs a task, so every task calls this. The pins stay: one task that
     lifted them on leaving would lift them under another task of the same process.
     """
+    import numba
+
     with _borrowed.lock:
         _borrowed.stays = True
         numba.set_num_threads(1)  # first: it may load another OpenMP
@@ -78,6 +84,9 @@ def pin_to_one_thread() -> None:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """The same for a while, in a process that is somebody else's: lifted when the last thread that is here leaves."""
+    import faiss
+    import numba
+
     of_numba, of_faiss = numba.get_num_threads(), faiss.omp_get_max_threads()
     libraries = ThreadpoolController()
     with _borrowed.lock:
@@ -114,6 +123,9 @@ _borrowed = _Borrowed()
 
 
 def _pin(libraries: ThreadpoolController) -> None:
+    import faiss
+    import numba
+
     numba.set_num_threads(1)
     _let_any_thread_set()
     libraries.limit(limits=1)

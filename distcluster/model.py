@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from distcluster.environment import one_thread
 from distcluster.errors import JobError
+from distcluster.numerics.index_facts import INDEX_ARRAYS
 from distcluster.numerics.mixture.assignment import Assignment, assign_rows, responsibilities
 from distcluster.numerics.mixture.parameters import Mixture
-from distcluster.numerics.neighbors import INDEX_ARRAYS, NeighbourIndex, nearest, open_index
+from distcluster.numerics.neighbors import NeighbourIndex, nearest, open_index
 from distcluster.numerics.prepared_rows import prepare, principal
 from distcluster.numerics.projection import project
 from distcluster.numerics.sampling import invalid_rows, why_invalid

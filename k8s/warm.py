@@ -11,7 +11,7 @@ from distcluster.cli.progress_bars import ProgressReporter
 from distcluster.cli.terminal import open_console
 from distcluster.job import ReportTable
 from distcluster.job_file import parse_job
-from distcluster.report import write_report
+from distcluster.report.page import write_report
 
 
 def main() -> None:

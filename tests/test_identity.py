@@ -11,8 +11,9 @@ import pytest
 from conftest import BLOCK_ROWS, Command, unequal
 
 from benchmarks.servers import dask_cluster
+from distcluster.numerics.index_facts import INDEX_ARRAYS
 from distcluster.numerics.mixture.assignment import assign_rows
-from distcluster.numerics.neighbors import INDEX_ARRAYS, nearest, open_index
+from distcluster.numerics.neighbors import nearest, open_index
 from distcluster.numerics.prepared_rows import prepare
 from distcluster.numerics.projection import project
 from distcluster.stages.projecting import FIT_UMAP

@@ -17,10 +17,10 @@ from distcluster.cli.main import app
 from distcluster.errors import JobError
 from distcluster.job import ReportTable
 from distcluster.job_file import parse_job
-from distcluster.report import render_page, write_report
 from distcluster.report.clusters import badge
 from distcluster.report.figures import Curve, curve_panel, spread, tree
 from distcluster.report.job_text import job_toml
+from distcluster.report.page import render_page, write_report
 from distcluster.report.palette import COLOURS, colours
 from distcluster.report.row_statistics import (
     MAP_PIXELS,

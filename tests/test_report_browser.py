@@ -8,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from distcluster.job import ReportTable
-from distcluster.report import render_page
+from distcluster.report.page import render_page
 from distcluster.storage.run import Run
 
 ROOT = Path(__file__).parent.parent

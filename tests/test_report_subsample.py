@@ -18,10 +18,10 @@ from distcluster.job import ReportTable
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.parameters import Mixture
 from distcluster.numerics.stability import null_rows, replicate_rows
-from distcluster.report import render_page
 from distcluster.report.covariances import ellipses, tied_matrix
 from distcluster.report.forest import grow_forests, measure_prediction, strata
 from distcluster.report.interactive_3d import interactive_views, scaled
+from distcluster.report.page import render_page
 from distcluster.report.replicates import measure_stability, pairs_kept
 from distcluster.report.subsample_rows import SubsampleRows, principal_axes, read_subsample_rows, silhouettes
 from distcluster.stages import context

@@ -76,7 +76,6 @@ def run(
     """
     # Dask, scikit-learn and numba take seconds to import: only where a job runs.
     from distcluster.api import run_job
-    from distcluster.report.prediction import summarise_prediction
     from distcluster.report.summary import summarise
     from distcluster.storage.run import Run
 
@@ -90,6 +89,8 @@ def run(
         console.print("This job is finished; nothing was left to do.")
     console.print()
     if job.predict.model is not None:
+        from distcluster.report.prediction import summarise_prediction
+
         console.print(prediction_table(summarise_prediction(Run(job.predict.model), done)), highlight=False)
         return
     console.print(summary_table(summarise(done, job.report), bars=console.is_terminal), highlight=False)
@@ -99,7 +100,7 @@ def run(
         console.print(rows_table(summarise_appended(done), "appended rows"), highlight=False)
     if job.report.write == "never":
         return
-    from distcluster.report import write_report  # after the work: it draws, and imports what draws
+    from distcluster.report.page import write_report  # after the work: it draws, and imports what draws
 
     console.print(f"Report: {plain(write_report(done, job.report))}", highlight=False, soft_wrap=True)
 
@@ -201,8 +202,6 @@ def choose(
     """
     from distcluster.api import choose_candidate
     from distcluster.numerics.mixture.candidate import Candidate
-    from distcluster.report import write_report
-    from distcluster.report.summary import summarise
 
     if covariance_type not in COVARIANCE_TYPES:
         raise JobError(f"--covariance-type {covariance_type}: must be one of {', '.join(COVARIANCE_TYPES)}.")
@@ -215,6 +214,9 @@ def choose(
     if not reporter.used:
         console.print("This choice is finished; nothing was left to do.")
     console.print()
+    from distcluster.report.page import write_report
+    from distcluster.report.summary import summarise
+
     console.print(summary_table(summarise(done, table), bars=console.is_terminal), highlight=False)
     console.print(f"Report: {plain(write_report(done, table))}", highlight=False, soft_wrap=True)
 
@@ -235,7 +237,7 @@ def report(
 
     [dim]distcluster report runs/demo --open[/dim]
     """
-    from distcluster.report import write_report
+    from distcluster.report.page import write_report
     from distcluster.storage.run import Run
 
     table = _report_table(

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 Counts = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int32]
@@ -131,6 +130,8 @@ def number_components(counts: Counts) -> Labels:
     K = counts.shape[1]
     worth = counts[:K]
     # A row is worth more than all numbers that a component could keep.
+    from scipy.optimize import linear_sum_assignment  # its readers, who are many, need no SciPy
+
     number, component = linear_sum_assignment((K + 1) * worth + np.eye(*worth.shape), maximize=True)
     has_rows = worth[number, component] > 0
     found = np.full(K, -1, np.int32)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import faiss
 import numba
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
 
+from distcluster.numerics.index_facts import INDEX_ARRAYS, IndexFacts, Kind
 from distcluster.numerics.prepared_rows import principal
 
 Float32 = npt.NDArray[np.float32]
@@ -28,9 +29,6 @@ _BASIS_ROWS = 8_192  # of the sample, that the basis of the codes is computed fr
 _BASIS_STEP = 64  # components: whole vectors of 8-bit codes
 _BASIS_SHARE = 0.85  # of the variance that the codes must hold: 0.89 lost nothing that 0.75 lost
 
-INDEX_ARRAYS = ("graph", "mean", "components")
-"""What an index is stored as, beside its facts."""
-Kind = Literal["exact", "8-bit graph", "32-bit graph"]
 _GRAPHS: dict[Kind, Callable[[int], Any]] = {
     # Codes that faiss compares as integers: a fifth faster than QT_8bit_uniform, and no sum of floats in the search.
     "8-bit graph": lambda dimensions: faiss.IndexHNSWSQ(
@@ -38,19 +36,6 @@ _GRAPHS: dict[Kind, Callable[[int], Any]] = {
     ),
     "32-bit graph": lambda dimensions: faiss.IndexHNSWFlat(dimensions, _LINKS),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class IndexFacts:
-    """How a sample is searched, and how well."""
-
-    kind: Kind
-    search_candidates: int
-    """faiss's efSearch; for "exact" the number of sample rows."""
-    recall: float
-    """Share of the k nearest sample rows that the search finds, over probe rows outside the sample."""
-    step: float
-    """Unit of the 8-bit codes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,11 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from distcluster import numerics
 from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
 from distcluster.numerics.mixture.criteria import Criteria, add_criteria, table_columns
-from distcluster.numerics.mixture.row_moments import scatter_rows
-from distcluster.numerics.mixture.scores import score_rows
 from distcluster.numerics.mixture.selection import select
-from distcluster.numerics.mixture.silhouettes import silhouette_rows
 from distcluster.numerics.partition import RowRange, tree_sum, tree_sums
-from distcluster.numerics.stability import agreement
 from distcluster.stages.context import read_model, reading_around
 from distcluster.stages.cost import Cost, one_task
 from distcluster.stages.fitting import FIT_CANDIDATES, candidates, fitted_mixture, grid_parameters, unscored
@@ -47,10 +44,12 @@ def score(run: Run, index: int) -> Output[ScoreFacts]:
     criteria, components, scatter = [], [], []
     for block in parts.blocks(partition):
         here = slice(block.start - partition.start, block.stop - partition.start)
-        of_candidates, of_components = score_rows(rows[here], held_out[here], centre, parameters)
+        of_candidates, of_components = numerics.mixture.scores.score_rows(
+            rows[here], held_out[here], centre, parameters
+        )
         criteria.append(of_candidates)
         components.append(of_components)
-        scatter.append(scatter_rows(rows[here], centre))
+        scatter.append(numerics.mixture.row_moments.scatter_rows(rows[here], centre))
     return Output(
         ScoreFacts(int(held_out.sum())),
         arrays={
@@ -121,7 +120,7 @@ def sum_silhouettes(run: Run, index: int) -> Output[NoFacts]:
     of_components = read_model(run, layout.COMPONENT_SUMS)
     rows = run.read_rows(layout.PROJECTION, partition)
     sums = [
-        silhouette_rows(
+        numerics.mixture.silhouettes.silhouette_rows(
             rows[block.start - partition.start : block.stop - partition.start], centre, parameters, of_components
         )
         for block in parts.blocks(partition)
@@ -205,7 +204,7 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
     fitted = iter(zip(read_model(run, layout.CRITERIA_SUMS), silhouettes, strict=True))
     data, null = (replicated_labels(run, what) for what in ("data", "null"))
     nan = np.full(len(candidates(run)), np.nan)
-    agreed, agreed_null = (agreement(labels) if labels else nan for labels in (data, null))
+    agreed, agreed_null = (numerics.stability.agreement(labels) if labels else nan for labels in (data, null))
     table = []
     for place, each in enumerate(candidates(run)):
         facts = FIT_CANDIDATES.facts_of(run, each)

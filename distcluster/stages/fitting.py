@@ -2,18 +2,15 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.numerics.mixture.assignment import assign_rows
+from distcluster import numerics
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
 from distcluster.numerics.mixture.candidate_grid import grid, largest_k, missing_ks
 from distcluster.numerics.mixture.criteria import Criteria, add_fitted_criteria
-from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters, natural_parameters
-from distcluster.numerics.mixture.silhouettes import stratified_silhouette
 from distcluster.stages.context import open_run, read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.projecting import read_points
@@ -22,6 +19,9 @@ from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
+
+if TYPE_CHECKING:
+    from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters
 
 Float64 = npt.NDArray[np.float64]
 
@@ -100,7 +100,9 @@ def unscored(run: Run, wanted: Candidate) -> Criteria:
 
 def start_kmeans(run: Run, n_components: int) -> Output[NoFacts]:
     """The start that the covariance types of one k share."""
-    labels = initial_labels(read_points(run), n_components, run.job.mixture.n_init, run.job.sample.seed)
+    labels = numerics.mixture.candidate_fit.initial_labels(
+        read_points(run), n_components, run.job.mixture.n_init, run.job.sample.seed
+    )
     return Output(NoFacts(), arrays={layout.KMEANS_LABEL: labels})
 
 
@@ -139,12 +141,16 @@ def fit(run: Run, wanted: Candidate) -> Output[CandidateFacts]:
     """Fit one candidate of the grid on the projected mixture subsample; a failure is a result."""
     table, points = run.job.mixture, read_points(run)
     labels = read_model(run, layout.KMEANS_LABEL, wanted.n_components)
-    fitted = fit_candidate(points, labels, wanted, tol=table.tol, reg_covar=table.reg_covar, max_iter=table.max_iter)
+    fitted = numerics.mixture.candidate_fit.fit_candidate(
+        points, labels, wanted, tol=table.tol, reg_covar=table.reg_covar, max_iter=table.max_iter
+    )
     arrays: dict[layout.ItemArray, npt.NDArray[np.float64]] = {}
     silhouette = error = None
     if fitted.mixture is not None:
         arrays = of_mixture(layout.CANDIDATE, fitted.mixture)
-        silhouette, error = stratified_silhouette(points, assign_rows(points, fitted.mixture, top=1).label)
+        silhouette, error = numerics.mixture.silhouettes.stratified_silhouette(
+            points, numerics.mixture.assignment.assign_rows(points, fitted.mixture, top=1).label
+        )
     return Output(
         CandidateFacts(
             n_iter=fitted.n_iter,
@@ -197,14 +203,16 @@ EXTEND_GRID = Stage(
 # --- what later stages read -------------------------------------------------------------------------------------
 
 
-def of_mixture(arrays: dict[str, layout.ItemArray], mixture: Mixture) -> dict[layout.ItemArray, Float64]:
+def of_mixture(arrays: dict[str, layout.ItemArray], mixture: "Mixture") -> dict[layout.ItemArray, Float64]:
     """A mixture's parameters as the arrays that hold them."""
     return {array: getattr(mixture, name) for name, array in arrays.items()}
 
 
-def fitted_mixture(run: Run, wanted: Candidate) -> Mixture:
+def fitted_mixture(run: Run, wanted: Candidate) -> "Mixture":
     """A candidate as it was fitted on the mixture subsample."""
-    return Mixture(wanted, *(read_model(run, array, wanted) for array in layout.CANDIDATE.values()))
+    return numerics.mixture.parameters.Mixture(
+        wanted, *(read_model(run, array, wanted) for array in layout.CANDIDATE.values())
+    )
 
 
 def fitted_candidates(run: Run) -> list[Candidate]:
@@ -218,12 +226,15 @@ def centre_of(run: Run) -> Float64:
 
 
 @functools.lru_cache(maxsize=2)
-def _parameters_of(ref: RunRef) -> tuple[Float64, list[NaturalParameters]]:
+def _parameters_of(ref: RunRef) -> "tuple[Float64, list[NaturalParameters]]":
     run = open_run(ref)
     centre = centre_of(run)
-    return centre, [natural_parameters(fitted_mixture(run, each), centre) for each in fitted_candidates(run)]
+    return centre, [
+        numerics.mixture.parameters.natural_parameters(fitted_mixture(run, each), centre)
+        for each in fitted_candidates(run)
+    ]
 
 
-def grid_parameters(run: Run) -> tuple[Float64, list[NaturalParameters]]:
+def grid_parameters(run: Run) -> "tuple[Float64, list[NaturalParameters]]":
     """The centre of the mixture subsample, and all fitted candidates relative to it."""
     return _parameters_of(run.ref)

@@ -1,19 +1,13 @@
 """Labels, clusters, the hierarchy over them, and how far the projection can be trusted."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.recfunctions import repack_fields
 
-from distcluster.numerics.hierarchy import HIERARCHY_ROWS, build_hierarchy, level_exemplars, levels
-from distcluster.numerics.mixture.assignment import (
-    Assignment,
-    assign_rows,
-    merge_nearest,
-    nearest_to_means,
-    responsibilities,
-)
+from distcluster import numerics
 from distcluster.numerics.partition import RowRange, tree_sum
 from distcluster.numerics.shown_rows import (
     HELD_OUT_ROWS,
@@ -24,7 +18,6 @@ from distcluster.numerics.shown_rows import (
     spread_evenly,
     spread_rows,
 )
-from distcluster.numerics.stability import cluster_agreement, replicate_rows
 from distcluster.stages.context import read_model, reading_around
 from distcluster.stages.cost import Cost, Sizes, one_task
 from distcluster.stages.fitting import candidates
@@ -35,6 +28,9 @@ from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.storage import layout
 from distcluster.storage.layout import ItemArray, RowArray
 from distcluster.storage.run import Run
+
+if TYPE_CHECKING:
+    from distcluster.numerics.mixture.assignment import Assignment
 
 _FEW_HELD_OUT = 1_000  # below which any rows are taken
 EXEMPLARS = 10
@@ -74,7 +70,7 @@ def measure_projection(run: Run) -> Output[ProjectionQuality]:
         np.ascontiguousarray(read_model(run, layout.SAMPLE_NEIGHBOURS)[some]),
         np.ascontiguousarray(read_model(run, layout.SAMPLE_DISTANCES)[some]),
     )
-    mixture = chosen_mixture(run)
+    mixture, assign_rows = chosen_mixture(run), numerics.mixture.assignment.assign_rows
     densities = (assign_rows(rows, mixture, top=1).log_density for rows in (of_sample, read_points(run)))
     return Output(ProjectionQuality(_trustworthiness(run), *(float(each.mean(dtype=np.float64)) for each in densities)))
 
@@ -104,9 +100,13 @@ MEASURE_PROJECTION = Stage(
 
 def merge_components(run: Run) -> Output[NoFacts]:
     """The tree over the chosen components, from the mixture subsample."""
-    responsibility, _ = responsibilities(read_points(run)[:HIERARCHY_ROWS], chosen_mixture(run))
-    tree = build_hierarchy(responsibility, read_model(run, layout.MIXTURE_SAMPLE)[:HIERARCHY_ROWS])
-    cuts = levels(tree.merges, run.job.assign.levels)
+    responsibility, _ = numerics.mixture.assignment.responsibilities(
+        read_points(run)[: numerics.hierarchy.HIERARCHY_ROWS], chosen_mixture(run)
+    )
+    tree = numerics.hierarchy.build_hierarchy(
+        responsibility, read_model(run, layout.MIXTURE_SAMPLE)[: numerics.hierarchy.HIERARCHY_ROWS]
+    )
+    cuts = numerics.hierarchy.levels(tree.merges, run.job.assign.levels)
     return Output(
         NoFacts(),
         arrays={
@@ -157,8 +157,10 @@ def label_rows(run: Run, index: int) -> Output[LabelFacts]:
     partition = parts[index]
     mixture = chosen_mixture(run)
     rows = run.read_rows(layout.PROJECTION, partition)
-    result = assign_rows(rows, mixture, run.job.assign.top)
-    exemplar, distance = nearest_to_means(rows, result.label, mixture, partition.start, EXEMPLARS)
+    result = numerics.mixture.assignment.assign_rows(rows, mixture, run.job.assign.top)
+    exemplar, distance = numerics.mixture.assignment.nearest_to_means(
+        rows, result.label, mixture, partition.start, EXEMPLARS
+    )
     K = mixture.candidate.n_components
     probability_sums = []
     for block in parts.blocks(partition):
@@ -193,7 +195,7 @@ def _at_levels(run: Run, label: npt.NDArray[np.int32]) -> dict[RowArray, npt.NDA
     }
 
 
-def _results(run: Run, partition: RowRange, rows: npt.NDArray[np.float32], result: Assignment) -> Table:
+def _results(run: Run, partition: RowRange, rows: npt.NDArray[np.float32], result: "Assignment") -> Table:
     """All that is known of a partition's valid rows."""
     table = row_table(len(rows), rows.shape[1])
     table["row"] = np.arange(partition.start, partition.stop)
@@ -249,7 +251,7 @@ def summarise_clusters(run: Run) -> Output[ClusterFacts]:
     parts = ((*rest, repack_fields(shown[columns])) for *rest, shown in run.read_items(arrays, partitions(run)))
     sizes, probabilities, exemplars, distances, shown = zip(*parts, strict=True)
     size, probability = np.sum(sizes, axis=0), tree_sum(probabilities)
-    exemplar, distance = merge_nearest(np.stack(exemplars), np.stack(distances), EXEMPLARS)
+    exemplar, distance = numerics.mixture.assignment.merge_nearest(np.stack(exemplars), np.stack(distances), EXEMPLARS)
     with np.errstate(invalid="ignore"):  # an empty component has no mean
         mean_probability = probability / size
     return Output(
@@ -267,7 +269,7 @@ def summarise_clusters(run: Run) -> Output[ClusterFacts]:
 
 
 def _of_levels(run: Run, size: npt.NDArray[np.int64], exemplar: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    of_levels = [level_exemplars(cluster, size, exemplar) for cluster in run.read(layout.LEVEL)]
+    of_levels = [numerics.hierarchy.level_exemplars(cluster, size, exemplar) for cluster in run.read(layout.LEVEL)]
     return np.concatenate([np.empty((0, EXEMPLARS), np.int64), *of_levels])
 
 
@@ -290,10 +292,10 @@ def _cluster_stability(run: Run) -> npt.NDArray[np.float64]:
     if any(each[place].min() < 0 for each in labels):
         return np.full(K, np.nan)
     points = read_points(run)
-    n = replicate_rows(len(points), len(labels))
+    n = numerics.stability.replicate_rows(len(points), len(labels))
     common = points[2 * n * len(labels) : (2 * len(labels) + 1) * n]
-    chosen = assign_rows(common, mixture, top=1).label
-    return cluster_agreement(chosen, [each[place] for each in labels], K)
+    chosen = numerics.mixture.assignment.assign_rows(common, mixture, top=1).label
+    return numerics.stability.cluster_agreement(chosen, [each[place] for each in labels], K)
 
 
 SUMMARISE_CLUSTERS = Stage(

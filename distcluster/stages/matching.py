@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from distcluster import numerics
 from distcluster.errors import CorruptError, JobError, JobFailedError
-from distcluster.numerics.lineage import trace_clusters
-from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.partition import RowRange
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.cost import Cost
@@ -154,9 +153,9 @@ def match_clusters(run: Run) -> Output[LineageFacts]:
     common, before = common[before >= 0], before[before >= 0]
     _require_enough(run, previous, len(common))
     mixture = refined_mixture(run)
-    found = trace_clusters(
+    found = numerics.lineage.trace_clusters(
         before,
-        assign_rows(read_points(run), mixture, top=1).label,
+        numerics.mixture.assignment.assign_rows(read_points(run), mixture, top=1).label,
         common,
         previous_k=_n_clusters(previous),
         n_components=mixture.candidate.n_components,

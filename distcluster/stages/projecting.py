@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from distcluster import numerics
 from distcluster.job import Job
-from distcluster.numerics.projection import project, repulsion_field
 from distcluster.numerics.support import support
-from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
 from distcluster.stages.context import read_model, task_threads
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.searching import BUILD_INDEX, find_nearest, search_seconds
@@ -49,18 +48,20 @@ class FitFacts:
 def fit_umap(run: Run) -> Output[FitFacts]:
     """Fit UMAP on its subsample, for the space that is clustered."""
     facts, anchors = _fit(run, "projection")
-    return Output(facts, arrays={layout.ANCHORS: anchors, layout.FIELD: repulsion_field(anchors)})
+    return Output(facts, arrays={layout.ANCHORS: anchors, layout.FIELD: numerics.projection.repulsion_field(anchors)})
 
 
 def fit_view(run: Run, space: str) -> Output[FitFacts]:
     """Fit UMAP on its subsample, for a view."""
     facts, anchors = _fit(run, space)
-    return Output(facts, arrays={layout.VIEW_ANCHORS: anchors, layout.VIEW_FIELD: repulsion_field(anchors)})
+    return Output(
+        facts, arrays={layout.VIEW_ANCHORS: anchors, layout.VIEW_FIELD: numerics.projection.repulsion_field(anchors)}
+    )
 
 
 def _fit(run: Run, space: str) -> tuple[FitFacts, Float32]:
     table = run.job.projection
-    anchors = fit_anchors(
+    anchors = numerics.umap_fit.fit_anchors(
         read_model(run, layout.SAMPLE),
         read_model(run, layout.SAMPLE_NEIGHBOURS),
         read_model(run, layout.SAMPLE_DISTANCES),
@@ -72,7 +73,7 @@ def _fit(run: Run, space: str) -> tuple[FitFacts, Float32]:
         optimizer=table.optimizer,
         threads=task_threads.get(),
     )
-    return FitFacts(*curve_parameters(table.min_dist)), anchors
+    return FitFacts(*numerics.umap_fit.curve_parameters(table.min_dist)), anchors
 
 
 def _fit_cost(sizes: Sizes, fits: int) -> Cost:
@@ -109,7 +110,7 @@ def project_into(run: Run, space: str, found: npt.NDArray[np.int32], distance: F
     stage, item = (FIT_VIEWS, space) if is_view else (FIT_UMAP, ONE)
     anchors, field = (layout.VIEW_ANCHORS, layout.VIEW_FIELD) if is_view else (layout.ANCHORS, layout.FIELD)
     curve = stage.facts_of(run, item)
-    return project(
+    return numerics.projection.project(
         found,
         distance,
         read_model(run, anchors, item),

@@ -1,13 +1,12 @@
 """EM of the chosen mixture over all rows, one iteration two stages."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.numerics.mixture.em import expect_rows, m_step, packed, remarks, unpacked
-from distcluster.numerics.mixture.parameters import Mixture
-from distcluster.numerics.mixture.row_moments import moments
+from distcluster import numerics
 from distcluster.numerics.partition import RowRange, groups, tree_sum, tree_sums
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.context import read_model
@@ -17,6 +16,9 @@ from distcluster.stages.stage import NoFacts, Output, Stage, one
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
 from distcluster.storage.run import Run
+
+if TYPE_CHECKING:
+    from distcluster.numerics.mixture.parameters import Mixture
 
 _LINE = "refine"
 
@@ -75,15 +77,17 @@ def _expectations(run: Run) -> list[GroupOfIteration] | None:
     return None if iterations is None else [item for each in iterations for item in expectations(run, each)]
 
 
-def _before(run: Run, iteration: int) -> Mixture:
+def _before(run: Run, iteration: int) -> "Mixture":
     """The mixture that an iteration starts from."""
     candidate = SELECT_CANDIDATE.facts_of(run).candidate
     if iteration == 0:
         return fitted_mixture(run, candidate)
-    return Mixture(candidate, *(read_model(run, array, iteration - 1) for array in layout.STEP.values()))
+    return numerics.mixture.parameters.Mixture(
+        candidate, *(read_model(run, array, iteration - 1) for array in layout.STEP.values())
+    )
 
 
-def refined_mixture(run: Run) -> Mixture:
+def refined_mixture(run: Run) -> "Mixture":
     """The chosen candidate as it is after the last iteration over all rows, its components as they were fitted."""
     return _before(run, iterations_done(run))
 
@@ -95,7 +99,9 @@ def expect(run: Run, item: GroupOfIteration) -> Output[NoFacts]:
 
     def of_partition(partition: RowRange, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         blocks = (slice(b.start - partition.start, b.stop - partition.start) for b in parts.blocks(partition))
-        return tree_sum(packed(expect_rows(rows[here], centre, mixture)) for here in blocks)
+        return tree_sum(
+            numerics.mixture.em.packed(numerics.mixture.em.expect_rows(rows[here], centre, mixture)) for here in blocks
+        )
 
     group = [parts[index] for index in groups(parts)[item.group]]
     total = tree_sum(map(of_partition, group, run.read_partitions(layout.PROJECTION, group)))
@@ -116,10 +122,12 @@ REFINE_EXPECT = Stage(
 def take_step(run: Run, iteration: int) -> Output[StepFacts]:
     """The M-step of an iteration of EM over all rows."""
     (sums,) = tree_sums(run.read_items([layout.EXPECTATION], expectations(run, iteration), under=str(iteration)))
-    expected = unpacked(sums)
+    expected = numerics.mixture.em.unpacked(sums)
     table, centre = run.job.mixture, centre_of(run)
-    of_rows = moments(read_model(run, layout.SCATTER))
-    mixture = m_step(expected, of_rows, _before(run, iteration).moved(-centre), table.reg_covar).moved(centre)
+    of_rows = numerics.mixture.row_moments.moments(read_model(run, layout.SCATTER))
+    mixture = numerics.mixture.em.m_step(
+        expected, of_rows, _before(run, iteration).moved(-centre), table.reg_covar
+    ).moved(centre)
     mean = expected.log_likelihood / of_rows.n_rows
     converged = False
     if iteration > 0:
@@ -160,14 +168,14 @@ def publish(run: Run) -> Output[MixtureFacts]:
     if run.job.mixture.previous is not None:
         mixture = mixture.reordered(read_model(run, layout.LINEAGE["component"]))
     steps = [REFINE_MAXIMISE.facts_of(run, i) for i in range(iterations)]
-    of_rows = moments(read_model(run, layout.SCATTER))
+    of_rows = numerics.mixture.row_moments.moments(read_model(run, layout.SCATTER))
     return Output(
         MixtureFacts(
             n_iter=iterations,
             converged=bool(steps) and steps[-1].converged,
             mean_log_likelihoods=tuple(each.mean_log_likelihood for each in steps),
             n_rows=SUBSAMPLE.facts_of(run).n_valid,
-            note=remarks(mixture.moved(-centre_of(run)), of_rows, run.job.mixture.reg_covar),
+            note=numerics.mixture.em.remarks(mixture.moved(-centre_of(run)), of_rows, run.job.mixture.reg_covar),
         ),
         arrays=of_mixture(layout.MIXTURE, mixture),
     )
@@ -185,13 +193,15 @@ PUBLISH_MIXTURE = Stage(
 )  # fmt: skip
 
 
-def chosen_mixture(run: Run) -> Mixture:
+def chosen_mixture(run: Run) -> "Mixture":
     """The mixture that the verdict chose, refined."""
-    return Mixture(
+    return numerics.mixture.parameters.Mixture(
         SELECT_CANDIDATE.facts_of(run).candidate, *(read_model(run, array) for array in layout.MIXTURE.values())
     )
 
 
-def published_mixture(run: Run) -> Mixture:
+def published_mixture(run: Run) -> "Mixture":
     """The same for reports and exports, which any machine may make: no row is labelled by it."""
-    return Mixture(SELECT_CANDIDATE.facts_of(run).candidate, *(run.read(array) for array in layout.MIXTURE.values()))
+    return numerics.mixture.parameters.Mixture(
+        SELECT_CANDIDATE.facts_of(run).candidate, *(run.read(array) for array in layout.MIXTURE.values())
+    )

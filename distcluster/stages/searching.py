@@ -2,20 +2,13 @@
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.numerics.neighbors import (
-    INDEX_ARRAYS,
-    IndexFacts,
-    NeighbourIndex,
-    build_index,
-    count_found,
-    nearest,
-    open_index,
-)
-from distcluster.numerics.prepared_rows import prepare, principal
+from distcluster import numerics
+from distcluster.numerics.index_facts import INDEX_ARRAYS, IndexFacts
 from distcluster.numerics.support import local_scale, support_limit
 from distcluster.stages.context import open_run, read_model
 from distcluster.stages.cost import Cost, Sizes
@@ -25,6 +18,9 @@ from distcluster.storage import layout
 from distcluster.storage.layout import ONE
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
+
+if TYPE_CHECKING:
+    from distcluster.numerics.neighbors import NeighbourIndex
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -68,7 +64,7 @@ def searched(run: Run, prepared: Float32) -> Float32:
     if run.job.projection.pca is None:
         return prepared
     mean, components = read_model(run, layout.PCA_MEAN), read_model(run, layout.PCA_COMPONENTS)
-    return np.asarray(principal(np.ascontiguousarray(prepared), mean, components))
+    return np.asarray(numerics.prepared_rows.principal(np.ascontiguousarray(prepared), mean, components))
 
 
 # --- the index --------------------------------------------------------------------------------------------------
@@ -87,8 +83,12 @@ def index_sample(run: Run) -> Output[BuildIndexFacts]:
     """Build the neighbour index, and find the sample's own neighbours for UMAP."""
     k, metric = run.job.projection.n_neighbors, run.job.projection.metric
     sample = searched(run, read_model(run, layout.SAMPLE))
-    arrays, facts = build_index(sample, searched(run, read_model(run, layout.MIXTURE_SAMPLE)), k, metric)
-    found, distance = nearest(open_index(arrays, facts, sample), sample, k, metric)
+    arrays, facts = numerics.neighbors.build_index(
+        sample, searched(run, read_model(run, layout.MIXTURE_SAMPLE)), k, metric
+    )
+    found, distance = numerics.neighbors.nearest(
+        numerics.neighbors.open_index(arrays, facts, sample), sample, k, metric
+    )
     scale = local_scale(distance)
     return Output(
         BuildIndexFacts(
@@ -128,19 +128,21 @@ BUILD_INDEX = Stage(
 def find_nearest(run: Run, rows: Float32) -> tuple[Int32, Float32]:
     """Neighbours of prepared rows in the run's sample."""
     table = run.job.projection
-    return nearest(_opened(run), searched(run, rows), table.n_neighbors, table.metric)
+    return numerics.neighbors.nearest(_opened(run), searched(run, rows), table.n_neighbors, table.metric)
 
 
-def _opened(run: Run) -> NeighbourIndex:
+def _opened(run: Run) -> "NeighbourIndex":
     records = (run.records.read(stage.name, ONE) for stage in (BUILD_INDEX, SUBSAMPLE))
     return _opened_index(run.ref, tuple(record.id for record in records if record))
 
 
 @functools.lru_cache(maxsize=2)
-def _opened_index(ref: RunRef, _commit_ids: tuple[str, ...]) -> NeighbourIndex:
+def _opened_index(ref: RunRef, _commit_ids: tuple[str, ...]) -> "NeighbourIndex":
     run = open_run(ref)
     arrays = {name: read_model(run, layout.INDEX[name]) for name in INDEX_ARRAYS}
-    return open_index(arrays, BUILD_INDEX.facts_of(run).search, searched(run, read_model(run, layout.SAMPLE)))
+    return numerics.neighbors.open_index(
+        arrays, BUILD_INDEX.facts_of(run).search, searched(run, read_model(run, layout.SAMPLE))
+    )
 
 
 # --- every row --------------------------------------------------------------------------------------------------
@@ -168,11 +170,13 @@ def find_neighbours(run: Run, index: int) -> Output[NeighbourFacts]:
     distance = np.full(found.shape, np.nan, np.float32)
     for block, rows, valid in read_blocks(run, partition):
         here = np.flatnonzero(valid) + block.start - partition.start
-        prepared = prepare(rows[valid], table.metric)
+        prepared = numerics.prepared_rows.prepare(rows[valid], table.metric)
         found[here], distance[here] = find_nearest(run, prepared)
         if measures:
             probes = np.ascontiguousarray(prepared[(here + partition.start) % every == 0])
-            counts.append(count_found(_opened(run), searched(run, probes), table.n_neighbors, table.metric))
+            counts.append(
+                numerics.neighbors.count_found(_opened(run), searched(run, probes), table.n_neighbors, table.metric)
+            )
     n = np.concatenate(counts)
     return Output(
         NeighbourFacts(len(n), int(n.sum()), int((n**2).sum())),

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from distcluster import numerics
 from distcluster.errors import InputChangedError
 from distcluster.job import subsample_sizes
 from distcluster.numerics.partition import RowRange
-from distcluster.numerics.prepared_rows import distinct_rows, prepare
 from distcluster.numerics.sampling import (
     SubsampleSizes,
     invalid_rows,
@@ -227,10 +227,10 @@ def subsample(run: Run) -> Output[SubsampleFacts]:
         np.concatenate([drawn.rows[own], more_rows[i::2]]) for i, own in enumerate((drawn.sample, drawn.mixture))
     )
     sample, mixture = (
-        prepare(np.concatenate([drawn.vectors[own], more_vectors[i::2]]), metric)
+        numerics.prepared_rows.prepare(np.concatenate([drawn.vectors[own], more_vectors[i::2]]), metric)
         for i, own in enumerate((drawn.sample, drawn.mixture))
     )
-    distinct = distinct_rows(sample)
+    distinct = numerics.prepared_rows.distinct_rows(sample)
     return Output(
         SubsampleFacts(
             sample=len(sample),

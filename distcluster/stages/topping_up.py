@@ -2,11 +2,12 @@
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distcluster.numerics.neighbors import INDEX_ARRAYS, IndexFacts, NeighbourIndex, build_index, nearest, open_index
-from distcluster.numerics.prepared_rows import distinct_rows, prepare
+from distcluster import numerics
+from distcluster.numerics.index_facts import INDEX_ARRAYS, IndexFacts
 from distcluster.numerics.sampling import sampling_priority
 from distcluster.numerics.support import LOW, local_scale, support
 from distcluster.stages.context import open_run, read_model
@@ -18,6 +19,9 @@ from distcluster.storage import layout
 from distcluster.storage.layout import ONE
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
+
+if TYPE_CHECKING:
+    from distcluster.numerics.neighbors import NeighbourIndex
 
 LEFT = ("partial/probe_sample", "partial/find_rare")
 """Nobody needs these once the subsamples are taken."""
@@ -40,12 +44,14 @@ def probe_sample(run: Run) -> Output[FirstIndexFacts]:
     drawn, k, metric = draw(run), run.job.projection.n_neighbors, run.job.projection.metric
     rows = drawn.rows[np.concatenate([drawn.sample, drawn.mixture])]
     last = int(sampling_priority(run.job.sample.seed, run.partitioning.n_rows, rows).max())
-    sample = prepare(drawn.vectors[drawn.sample], metric)
-    sample = sample[distinct_rows(sample)]
+    sample = numerics.prepared_rows.prepare(drawn.vectors[drawn.sample], metric)
+    sample = sample[numerics.prepared_rows.distinct_rows(sample)]
     if len(sample) <= k + 1:
         return Output(FirstIndexFacts(drawn.sizes.sample, last, None))
-    arrays, search = build_index(sample, prepare(drawn.vectors[drawn.mixture], metric), k, metric)
-    _, distance = nearest(open_index(arrays, search, sample), sample, k, metric)
+    arrays, search = numerics.neighbors.build_index(
+        sample, numerics.prepared_rows.prepare(drawn.vectors[drawn.mixture], metric), k, metric
+    )
+    _, distance = numerics.neighbors.nearest(numerics.neighbors.open_index(arrays, search, sample), sample, k, metric)
     arrays |= {"sample": sample, "scale": local_scale(distance)}
     return Output(
         FirstIndexFacts(drawn.sizes.sample, last, search),
@@ -70,10 +76,10 @@ PROBE_SAMPLE = Stage(
 
 
 @functools.lru_cache(maxsize=2)
-def _first_index(ref: RunRef, search: IndexFacts) -> NeighbourIndex:
+def _first_index(ref: RunRef, search: IndexFacts) -> "NeighbourIndex":
     run = open_run(ref)
     arrays = {name: read_model(run, layout.FIRST_INDEX[name]) for name in INDEX_ARRAYS}
-    return open_index(arrays, search, read_model(run, layout.FIRST_INDEX["sample"]))
+    return numerics.neighbors.open_index(arrays, search, read_model(run, layout.FIRST_INDEX["sample"]))
 
 
 def find_rare(run: Run, index: int) -> Output[NoFacts]:
@@ -84,7 +90,9 @@ def find_rare(run: Run, index: int) -> Output[NoFacts]:
         first, scale = _first_index(run.ref, facts.search), read_model(run, layout.FIRST_INDEX["scale"])
         for block, of_block, valid in read_blocks(run, partition):
             here = np.flatnonzero(valid)
-            found = nearest(first, prepare(of_block[here], table.metric), table.n_neighbors, table.metric)
+            found = numerics.neighbors.nearest(
+                first, numerics.prepared_rows.prepare(of_block[here], table.metric), table.n_neighbors, table.metric
+            )
             rare = here[support(*found, scale) < LOW]
             rows.append(rare + block.start)
             vectors.append(of_block[rare])
