@@ -4,34 +4,20 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from pydantic import ValidationError
 
-from distcluster.cli.options import (
-    Append,
-    ItemColumn,
-    Items,
-    JobFile,
-    Labels,
-    ModelUrl,
-    Overrides,
-    Overwrite,
-    RunUrl,
-    Scheduler,
-    Verify,
-)
+from distcluster.cli.options import ItemColumn, Items, JobFile, Json, Labels, ModelUrl, Overrides, RunUrl, report_table
 from distcluster.cli.pods import Detached, kubernetes_commands
-from distcluster.cli.progress_bars import ProgressReporter
-from distcluster.cli.tables import plan_table, prediction_table, rows_table, status_table, summary_table
+from distcluster.cli.tables import plan_table, prediction_table, status_table
 from distcluster.cli.terminal import open_console, plain, say, tell
-from distcluster.deploy import DeployTable
-from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError, JobError
-from distcluster.job import Job, ReportTable
+from distcluster.cli.voice import speaking
+from distcluster.cli.working import working_commands
+from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError
 from distcluster.job_file import load_job
-from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
 from distcluster.storage.faults import storage_errors
 from distcluster.url import without_secrets
 
@@ -41,127 +27,48 @@ app = typer.Typer(
     epilog=f"Exit codes: {DONE} done, {FAILED} failed for good, {WRONG} wrong job or input, {TRY_AGAIN} try again, "
     f"{INTERRUPTED} interrupted.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 
+app.add_typer(working_commands)
 app.add_typer(kubernetes_commands)
 
 
 @app.callback(invoke_without_command=True)
 def _main(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     if version:
-        from importlib.metadata import version as installed
+        from distcluster import __version__
 
-        typer.echo(f"distcluster {installed('distcluster')}")
+        typer.echo(f"distcluster {__version__}")
         raise typer.Exit
 
 
 @app.command()
-def run(
-    job_file: JobFile,
-    overrides: Overrides = None,
-    scheduler: Scheduler = None,
-    verify: Verify = False,
-    overwrite: Overwrite = False,
-    append: Append = False,
-) -> None:
-    """Run a job, or resume it: the same command.
-
-    Reads the embeddings, projects every row, fits the grid, chooses a mixture, and writes labels and probabilities to
-    the output. Stop it at any time; run it again to go on. Results do not depend on the number of workers.
-
-    [dim]distcluster run jobs/demo.toml --set mixture.n_components="[10, 20, 40]"[/dim]
-    """
-    # Dask, scikit-learn and numba take seconds to import: only where a job runs.
-    from distcluster.api import run_job
-    from distcluster.report.summary import summarise
-    from distcluster.storage.run import Run
-
-    job = load_job(job_file, overrides or [])
-    if scheduler is not None:
-        job = _with_scheduler(job, scheduler)
-    console = open_console()
-    with ProgressReporter(console) as reporter:
-        done = run_job(job, reporter, verify=verify, overwrite=overwrite, append=append)
-    if not reporter.used:
-        console.print("This job is finished; nothing was left to do.")
-    console.print()
-    if job.predict.model is not None:
-        from distcluster.report.prediction import summarise_prediction
-
-        console.print(prediction_table(summarise_prediction(Run(job.predict.model), done)), highlight=False)
-        return
-    console.print(summary_table(summarise(done, job.report), bars=console.is_terminal), highlight=False)
-    if done.settings.appended:
-        from distcluster.report.prediction import summarise_appended
-
-        console.print(rows_table(summarise_appended(done), "appended rows"), highlight=False)
-    if job.report.write == "never":
-        return
-    from distcluster.report.page import write_report  # after the work: it draws, and imports what draws
-
-    console.print(f"Report: {plain(write_report(done, job.report))}", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def plan(job_file: JobFile, overrides: Overrides = None) -> None:
+def plan(job_file: JobFile, overrides: Overrides = None, as_json: Json = False) -> None:
     """Show what a job will cost: rows, tasks, bytes, memory of a worker, a rough time. Nothing is written."""
     from distcluster.predicting import with_model
     from distcluster.prepare import check_job
     from distcluster.storage.run import Run
 
-    job = load_job(job_file, overrides or [])
-    model = Run(job.predict.model) if job.predict.model is not None else None
-    checked = check_job(job if model is None else with_model(job, model), model=model)
-    open_console().print(plan_table(checked.plan, str(checked.array.dtype)), highlight=False)
+    with speaking(as_json=as_json) as voice:
+        job = load_job(job_file, overrides or [])
+        model = Run(job.predict.model) if job.predict.model is not None else None
+        checked = check_job(job if model is None else with_model(job, model), model=model)
+        dtype = str(checked.array.dtype)
+        voice.show(plan_table(checked.plan, dtype))
+        voice.answer(**asdict(checked.plan), dtype=dtype)
 
 
 @app.command()
-def status(run_url: RunUrl) -> None:
-    """Show how far a run is: its stages, partitions done, and the last error."""
+def status(run_url: RunUrl, as_json: Json = False) -> None:
+    """Show how far a run is: its stages, who works on it and how fast, and the last error. Reads the store alone."""
     from distcluster.execution.status import read_status
 
-    console = open_console()
-    console.print(status_table(read_status(run_url), bars=console.is_terminal), highlight=False)
-
-
-@app.command()
-def predict(
-    model_url: ModelUrl,
-    source: Annotated[str, typer.Argument(help="The new rows, as input.url.", metavar="NEW", show_default=False)],
-    output: Annotated[
-        str, typer.Argument(help="Where their labels go, as output.url.", metavar="OUT", show_default=False)
-    ],
-    overrides: Overrides = None,
-    scheduler: Scheduler = None,
-    verify: Verify = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Label new rows by a run's frozen model, or go on with it: the same command.
-
-    Nothing is fitted: a row that the run has seen gets its label, probability and place again, bit for bit.
-    --set takes keys of the tables input, assign and deploy.
-
-    [dim]distcluster predict runs/demo tomorrow.zarr runs/tomorrow[/dim]
-    """
-    from distcluster.api import predict_rows
-    from distcluster.predicting import prediction_job
-    from distcluster.report.prediction import summarise_prediction
-    from distcluster.storage.run import Run
-
-    model = Run(model_url)
-    job = prediction_job(model, source, output, overrides or [])
-    if scheduler is not None:
-        job = _with_scheduler(job, scheduler)
-    console = open_console()
-    with ProgressReporter(console) as reporter:
-        done = predict_rows(model, job, reporter, verify=verify, overwrite=overwrite)
-    if not reporter.used:
-        console.print("These rows are labelled; nothing was left to do.")
-    console.print()
-    console.print(prediction_table(summarise_prediction(model, done)), highlight=False)
+    with speaking(as_json=as_json) as voice:
+        found = read_status(run_url)
+        voice.show(status_table(found, bars=voice.draws_bars))
+        voice.answer(**asdict(found))
 
 
 @app.command()
@@ -178,47 +85,6 @@ def drift(
 
     summary = summarise_prediction(Run(model_url), Run(output))
     open_console().print(prediction_table(summary), highlight=False)
-
-
-@app.command()
-def choose(
-    run_url: RunUrl,
-    n_components: Annotated[int, typer.Option(help="The candidate's number of components.", show_default=False)],
-    covariance_type: Annotated[str, typer.Option(help="spherical, diag, tied or full.", show_default=False)],
-    fit: Annotated[bool, typer.Option("--fit", help="Fit the candidate where the grid does not have it.")] = False,
-    items: Items = None,
-    item_column: ItemColumn = "text",
-    labels: Labels = None,
-    scheduler: Scheduler = None,
-    verify: Verify = False,
-) -> None:
-    """Choose another candidate of a finished run's grid, beside the one that the run has.
-
-    Gives all that the run's own has: refinement, labels of all rows, clusters, hierarchy and a report, and the
-    crosswalk from the run's labels to these. It lies in RUN/choice/TYPE-K and is a run of its own: report, export,
-    predict and status take it.
-
-    [dim]distcluster choose runs/demo --n-components 8 --covariance-type full[/dim]
-    """
-    from distcluster.api import choose_candidate
-    from distcluster.numerics.mixture.candidate import Candidate
-
-    if covariance_type not in COVARIANCE_TYPES:
-        raise JobError(f"--covariance-type {covariance_type}: must be one of {', '.join(COVARIANCE_TYPES)}.")
-    wanted = Candidate(n_components, covariance_type)
-    table = _report_table(items=items, item_column=item_column, labels=tuple(labels or ()))
-    deploy = DeployTable(kind="address", address=scheduler) if scheduler else DeployTable()
-    console = open_console()
-    with ProgressReporter(console) as reporter:
-        done = choose_candidate(run_url, wanted, deploy, reporter, fit=fit, verify=verify)
-    if not reporter.used:
-        console.print("This choice is finished; nothing was left to do.")
-    console.print()
-    from distcluster.report.page import write_report
-    from distcluster.report.summary import summarise
-
-    console.print(summary_table(summarise(done, table), bars=console.is_terminal), highlight=False)
-    console.print(f"Report: {plain(write_report(done, table))}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -240,7 +106,7 @@ def report(
     from distcluster.report.page import write_report
     from distcluster.storage.run import Run
 
-    table = _report_table(
+    table = report_table(
         items=items, item_column=item_column, labels=tuple(labels or ()), remote_images=remote_images, tsne=tsne
     )
     url = write_report(Run(run_url), table)
@@ -271,7 +137,7 @@ def export(
     from distcluster.export import export_run
     from distcluster.storage.run import Run
 
-    table = _report_table(items=items, item_column=item_column)
+    table = report_table(items=items, item_column=item_column)
     tell(str(export_run(Run(run_url), target, form, table)))
 
 
@@ -290,19 +156,6 @@ def ingest(
     done = convert(source, target, column, on_invalid)
     left_out = f"; {done.skipped:,} rows that are no vectors were left out" if done.skipped else ""
     tell(f"{target}: array embeddings, {done.rows:,} rows x {done.features:,} features{left_out}")
-
-
-def _with_scheduler(job: Job, address: str) -> Job:
-    deploy = job.deploy.model_copy(update={"kind": "address", "address": address})
-    return job.model_copy(update={"deploy": deploy})
-
-
-def _report_table(**options: Any) -> ReportTable:
-    try:
-        return ReportTable(**options)
-    except ValidationError as error:
-        wrong = "; ".join(f"--{each['loc'][0]}: {each['msg'].removeprefix('Value error, ')}" for each in error.errors())
-        raise JobError(wrong.replace("_", "-")) from error
 
 
 class _WithoutSecrets(logging.Formatter):

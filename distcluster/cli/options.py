@@ -1,9 +1,13 @@
 """The arguments and options that several commands take."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
+
+from distcluster.errors import JobError
+from distcluster.job import ReportTable
 
 JobFile = Annotated[Path, typer.Argument(help="The job file (TOML).", show_default=False, metavar="JOB.toml")]
 Overrides = Annotated[
@@ -44,3 +48,24 @@ Labels = Annotated[
     list[str] | None, typer.Option(help="A taxonomy to compare with, as in report.labels; may be repeated.")
 ]
 ItemColumn = Annotated[str, typer.Option(help="The field of JSON Lines, or the column of Parquet, that holds them.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object, at the end; progress as lines of JSON on the error stream."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors and the result.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on the error stream.")]
+
+
+def report_table(**options: Any) -> ReportTable:
+    """The options of a report as its table.
+
+    Raises
+    ------
+    JobError
+        Naming every option that is wrong.
+    """
+    try:
+        return ReportTable(**options)
+    except ValidationError as error:
+        wrong = "; ".join(f"--{each['loc'][0]}: {each['msg'].removeprefix('Value error, ')}" for each in error.errors())
+        raise JobError(wrong.replace("_", "-")) from error

@@ -60,7 +60,7 @@ class ProgressReporter:
             return
         amount, unit = self._done[stage]
         self._console.print(
-            f"{stage:<{STAGE_COLUMNS}} {amount:>12,} {unit:<5} {seconds:>8.1f} s {_rate(amount / seconds, unit):>18}",
+            f"{stage:<{STAGE_COLUMNS}} {amount:>12,} {unit:<5} {seconds:>8.1f} s {rate(amount / seconds, unit):>18}",
             highlight=False,
         )
 
@@ -75,11 +75,12 @@ class _Amount(ProgressColumn):
     def render(self, task: Task) -> Text:
         unit = task.fields["unit"]
         speed = task.finished_speed or task.speed
-        rate = _rate(speed, unit) if speed else ""
-        return Text(f"{int(task.completed):,}/{int(task.total or 0):,} {unit}  {rate}")
+        speed_text = rate(speed, unit) if speed else ""
+        return Text(f"{int(task.completed):,}/{int(task.total or 0):,} {unit}  {speed_text}")
 
 
-def _rate(per_second: float, unit: str) -> str:
+def rate(per_second: float, unit: str) -> str:
+    """A speed: of what comes more rarely than once a second, the time that one takes."""
     if per_second < 1.0:
         return f"{1.0 / per_second:,.1f} s/{unit.removesuffix('s')}"
     return f"{per_second:,.0f} {unit}/s"

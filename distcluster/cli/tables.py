@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from distcluster.cli.progress_bars import rate
 from distcluster.cli.terminal import plain
 
 if TYPE_CHECKING:  # each takes seconds to import, and comes with the command that needs it
@@ -70,8 +71,22 @@ def status_table(status: "Status", *, bars: bool) -> RenderableType:
         table,
         Text("finished" if status.finished else "not finished: run the job again to go on"),
         *([Text(plain(f"being written by {status.writer}"))] if status.writer else []),
+        *(map(Text, _live_lines(status)) if status.live else []),
         *([Text(plain(f"last error: {status.last_error}"))] if status.last_error else []),
     )
+
+
+def _live_lines(status: "Status") -> list[str]:
+    """Whether the writer is alive, and how fast its stages are."""
+    assert status.live is not None
+    heard = "" if status.live.heard_seconds is None else f", heard from {_duration(status.live.heard_seconds)} ago"
+    state = "alive" if status.live.is_alive else "silent: it may have died, and the job can be run again"
+    lines = [f"{state}{heard}"]
+    for pace in status.paces:
+        speed = "" if pace.per_second is None else f", {rate(pace.per_second, pace.unit)}"
+        left = "" if pace.seconds_left is None else f", about {_duration(pace.seconds_left)} left"
+        lines.append(f"at {pace.stage}{speed}{left}")
+    return lines
 
 
 def summary_table(summary: "Summary", *, bars: bool) -> RenderableType:

@@ -1,10 +1,11 @@
 """One session on a cluster: connect, check the workers, work, repair what is damaged, and say how it ended."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from distcluster.errors import CorruptError, JobFailedError, LeaseLostError, Sch
 from distcluster.execution.connect import connect
 from distcluster.execution.progress import Reporter, on_dashboard, performance_saved
 from distcluster.execution.runner import Runner
+from distcluster.execution.session_log import session_log
 from distcluster.stages.stage import Stage
 from distcluster.storage.faults import of_storage
 from distcluster.storage.run import Run
@@ -72,22 +74,21 @@ class Session:
             When the storage is away or full.
         """
         try:
-            run_coroutine(self._hold(work))
-        except Exception as error:
-            cause = _leaves(error)[0]
-            cause = of_storage(cause) or cause
+            with session_log(self.run, self.reporter) as reporter, _one_cause():
+                run_coroutine(self._hold(work, reporter))
+        except Exception as cause:
             if not isinstance(cause, LeaseLostError | StorageError):  # the run is another's, or away
                 self.run.note_error(without_secrets(f"{type(cause).__name__}: {cause}"))
-            raise cause from error.__cause__
+            raise
         self.run.note_error("")
 
-    async def _hold(self, work: Work) -> None:
+    async def _hold(self, work: Work, reporter: Reporter) -> None:
         async with (
             connect(self.deploy) as client,
             performance_saved(self.run, self.performance),
-            on_dashboard(client, self.run, self.reporter) as reporter,
+            on_dashboard(client, self.run, reporter) as live,
         ):
-            runner = Runner(client, self.run, reporter)
+            runner = Runner(client, self.run, live)
             try:
                 await runner.check_workers(read_input=self.read_input, meanwhile=self.meanwhile)
                 await self._work_and_repair(runner, work)
@@ -112,6 +113,16 @@ class Session:
                     if times[error.stage, error.item] > _REPAIRS:
                         raise JobFailedError(f"{error}, for the {_REPAIRS + 1}th time: check the storage") from None
                     log.warning("%s; it is made again", error)
+
+
+@contextlib.contextmanager
+def _one_cause() -> Iterator[None]:
+    """Of the errors of many tasks, raise the first, as what it means."""
+    try:
+        yield
+    except Exception as error:
+        cause = _leaves(error)[0]
+        raise (of_storage(cause) or cause) from error.__cause__
 
 
 def run_coroutine(work: Coroutine[Any, Any, None]) -> None:

@@ -1,11 +1,18 @@
-"""How far a run is."""
+"""How far a run is, and how fast: read from its store alone."""
 
+import itertools
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
 from distcluster.errors import JobError
 from distcluster.stages.flow import is_finished, lines, stages_of
-from distcluster.storage.lease import find_writer
+from distcluster.stages.stage import Stage
+from distcluster.storage.lease import Holder, find_writer, heard_from
 from distcluster.storage.run import Run
+
+_CLOCKS = timedelta(seconds=5)  # that the store's and the writer's may differ by
+_SILENT_LEASES = 1.0  # lengths of a lease without a renewal, after which a writer elsewhere may have died
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +25,50 @@ class StageStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """The process that writes to a run, and what it is doing.
+
+    Attributes
+    ----------
+    host, user : str
+    pid : int
+    since : str
+        When it took the run, UTC.
+    heard_seconds : float or None
+        Since it last renewed its lease.
+    is_alive : bool
+        Its process is there; of another machine's, its lease has been renewed in its time.
+    """
+
+    host: str
+    user: str
+    pid: int
+    since: str
+    heard_seconds: float | None
+    is_alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """A stage under way.
+
+    Attributes
+    ----------
+    stage : str
+    per_second : float or None
+        Rows, or tasks; None before two have been committed.
+    unit : "rows" or "tasks"
+    seconds_left : float or None
+        Of this stage, at that pace.
+    """
+
+    stage: str
+    per_second: float | None
+    unit: Literal["rows", "tasks"]
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A run: its stages in order, whether it is finished, the last error, and the process that writes to it, if any."""
 
@@ -25,10 +76,18 @@ class Status:
     finished: bool
     last_error: str
     writer: str = ""
+    live: Live | None = None
+    paces: tuple[Pace, ...] = ()
 
 
-def read_status(url: str) -> Status:
+def read_status(url: str, now: datetime | None = None) -> Status:
     """Read how far a run is.
+
+    Parameters
+    ----------
+    url : str
+    now : datetime, optional
+        By default this machine's.
 
     Raises
     ------
@@ -38,7 +97,7 @@ def read_status(url: str) -> Status:
     run = Run(url)
     if run.find_settings() is None:
         raise JobError(f"there is no run at {run.url}.")
-    stages, wanted = [], stages_of(run)
+    stages, wanted, open_stages = [], stages_of(run), {}
     for line, stage in lines().items():
         items = stage.items(run) if stage in wanted else []
         if items is None or len(items) > 0:
@@ -46,5 +105,44 @@ def read_status(url: str) -> Status:
             if items is not None:  # a person may have had more candidates fitted than the grid has
                 done &= {str(item) for item in items}
             stages.append(StageStatus(line, len(done), None if items is None else len(items)))
+            if items is None or len(done) < len(items):
+                open_stages[line] = stage
     writer = find_writer(run.store)
-    return Status(stages, is_finished(run), run.last_error(), str(writer) if writer is not None else "")
+    finished, last_error = is_finished(run), run.last_error()
+    if writer is None:
+        return Status(stages, finished, last_error)
+    live = _live(run, writer, now or datetime.now(UTC))
+    paces = tuple(_paces(run, writer, open_stages, {each.name: each for each in stages}))
+    return Status(stages, finished, last_error, str(writer), live, paces)
+
+
+def _live(run: Run, writer: Holder, now: datetime) -> Live:
+    heard = heard_from(run.store, now)
+    renews = heard is not None and heard <= _SILENT_LEASES * writer.seconds
+    lives = writer.lives()
+    return Live(writer.host, writer.user, writer.pid, writer.since, heard, renews if lives is None else lives)
+
+
+def _paces(run: Run, writer: Holder, stages: dict[str, Stage[Any]], counts: dict[str, StageStatus]) -> list[Pace]:
+    """The stages that this writer has begun, else the first that is not complete."""
+    since = datetime.strptime(writer.since, "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC) - _CLOCKS
+    found = []
+    for line, stage in stages.items():
+        times = sorted(
+            each["last_modified"]
+            for each in run.store.listed(f"commit/{stage.name}")
+            if not each["path"].endswith("zarr.json") and each["last_modified"] >= since
+        )
+        if times:
+            found.append(_pace(run, line, stage, times, counts[line]))
+    return found or [Pace(line, None, stage.unit, None) for line, stage in itertools.islice(stages.items(), 1)]
+
+
+def _pace(run: Run, line: str, stage: Stage[Any], times: list[datetime], count: StageStatus) -> Pace:
+    seconds = (times[-1] - times[0]).total_seconds()
+    if seconds <= 0:
+        return Pace(line, None, stage.unit, None)
+    items = (len(times) - 1) / seconds
+    left = None if count.total is None else (count.total - count.done) / items
+    size = run.partitioning.partition_rows if stage.unit == "rows" else 1
+    return Pace(line, items * size, stage.unit, left)

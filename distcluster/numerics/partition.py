@@ -104,6 +104,7 @@ class Partitioning:
 
 
 _GROUP_ROWS = 2**22  # of a reduction task: some seconds of work, beside which a task's own cost is small
+_LEAST_GROUP_ROWS = 2**14  # below which a task's own cost is larger than its work
 _GROUPS = 1_024  # at least, where there are so many partitions: work for as many workers
 
 
@@ -116,7 +117,9 @@ def groups(parts: Partitioning) -> list[range]:
     [range(0, 1), range(1, 2)]
     """
     size = 1
-    while 2 * size * parts.partition_rows <= _GROUP_ROWS and 2 * size * _GROUPS <= len(parts):
+    while (rows := 2 * size * parts.partition_rows) <= _LEAST_GROUP_ROWS or (
+        rows <= _GROUP_ROWS and 2 * size * _GROUPS <= len(parts)
+    ):
         size *= 2
     return [range(first, min(first + size, len(parts))) for first in range(0, len(parts), size)]
 

@@ -9,6 +9,7 @@ import numpy as np
 from distcluster.errors import JobError
 from distcluster.job import ReportTable, require_extras
 from distcluster.report.findings import Findings, read_findings
+from distcluster.report.made import note_report
 from distcluster.report.page_sections import SECTIONS
 from distcluster.report.shown_items import keep_items
 from distcluster.stages.flow import is_finished
@@ -43,7 +44,7 @@ def write_report(run: Run, table: ReportTable) -> str:
         findings = _find(run, table)
         run.store.put(REPORT, _render(findings).encode())
         keep_items(run, findings.shown)
-    return f"{str(run.url).rstrip('/')}/{REPORT}"
+        return note_report(run, table)
 
 
 def render_page(run: Run, table: ReportTable) -> str:

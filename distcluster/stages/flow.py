@@ -167,6 +167,8 @@ def own_keys() -> re.Pattern[str]:
     >>> keys = ("label/c/0", "commit/scan/3.json", "partial/scan/3.npz", "choice/full-8/label/c/0", "label/thesis.txt")
     >>> [bool(own_keys().fullmatch(key)) for key in keys]
     [True, True, True, True, False]
+    >>> [bool(own_keys().fullmatch(key)) for key in ("log/20261128T065800.123456Z.log", "log/mine.log")]
+    [True, False]
     """
     written = {each.path for stage in STAGES for each in stage.writes}
     objects = {inside[0] for path in written if (inside := layout.in_object(path))}
@@ -180,6 +182,7 @@ def own_keys() -> re.Pattern[str]:
         f"(({arrays})/(zarr[.]json|c(/[0-9]+)*)"
         f"|({groups}|commit/({records}))/zarr[.]json"
         f"|commit/({records})(/{_ITEM})?[.]json|{partial}"
+        f"|{layout.LOGS}/[0-9]{{8}}T[0-9.]+Z[.]log"
         f"|{re.escape(layout.PROBE)}.*|{'|'.join(map(re.escape, layout.OBJECTS))})"
     )
 

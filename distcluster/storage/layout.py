@@ -20,11 +20,10 @@ LEASE = "commit/lease"
 """The writer's lease, by its number: it outlives the run that it was taken for."""
 
 REPORT = "report/index.html"
-SHOWN_ITEMS = "report/items.json"
-"""What the last report showed of the items."""
-
-PERFORMANCE = "report/performance.html"
-"""Dask's own report, where a job asks for it."""
+SHOWN_ITEMS = "report/items.json"  # what the last report showed of the items
+REPORT_MADE = "report/made.json"  # what it was made of
+PERFORMANCE = "report/performance.html"  # Dask's own, where a job asks for it
+LOGS = "log"  # of sessions
 
 CHOICES = "choice"
 """Where choices of other candidates lie, each a run of its own: ``choice/full-8``."""
@@ -32,7 +31,7 @@ CHOICES = "choice"
 GROUPS = ("commit", "partial", "model", "sample", "selection", "cluster", "report")
 """Zarr groups that a new run has, so that other libraries can walk it."""
 
-OBJECTS = (ROOT, ERROR, REPORT, PERFORMANCE, SHOWN_ITEMS, *(f"{group}/zarr.json" for group in GROUPS))
+OBJECTS = (ROOT, ERROR, REPORT, REPORT_MADE, PERFORMANCE, SHOWN_ITEMS, *(f"{group}/zarr.json" for group in GROUPS))
 """What a run holds beside what its stages write."""
 
 

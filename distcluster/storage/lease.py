@@ -137,6 +137,15 @@ def find_writer(store: ArrayStore) -> Holder | None:
     return None if found is None or found.is_over or found.lives() is False else found
 
 
+def heard_from(store: ArrayStore, now: datetime) -> float | None:
+    """Seconds since the run's writer last renewed its lease, by the store's clock and the given one; None: nobody has.
+
+    Nothing is written, so two clocks are compared: a person is told, and nothing follows from it.
+    """
+    newest = max(store.listed(LEASE), key=lambda each: _number(each["path"]), default=None)
+    return None if newest is None else max(0.0, (now - newest["last_modified"]).total_seconds())
+
+
 def _take(store: ArrayStore, me: Holder) -> int:
     """Make the next lease once the last one is over, or its holder is dead, or has not renewed it in its time."""
     while True:

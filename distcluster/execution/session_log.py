@@ -1,0 +1,112 @@
+"""The log of a session: what happened in it, when and where, kept in the run."""
+
+import contextlib
+import logging
+import platform
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from distcluster.errors import ExpectedError, LeaseLostError, StorageError
+from distcluster.execution.progress import Reporter
+from distcluster.storage.faults import storage_errors
+from distcluster.storage.layout import LOGS
+from distcluster.storage.run import Run
+from distcluster.url import without_secrets
+
+_SECONDS = 5.0  # between writes: what a session that is killed loses
+
+log = logging.getLogger("distcluster")
+
+
+class SessionLog(logging.Handler):
+    """Passes on what a reporter is told, and writes it down beside the warnings.
+
+    A store of objects has nothing to append to, and a session some dozens of lines: the object is written whole, every
+    five seconds at most, by whoever has something to say.
+
+    Parameters
+    ----------
+    run : Run
+        Of which this process is the writer.
+    reporter : Reporter
+    """
+
+    def __init__(self, run: Run, reporter: Reporter) -> None:
+        super().__init__(logging.WARNING)
+        self._run, self._reporter = run, reporter
+        self._key = f"{LOGS}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z.log"
+        self._lines: list[str] = []
+        self._written = time.monotonic()
+        self._amounts: dict[str, tuple[int, str]] = {}
+        self._given_up = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As logging's: a warning of this package."""
+        self.add(f"{record.levelname.lower()}: {record.getMessage()}")
+
+    def add(self, sentence: str) -> None:
+        """Write a line down, with its time."""
+        self._lines.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {without_secrets(sentence)}")
+
+    def write(self) -> None:
+        """Write the object."""
+        if self._given_up:
+            return
+        self._written = time.monotonic()
+        try:
+            with storage_errors():
+                self._run.require_lease()
+                self._run.store.put(self._key, ("\n".join(self._lines) + "\n").encode())
+        except (ExpectedError, OSError):  # what is worth a job meets the same storage, and says so
+            return
+
+    def give_up(self) -> None:
+        """Write no more."""
+        self._given_up = True
+
+    def dashboard(self, link: str) -> None:
+        """As ``Reporter``."""
+        self._reporter.dashboard(link)
+        self.add(f"dashboard: {link}")
+        self.write()
+
+    def start(self, stage: str, total: int, done: int, unit: str) -> None:
+        """As ``Reporter``."""
+        self._reporter.start(stage, total, done, unit)
+        self._amounts[stage] = (0, unit)
+        self.add(f"{stage}: starts with {done:,} of {total:,} {unit}")
+
+    def advance(self, stage: str, amount: int) -> None:
+        """As ``Reporter``."""
+        self._reporter.advance(stage, amount)
+        done, unit = self._amounts[stage]
+        self._amounts[stage] = (done + amount, unit)
+
+    def finish(self, stage: str, seconds: float) -> None:
+        """As ``Reporter``."""
+        self._reporter.finish(stage, seconds)
+        done, unit = self._amounts[stage]
+        self.add(f"{stage}: {done:,} {unit} in {seconds:.1f} s")
+        if time.monotonic() - self._written > _SECONDS:
+            self.write()
+
+
+@contextlib.contextmanager
+def session_log(run: Run, reporter: Reporter) -> Iterator[SessionLog]:
+    """Yield a reporter that keeps the log of a session, and say in it how the session ended."""
+    kept = SessionLog(run, reporter)
+    log.addHandler(kept)
+    kept.add(f"distcluster {version('distcluster')} on {platform.node()}: {run.url}")
+    try:
+        yield kept
+        kept.add("done")
+    except BaseException as error:
+        kept.add(f"ended by {type(error).__name__}: {error}")
+        if isinstance(error, StorageError | LeaseLostError):
+            kept.give_up()  # away, or another's: nothing can be written
+        raise
+    finally:
+        log.removeHandler(kept)
+        kept.write()

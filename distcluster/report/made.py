@@ -1,0 +1,53 @@
+"""What a report was made of: as long as that is as it was, the report need not be made again."""
+
+import json
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.metadata import version
+
+from distcluster.job import ReportTable
+from distcluster.stages.labelling import SUMMARISE_CLUSTERS
+from distcluster.storage.layout import ONE, REPORT, REPORT_MADE
+from distcluster.storage.run import Run
+from distcluster.storage.urls import absolute_url, local_path
+
+
+def find_report(run: Run, table: ReportTable) -> str | None:
+    """The URL of a report that would be the same if it were made now, or None.
+
+    Files of items and labels count by size and time; those elsewhere, and directories, are taken to be as they were.
+    """
+    is_same = run.store.get(REPORT_MADE) == _made_of(run, table) and run.store.has(REPORT)
+    return report_url(run) if is_same else None
+
+
+def note_report(run: Run, table: ReportTable) -> str:
+    """Note that the report that is there is made of what is there now; gives its URL."""
+    run.store.put(REPORT_MADE, _made_of(run, table))
+    return report_url(run)
+
+
+def report_url(run: Run) -> str:
+    """Where a run's report lies."""
+    return f"{str(run.url).rstrip('/')}/{REPORT}"
+
+
+def _made_of(run: Run, table: ReportTable) -> bytes:
+    record = run.records.read(SUMMARISE_CLUSTERS.name, ONE)
+    facts = {
+        "settings": asdict(run.settings),
+        "last_commit": record.id if record is not None else "",
+        "table": table.model_dump(mode="json"),
+        "files": [_file(place) for place in (table.items, *table.labels) if place is not None],
+    }
+    digest = sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return json.dumps({"distcluster": version("distcluster"), "digest": digest}).encode()
+
+
+def _file(place: str) -> tuple[str, int, int]:
+    url = absolute_url(place)
+    path = local_path(url)
+    if path is None or not path.exists():
+        return str(url), 0, 0
+    seen = path.stat()
+    return str(url), seen.st_size, seen.st_mtime_ns
