@@ -9,7 +9,8 @@ from sklearn.metrics import adjusted_rand_score
 
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.numerics.mixture.selection import select
-from distcluster.numerics.stability import agreement, cluster_agreement, null_rows, parts_of, replicate_rows
+from distcluster.numerics.sampling import replicate_rows
+from distcluster.numerics.stability import agreement, cluster_agreement, null_rows, parts_of
 from distcluster.storage.run import Run
 
 

@@ -17,7 +17,8 @@ from distcluster.export import FORMATS, export_run
 from distcluster.job import ReportTable
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.parameters import Mixture
-from distcluster.numerics.stability import null_rows, replicate_rows
+from distcluster.numerics.sampling import replicate_rows
+from distcluster.numerics.stability import null_rows
 from distcluster.report.covariances import ellipses, tied_matrix
 from distcluster.report.forest import grow_forests, measure_prediction, strata
 from distcluster.report.interactive_3d import interactive_views, scaled

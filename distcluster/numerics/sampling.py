@@ -227,3 +227,14 @@ def select_subsamples(rows: Rows, priority: npt.NDArray[np.uint64], sizes: Subsa
     """
     order = np.lexsort((rows, priority))[: sizes.total]
     return order[: sizes.sample], order[sizes.sample - sizes.overlap :]
+
+
+def replicate_rows(mixture_rows: int, replicates: int) -> int:
+    """Rows of each part: R replicates of two parts and the common rows fit into the mixture subsample, disjoint.
+
+    Examples
+    --------
+    >>> replicate_rows(100_000, replicates=2), replicate_rows(1_000, replicates=2)
+    (10000, 200)
+    """
+    return min(REPLICATE_ROWS, mixture_rows // (2 * replicates + 1))

@@ -12,23 +12,12 @@ from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_la
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.prepared_rows import distinct_rows, prepare
 from distcluster.numerics.projection import project, repulsion_field
-from distcluster.numerics.sampling import REPLICATE_ROWS
+from distcluster.numerics.sampling import REPLICATE_ROWS, replicate_rows
 from distcluster.numerics.umap_fit import Optimizer, curve_parameters, fit_anchors
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int16]
-
-
-def replicate_rows(mixture_rows: int, replicates: int) -> int:
-    """Rows of each part: R replicates of two parts and the common rows fit into the mixture subsample, disjoint.
-
-    Examples
-    --------
-    >>> replicate_rows(100_000, replicates=2), replicate_rows(1_000, replicates=2)
-    (10000, 200)
-    """
-    return min(REPLICATE_ROWS, mixture_rows // (2 * replicates + 1))
 
 
 def parts_of(rows: Float32, number: int, replicates: int) -> tuple[Float32, Float32, Float32]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.numerics.stability import replicate_rows
+from distcluster.numerics.sampling import replicate_rows
 from distcluster.report.agreement import contingency
 from distcluster.report.subsample_rows import rows_of, silhouettes, unit
 from distcluster.stages.fitting import candidates

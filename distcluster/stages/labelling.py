@@ -9,6 +9,7 @@ from numpy.lib.recfunctions import repack_fields
 
 from distcluster import numerics
 from distcluster.numerics.partition import RowRange, tree_sum
+from distcluster.numerics.sampling import replicate_rows
 from distcluster.numerics.shown_rows import (
     HELD_OUT_ROWS,
     Table,
@@ -292,7 +293,7 @@ def _cluster_stability(run: Run) -> npt.NDArray[np.float64]:
     if any(each[place].min() < 0 for each in labels):
         return np.full(K, np.nan)
     points = read_points(run)
-    n = numerics.stability.replicate_rows(len(points), len(labels))
+    n = replicate_rows(len(points), len(labels))
     common = points[2 * n * len(labels) : (2 * len(labels) + 1) * n]
     chosen = numerics.mixture.assignment.assign_rows(common, mixture, top=1).label
     return numerics.stability.cluster_agreement(chosen, [each[place] for each in labels], K)

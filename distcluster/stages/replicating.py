@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster import numerics
+from distcluster.numerics.sampling import replicate_rows
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.fitting import candidates
@@ -24,7 +25,7 @@ def replicates(run: Run) -> list[str] | None:
     facts, n = SUBSAMPLE.find_facts(run), run.job.selection.replicates
     if facts is None:
         return None
-    if numerics.stability.replicate_rows(facts.mixture, max(n, 1)) <= run.job.projection.n_neighbors + 1:
+    if replicate_rows(facts.mixture, max(n, 1)) <= run.job.projection.n_neighbors + 1:
         return []  # too few rows to replicate anything
     return [f"{what}-{number}" for what in ("data", "null") for number in range(n)]
 
@@ -35,7 +36,7 @@ def replicate(run: Run, item: str) -> Output[NoFacts]:
     what, number = item.split("-")
     rows = read_model(run, layout.MIXTURE_SAMPLE)
     if what == "null":
-        wanted = (2 * count + 1) * numerics.stability.replicate_rows(len(rows), count)
+        wanted = (2 * count + 1) * replicate_rows(len(rows), count)
         rows = numerics.stability.null_rows(read_model(run, layout.SAMPLE), wanted, table.metric, seed)
     of_replicate = numerics.stability.parts_of(rows, int(number), count)
     sample, fitted, common = (searched(run, part) for part in of_replicate)
@@ -62,7 +63,7 @@ def replicate(run: Run, item: str) -> Output[NoFacts]:
 
 def _replicate_cost(sizes: Sizes) -> Cost:
     count = 2 * sizes.replicates
-    rows = numerics.stability.replicate_rows(sizes.mixture_rows, max(sizes.replicates, 1))
+    rows = replicate_rows(sizes.mixture_rows, max(sizes.replicates, 1))
     return Cost(tasks=count, seconds=count * rows * _SECONDS)
 
 
@@ -79,7 +80,7 @@ REPLICATE = Stage(
 
 def _recluster_cost(sizes: Sizes) -> Cost:
     count = 2 * sizes.replicates
-    rows = numerics.stability.replicate_rows(sizes.mixture_rows, max(sizes.replicates, 1))
+    rows = replicate_rows(sizes.mixture_rows, max(sizes.replicates, 1))
     return Cost(tasks=count, seconds=count * rows * sizes.components * _FIT_SECONDS)
 
 
