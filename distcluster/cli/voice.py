@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 
 from distcluster.cli.progress_bars import ProgressReporter
 from distcluster.cli.terminal import open_console
-from distcluster.errors import INTERRUPTED, ExpectedError
+from distcluster.errors import FAILED, INTERRUPTED, ExpectedError
 from distcluster.storage.faults import storage_errors
 from distcluster.url import without_secrets
 
@@ -77,9 +77,10 @@ def speaking(*, as_json: bool, quiet: bool = False, verbose: bool = False) -> It
     try:
         with storage_errors():
             yield Voice(as_json, quiet, open_console())
-    except ExpectedError as error:
+    except Exception as error:
         if as_json:
-            print_json({"error": without_secrets(str(error)), "exit_code": error.exit_code})
+            code = error.exit_code if isinstance(error, ExpectedError) else FAILED
+            print_json({"error": without_secrets(str(error) or type(error).__name__), "exit_code": code})
         raise
     except KeyboardInterrupt:
         if as_json:
