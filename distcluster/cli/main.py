@@ -38,9 +38,9 @@ app.add_typer(kubernetes_commands)
 @app.callback(invoke_without_command=True)
 def _main(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     if version:
-        from distcluster import __version__
+        from importlib.metadata import version as installed
 
-        typer.echo(f"distcluster {__version__}")
+        typer.echo(f"distcluster {installed('distcluster')}")
         raise typer.Exit
 
 

@@ -14,7 +14,7 @@ from distcluster.interactive.memory_input import bare, write_input
 from distcluster.interactive.reporters import shown_progress
 from distcluster.job import Job
 from distcluster.job_file import parse_job
-from distcluster.report import write_report
+from distcluster.report.page import write_report
 from distcluster.storage.layout import REPORT
 from distcluster.storage.urls import absolute_url
 from distcluster.url import Url

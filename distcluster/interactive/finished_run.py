@@ -9,15 +9,16 @@ import pandas as pd
 from distributed import Client
 
 from distcluster.api import choose_candidate
+from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
 from distcluster.interactive import frames
 from distcluster.interactive.clients import current_client, deploy_keys
 from distcluster.interactive.plots import Plots
 from distcluster.interactive.reporters import shown_progress
-from distcluster.job import DeployTable, ReportTable
+from distcluster.job import ReportTable
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, CovarianceType
 from distcluster.numerics.mixture.selection import Verdict
-from distcluster.report import write_report
+from distcluster.report.page import write_report
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.flow import is_finished
 from distcluster.storage.layout import REPORT

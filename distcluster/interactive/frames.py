@@ -88,9 +88,8 @@ def _labels_of(index: int, url: Url, input_url: Url, run_id: str) -> pd.DataFram
 
 def _labels_frame(run: Run, columns: dict[str, Any], rows: slice) -> pd.DataFrame:
     label = columns[layout.LABEL.path]
-    if not run.is_prediction:
-        of_level = zip(run.read(layout.LEVEL_CLUSTERS).tolist(), run.read(layout.LEVEL), strict=True)
-        columns |= {f"level_{k}": np.append(cluster, np.int32(-1))[label] for k, cluster in of_level}
+    of_level = zip(run.read(layout.LEVEL_CLUSTERS).tolist(), run.read(layout.LEVEL), strict=True)
+    columns |= {f"level_{k}": np.append(cluster, np.int32(-1))[label] for k, cluster in of_level}
     if (name := id_column(run)) is not None:
         columns = {"id": _column(read_column(run, name, rows))} | columns
     return pd.DataFrame(columns, index=pd.RangeIndex(rows.start, rows.stop, name="row"))
@@ -145,7 +144,7 @@ def _nearest_of(
 def _items(run: Run, row: npt.NDArray[np.int64]) -> list[str | None] | None:
     """The items of rows: a column of the input, or what the report has kept of them; None where nothing is known."""
     kept = kept_items(run)
-    if (name := item_column(kept.source)) is not None:
+    if (name := item_column(run, kept.source)) is not None:
         return [str(value) for value in read_column(run, name, row)]
     return [kept.texts.get(int(each)) for each in row] if kept.texts else None
 
@@ -173,7 +172,8 @@ def dataset(run: Run) -> Any:
     import xarray as xr
 
     own = [*row_arrays(run), *(row_arrays(run.around) if run.around else [])]
-    shown = {each.path: each for each in own if each.counts == "rows" and "/" not in each.path}
+    emptied = (layout.NEIGHBOUR_INDEX, layout.NEIGHBOUR_DISTANCE)
+    shown = {each.path.replace("/", "_"): each for each in own if each.counts == "rows" and each not in emptied}
     variables = {path: _variable(run, each) for path, each in shown.items()}
     coordinates: dict[str, Any] = {"row": np.arange(run.partitioning.n_rows)}
     if (name := id_column(run)) is not None:

@@ -12,7 +12,7 @@ from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_la
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.prepared_rows import distinct_rows, prepare
 from distcluster.numerics.projection import project, repulsion_field
-from distcluster.numerics.sampling import REPLICATE_ROWS, replicate_rows
+from distcluster.numerics.sampling import replicate_rows
 from distcluster.numerics.umap_fit import Optimizer, curve_parameters, fit_anchors
 
 Float32 = npt.NDArray[np.float32]
