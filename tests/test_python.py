@@ -1,10 +1,11 @@
 """From Python: the command's run from rows in memory, where an event loop runs, and what a person reads of it."""
 
 import asyncio
+import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 import zarr
 from conftest import SMALL, planted_rows, unequal
 from distributed import Client
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
 
 import distcluster
 from benchmarks.servers import changed_environment, dask_cluster
-from distcluster import JobError, Run, cluster, open_run
+from distcluster import EmbeddingClusterer, JobError, Run, cluster, open_run
 from distcluster.job import InputTable
 from distcluster.storage.run import Run as StoredRun
 
@@ -30,7 +34,7 @@ for key, value in SMALL.items():
 
 TINY: dict[str, dict[str, Any]] = {
     "sample": {"rows": 300, "mixture_rows": 200},
-    "projection": {"n_components": 2, "n_epochs": 20, "views": []},
+    "projection": {"n_components": 2, "n_epochs": 20, "views": [], "metric": "euclidean"},
     "mixture": {"n_components": [3], "covariance_type": ["diag"], "n_init": 1},
     "selection": {"replicates": 0, "rule": "bic"},
 }
@@ -210,3 +214,78 @@ def test_ids_items_and_labels_travel_with_the_rows(client: Client, tmp_path: Pat
     assert few.id.tolist() == [f"doc-{i}" for i in few.index]
     assert few.item.tolist() == [f"text {i}" for i in few.index]
     assert "text" in run.clusters["items"][0][0]
+
+
+# --- the pipeline as an estimator ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def few_rows() -> np.ndarray:
+    return planted_rows(600, 3)[0]
+
+
+@pytest.fixture(scope="module")
+def fitted(client: Client, few_rows: np.ndarray) -> EmbeddingClusterer:
+    return EmbeddingClusterer(**TINY).fit(few_rows)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_no_attributes_set_in_init, estimator_checks.check_parameters_default_constructible,
+        estimator_checks.check_get_params_invariance, estimator_checks.check_set_params,
+        estimator_checks.check_estimator_cloneable, estimator_checks.check_estimator_repr,
+        estimator_checks.check_estimators_unfitted, estimator_checks.check_estimator_sparse_array,
+        estimator_checks.check_complex_data, estimator_checks.check_mixin_order,
+    ],
+)  # fmt: skip
+def test_scikit_learns_checks_that_fit_no_rows_pass(check: Callable[[str, EmbeddingClusterer], None]) -> None:
+    check("EmbeddingClusterer", EmbeddingClusterer(**TINY))
+
+
+def test_fitted_rows_keep_their_labels(fitted: EmbeddingClusterer, few_rows: np.ndarray) -> None:
+    assert (fitted.predict(few_rows) == fitted.labels_).all()
+    shares = fitted.predict_proba(few_rows)
+    assert shares.shape == (600, 3)
+    np.testing.assert_array_equal(shares.max(axis=1).astype(np.float32), fitted.probabilities_)
+    assert fitted.transform(few_rows).shape == (600, 2)
+    assert np.isfinite(fitted.score_samples(few_rows)).all()
+    assert (fitted.verdict_.candidate.n_components, len(fitted.table_)) == (3, 2)
+    assert fitted.run_ is None
+
+
+def test_an_estimator_travels_when_its_run_has_gone(fitted: EmbeddingClusterer, few_rows: np.ndarray) -> None:
+    assert not Path(fitted.model_.url).exists()
+    copy = pickle.loads(pickle.dumps(fitted))
+    assert (copy.predict(few_rows) == fitted.labels_).all()
+    places = copy.set_output(transform="pandas").transform(few_rows)
+    assert list(places.columns) == ["embeddingclusterer0", "embeddingclusterer1"]
+
+
+def test_an_estimator_that_keeps_its_run_takes_dask_arrays(
+    fitted: EmbeddingClusterer, few_rows: np.ndarray, client: Client, tmp_path: Path
+) -> None:
+    lazy = da.from_array(few_rows, chunks=(250, 5))
+    kept = EmbeddingClusterer(**TINY).set_params(output=str(tmp_path / "run")).fit(lazy)
+    assert isinstance(kept.labels_, da.Array)
+    np.testing.assert_array_equal(kept.labels_, fitted.labels_)
+    np.testing.assert_array_equal(kept.predict(lazy).compute(), fitted.labels_)
+    assert kept.run_.clusters.rows.sum() == 600
+    with pytest.raises(ValueError, match="needs output"):
+        fitted.predict(lazy)
+    with pytest.raises(ValueError, match="needs output"):
+        EmbeddingClusterer(**TINY).fit(lazy)
+
+
+def test_an_estimator_works_in_a_pipeline(client: Client, few_rows: np.ndarray) -> None:
+    pipeline = make_pipeline(StandardScaler(), EmbeddingClusterer(**TINY))
+    assert (pipeline.fit_predict(few_rows) == pipeline.predict(few_rows)).all()
+
+
+def test_what_an_estimator_cannot_take_is_refused(fitted: EmbeddingClusterer, few_rows: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expecting 16 features"):
+        fitted.predict(few_rows[:, :5])
+    with pytest.raises(JobError, match="no such key"):
+        EmbeddingClusterer(mixture={"components": 3}).fit(few_rows)
+    with pytest.raises(ValueError, match="NaN"):
+        EmbeddingClusterer(**TINY).fit(np.full((9, 4), np.nan))

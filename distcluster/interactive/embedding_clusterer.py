@@ -125,24 +125,27 @@ class EmbeddingClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clus
 
     def predict(self, X: Any) -> Any:
         """The cluster of every row, (n,) int32; of a Dask array lazily. A fitted row gets its label, bit for bit."""
-        return self.model_.predict(self._rows(X))
+        return self._fitted().predict(self._rows(X))
 
     def predict_proba(self, X: Any) -> Any:
         """The probability of every cluster, (n, K) float64."""
-        return self.model_.predict_proba(self._rows(X))
+        return self._fitted().predict_proba(self._rows(X))
 
     def score_samples(self, X: Any) -> Any:
         """The log density of every row in the projection, (n,) float32, nats."""
-        return self.model_.score_samples(self._rows(X))
+        return self._fitted().score_samples(self._rows(X))
 
     def transform(self, X: Any) -> Any:
         """Coordinates of every row in the space that is clustered, (n, d) float32."""
         if isinstance(X, da.Array):
             refuse_to_gather(self)
-        return self.model_.transform(self._rows(X))
+        return self._fitted().transform(self._rows(X))
+
+    def _fitted(self) -> Model:
+        check_is_fitted(self, "model_")
+        return self.model_
 
     def _rows(self, X: Any) -> Any:
-        check_is_fitted(self, "model_")
         refuse_frame(X)
         if not isinstance(X, da.Array):
             return validate_data(self, X, dtype=_DTYPES, reset=False)
