@@ -87,8 +87,8 @@ def cluster(
 def _run(job: Job, *, progress: bool, overwrite: bool) -> Run:
     with shown_progress(progress) as reporter:
         done = run_job(job, reporter, overwrite=overwrite)
-    has_report = done.is_prediction or job.report.write == "never" or done.store.has(REPORT)
-    if not has_report:
+    wants_report = job.report.write == "always" and not done.is_prediction
+    if wants_report and (reporter.used or not done.store.has(REPORT)):
         write_report(done, job.report)
     return Run(done.url)
 

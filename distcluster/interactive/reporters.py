@@ -7,16 +7,19 @@ from importlib.util import find_spec
 from rich.console import Console
 
 from distcluster.cli.progress_bars import ProgressReporter
-from distcluster.execution.progress import Reporter
 
 _COLUMNS = 110  # of a line, where there is no terminal
 
 
-class _Silent:
+class Silent:
     """A reporter that says nothing."""
 
-    def dashboard(self, link: str) -> None:
+    def __init__(self) -> None:
+        self.used = False
+
+    def dashboard(self, link: str) -> None:  # noqa: ARG002  a reporter
         """As ``Reporter``."""
+        self.used = True
 
     def start(self, stage: str, total: int, done: int, unit: str) -> None:
         """As ``Reporter``."""
@@ -29,10 +32,10 @@ class _Silent:
 
 
 @contextlib.contextmanager
-def shown_progress(wanted: bool) -> Iterator[Reporter]:
+def shown_progress(wanted: bool) -> Iterator[ProgressReporter | Silent]:
     """A reporter for a person: bars in a terminal and in a notebook, plain lines elsewhere."""
     if not wanted:
-        yield _Silent()
+        yield Silent()
         return
     console = Console()
     has_bars = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
