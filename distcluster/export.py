@@ -62,6 +62,7 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable, columns: S
     JobError
         When the format is unknown, the run is not finished, or the target is there already.
     """
+    table = table.beside(run.input_url)
     if form not in FORMATS:
         raise JobError(f"--to {form}: must be one of {', '.join(FORMATS)}.")
     if not is_finished(run):

@@ -120,17 +120,22 @@ def export(
     run_url: RunUrl,
     target: Annotated[Path, typer.Argument(help="A place that is not there yet.", show_default=False)],
     form: Annotated[
-        str, typer.Option("--to", help="parquet, anndata, model (directories), sklearn, atlas or atlas-labels (files).")
+        str,
+        typer.Option("--to", help="parquet, anndata, model (directories), csv, sklearn, atlas, atlas-labels (files)."),
     ] = "parquet",
+    columns: Annotated[
+        str, typer.Option(help="Columns of the input that parquet and csv are to have, too, with commas between them.")
+    ] = "",
     items: Annotated[str | None, typer.Option(help="What a row is, as report.items: a column of its own.")] = None,
     item_column: ItemColumn = "text",
 ) -> None:
     """Write a finished run's results for other tools.
 
-    parquet: labels at every level of the hierarchy, probabilities, coordinates and items, one file a partition, the
-    rows in order. sklearn: the mixture as scikit-learn's GaussianMixture, by joblib. anndata: AnnData on Zarr, for
-    scanpy. atlas: one Parquet file for Apple's embedding-atlas, with columns x, y, category and text. atlas-labels: its
-    label table, clusters of all levels by name. model: all that distcluster predict needs of the run.
+    parquet: ids, labels at every level of the hierarchy, probabilities, coordinates and items, one file a partition,
+    the rows in order. csv: the same as one file. sklearn: the mixture as scikit-learn's GaussianMixture, by joblib.
+    anndata: AnnData on Zarr, for scanpy. atlas: one Parquet file for Apple's embedding-atlas, with columns x, y, category
+    and text. atlas-labels: its label table, clusters of all levels by name. model: all that distcluster predict needs of
+    the run.
 
     [dim]distcluster export runs/demo demo-parquet[/dim]
     """
@@ -138,7 +143,8 @@ def export(
     from distcluster.storage.run import Run
 
     table = report_table(items=items, item_column=item_column)
-    tell(str(export_run(Run(run_url), target, form, table)))
+    joined = [name.strip() for name in columns.split(",") if name.strip()]
+    tell(str(export_run(Run(run_url), target, form, table, joined)))
 
 
 @app.command()

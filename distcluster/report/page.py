@@ -63,6 +63,7 @@ def _find(run: Run, table: ReportTable) -> Findings:
         raise JobError(f"the run {run.url} has another run's model: that run has the report.")
     if not is_finished(run):
         raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
+    table = table.beside(run.input_url)
     if table.items is not None:
         require_items(table.items, table.item_column)
     require_extras(table)

@@ -74,6 +74,7 @@ def summarise(run: Run, table: ReportTable) -> Summary:
     table : ReportTable
         What a row is.
     """
+    table = table.beside(run.input_url)
     size = run.read(layout.CLUSTER_SIZE)
     exemplar, mean_probability = run.read(layout.EXEMPLAR), run.read(layout.CLUSTER_PROBABILITY)
     order = np.argsort(-size, kind="stable")[:_CLUSTERS]
