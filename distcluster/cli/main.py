@@ -133,9 +133,9 @@ def export(
 
     parquet: ids, labels at every level of the hierarchy, probabilities, coordinates and items, one file a partition,
     the rows in order. csv: the same as one file. sklearn: the mixture as scikit-learn's GaussianMixture, by joblib.
-    anndata: AnnData on Zarr, for scanpy. atlas: one Parquet file for Apple's embedding-atlas, with columns x, y, category
-    and text. atlas-labels: its label table, clusters of all levels by name. model: all that distcluster predict needs of
-    the run.
+    anndata: AnnData on Zarr, for scanpy. atlas: one Parquet file for Apple's embedding-atlas, with columns x, y,
+    category and text. atlas-labels: its label table, clusters of all levels by name. model: all that distcluster
+    predict needs of the run.
 
     [dim]distcluster export runs/demo demo-parquet[/dim]
     """
