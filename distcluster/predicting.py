@@ -29,7 +29,7 @@ def prediction_job(model: Run, source: str, output: str, overrides: Sequence[str
     """
     require_model(model)
     tables = {table: dict(keys) for table, keys in model.settings.job.items()}
-    tables["input"] |= {"url": source, "allow_missing_chunks": False}
+    tables["input"] |= {"url": source, "allow_missing_chunks": False, "id": None}  # another input has other columns
     tables["output"] = {"url": output}
     for each in overrides:
         if each.partition(".")[0].strip() not in _SET_TO_PREDICT:

@@ -33,6 +33,7 @@ from distcluster.cli.main import app
 from distcluster.errors import CorruptError, JobError
 from distcluster.execution.status import read_status
 from distcluster.stages.freezing import freeze
+from distcluster.stages.labelling import level_arrays
 from distcluster.storage.inputs import open_input
 from distcluster.storage.run import Run
 
@@ -73,7 +74,7 @@ def predict(model: str, source: Path, out: Path, *more: str) -> subprocess.Compl
 def is_as_the_run_says(out: Path, reference: Run, expected: dict[str, bytes]) -> None:
     """Rows that the run has seen have its bytes; all rows those of ``expected``, which the first call fills."""
     found = Run(str(out))
-    for name in ROWS:
+    for name in (*ROWS, *(each.path for each in level_arrays(reference))):
         values = found.array(name)[:]
         assert values[:SEEN].tobytes() == reference.array(name)[:SEEN][::-1].tobytes(), name
         assert values.tobytes() == expected.setdefault(name, values.tobytes()), name

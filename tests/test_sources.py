@@ -1,5 +1,7 @@
 """Embeddings in Parquet and .npy are read where they lie, and give the run that the same rows in Zarr give."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,7 +167,7 @@ def test_rows_of_parquet_that_are_no_vectors_are_invalid_rows(tmp_path: Path) ->
 # --- whole jobs ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run_from_parquet_or_npy_has_the_bytes_of_one_from_zarr_and_its_ids(
+def test_a_run_from_parquet_has_the_bytes_of_one_from_zarr_and_its_ids_and_npy_gets_its_labels(
     reference: Run, new_command: Callable[..., Command], tmp_path: Path
 ) -> None:
     rows = zarr.open_group(reference.job.input.url)["embeddings"][:]
@@ -184,8 +186,11 @@ def test_a_run_from_parquet_or_npy_has_the_bytes_of_one_from_zarr_and_its_ids(
     lines = export_run(run, tmp_path / "out.csv", "csv", table).read_text().splitlines()
     assert len(lines) == len(rows) + 1
     assert lines[1].startswith('"a0",0,')
-    npys = write_npys(tmp_path / "npys", rows, 5)
-    assert unequal(reference, new_command(npys).run_to_the_end()) == []
+    npys, out = write_npys(tmp_path / "npys", rows, 5), tmp_path / "predicted"
+    argv = ["predict", run.url, npys, out, "--set", "deploy.dashboard_address=127.0.0.1:0"]
+    subprocess.run([sys.executable, "-m", "distcluster", *argv], check=True, timeout=300)
+    for name in ("label", "probability", "projection", "support"):
+        assert np.array_equal(Run(str(out)).array(name)[:], reference.array(name)[:]), name
 
 
 def test_columns_that_are_not_there_are_refused_before_any_work(tmp_path: Path) -> None:
