@@ -6,7 +6,9 @@ from distcluster.errors import JobError
 from distcluster.job import MODEL_TABLES, Job
 from distcluster.job_file import override, parse_job
 from distcluster.stages.freezing import require_model
+from distcluster.storage.items import open_column
 from distcluster.storage.run import Run
+from distcluster.storage.urls import absolute_url
 
 _SET_TO_PREDICT = ("input", "assign", "deploy")
 
@@ -29,13 +31,23 @@ def prediction_job(model: Run, source: str, output: str, overrides: Sequence[str
     """
     require_model(model)
     tables = {table: dict(keys) for table, keys in model.settings.job.items()}
-    tables["input"] |= {"url": source, "allow_missing_chunks": False, "id": None}  # another input has other columns
+    tables["input"] |= {"url": source, "id": _id_in(source, model.job.input.id), "allow_missing_chunks": False}
     tables["output"] = {"url": output}
     for each in overrides:
         if each.partition(".")[0].strip() not in _SET_TO_PREDICT:
             raise JobError(f"--set {each}: the model is as it is; only {', '.join(_SET_TO_PREDICT)} can be set.")
         override(tables, each)
     return parse_job(tables)
+
+
+def _id_in(source: str, name: str | None) -> str | None:
+    """The column that named the model's rows, if these have it, too: no label depends on it."""
+    if name is not None:
+        try:
+            open_column(absolute_url(source), name, "input.id")
+        except JobError:  # also where there is no such source, which is told when the job is held against it
+            return None
+    return name
 
 
 def with_model(job: Job, model: Run) -> Job:

@@ -2,7 +2,7 @@
 
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -142,6 +142,8 @@ def prepared_run(checked: CheckedJob) -> Iterator[Run]:
             else:
                 run.erase(own_keys())
                 run.create(_new_settings(checked))
+        elif run.job.input.id != checked.job.input.id:  # no result depends on it
+            run.update(job=_with_id(run.settings.job, checked.job.input.id))
         run.make_arrays(row_arrays(run))
         yield run
 
@@ -295,6 +297,10 @@ def _previous_of(checked: CheckedJob) -> str:
 def _stored_job(job: Job) -> dict[str, dict[str, Any]]:
     """What results depend on, and where input and output are; URLs without credentials."""
     return job.model_dump(mode="json", exclude={"predict", "deploy", "report"})
+
+
+def _with_id(tables: Mapping[str, Mapping[str, object]], name: str | None) -> Mapping[str, Mapping[str, object]]:
+    return {**tables, "input": {**tables["input"], "id": name}}
 
 
 def _input_facts(array: Source) -> InputFacts:

@@ -12,16 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from conftest import Command, unequal
+from conftest import Command, make_run, unequal
 
 from distcluster.errors import JobError
 from distcluster.export import export_run
 from distcluster.job_file import parse_job
+from distcluster.predicting import prediction_job
 from distcluster.prepare import check_job
 from distcluster.storage import object_file
 from distcluster.storage.array_store import ArrayStore
 from distcluster.storage.inputs import input_version, open_input
+from distcluster.storage.items import open_column
+from distcluster.storage.parquet_files import ParquetEntries
 from distcluster.storage.run import Run
+from distcluster.storage.urls import absolute_url
 from distcluster.url import Url
 
 ROWS = np.random.default_rng(0).normal(size=(5_000, 6)).astype(np.float32)
@@ -164,6 +168,46 @@ def test_rows_of_parquet_that_are_no_vectors_are_invalid_rows(tmp_path: Path) ->
         open_input(Url(str(tmp_path / "x.parquet")), "v")[:]
 
 
+def test_parquet_files_that_differ_in_width_or_columns_are_refused_by_their_footers(tmp_path: Path) -> None:
+    def write(name: str, **columns: Any) -> None:
+        pq.write_table(pa.table({"v": fixed(ROWS)} | columns), tmp_path / "docs" / f"{name}.parquet", 1_000)
+
+    source = Url(str(tmp_path / "docs"))
+    (tmp_path / "docs").mkdir()
+    write("0", id=pa.nulls(5_000), year=pa.array([1999] * 5_000, pa.int16()), own=ROWS[:, 0], kind=["a"] * 5_000)
+    write("1", id=["b"] * 5_000, year=np.full(5_000, 2001), kind=np.arange(5_000))
+    assert open_input(source, "v").shape == (10_000, 6)
+    assert open_column(source, "id", "input.id")[4_998:5_002].tolist() == ["", "", "b", "b"]
+    year = open_column(source, "year", "input.id")
+    assert isinstance(year, ParquetEntries)
+    assert (year.kind, year[np.array([9_999, 0])].tolist()) == (pa.int64(), [2001, 1999])
+    for name, said in (("own", "1.parquet of .* has no column 'own'"), ("kind", "values of int64, and of string")):
+        with pytest.raises(JobError, match=said):
+            open_column(source, name, "input.id")
+    for vectors in (fixed(ROWS[:, :5]), lists(ROWS[:, :5])):
+        write("1", v=vectors)
+        with pytest.raises(JobError, match=r"1\.parquet of .* has lists of 5 values, and of 6"):
+            open_input(source, "v")
+    write("1", v=pa.array([None, [1.0]] * 2_500, pa.list_(pa.float32())))
+    assert np.isnan(open_input(source, "v")[4_999:5_001]).any(axis=1).tolist() == [False, True]
+    pq.write_table(pa.table({"v": fixed(ROWS)})[:0], tmp_path / "none.parquet")
+    with pytest.raises(JobError, match="is empty"):
+        open_input(Url(str(tmp_path / "none.parquet")), "v")
+
+
+def test_links_to_files_are_known_by_their_own_names(tmp_path: Path) -> None:
+    """The cache of Hugging Face's library holds links to files that are named by digests."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    pq.write_table(pa.table({"v": fixed(ROWS)}), tmp_path / "blobs" / "0a1b")
+    link = tmp_path / "snapshot" / "train-0.parquet"
+    link.symlink_to(Path("..") / "blobs" / "0a1b")
+    for place in (link, link.parent):
+        found = open_input(absolute_url(str(place)), "v")
+        assert np.array_equal(found[:], ROWS)
+        assert input_version(absolute_url(str(place))) is not None
+
+
 # --- whole jobs ---------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +235,17 @@ def test_a_run_from_parquet_has_the_bytes_of_one_from_zarr_and_its_ids_and_npy_g
     subprocess.run([sys.executable, "-m", "distcluster", *argv], check=True, timeout=300)
     for name in ("label", "probability", "projection", "support"):
         assert np.array_equal(Run(str(out)).array(name)[:], reference.array(name)[:]), name
+    assert prediction_job(run, str(parquet), "out").input.id == "id"
+    assert prediction_job(run, reference.job.input.url, "out").input.id is None, "these rows have no such column"
+
+
+def test_an_id_can_be_named_when_the_run_is_there(tmp_path: Path) -> None:
+    tables = {"output": {"url": str(tmp_path / "run")}, "sample": {"rows": 500, "mixture_rows": 500}}
+    source = {"url": str(write_parquets(tmp_path / "docs", ROWS, fixed, 2, 1_000))}
+    before = make_run(parse_job(tables | {"input": source}))
+    after = make_run(parse_job(tables | {"input": source | {"id": "id"}}))
+    assert after.settings.run_id == before.settings.run_id
+    assert (before.job.input.id, Run(after.url).job.input.id) == (None, "id")
 
 
 def test_columns_that_are_not_there_are_refused_before_any_work(tmp_path: Path) -> None:

@@ -100,6 +100,8 @@ def _parquet_column(url: Url) -> ParquetEntries | None:
         return None
     try:
         return _opened_column(source, name, input_version(source))
+    except JobError:
+        raise
     except (OSError, ValueError, BaseError, pa.ArrowException) as error:
         raise _away(error) or JobError(f"{source} cannot be read: {reason_of(error)}.") from error
 

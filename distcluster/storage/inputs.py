@@ -176,10 +176,10 @@ def _check_input(array: Source, url: Url) -> None:
             f"{url} has {len(array.shape)} dimension{'s' * (len(array.shape) != 1)}, shape {array.shape}; "
             f"embeddings must be (rows, features)."
         )
-    if min(array.chunks) < 1:
-        raise JobError(f"{url} says that its chunks are {array.chunks}: that cannot be.")
     if 0 in array.shape:
         raise JobError(f"{url} is empty: shape {array.shape}; there is nothing to cluster.")
+    if min(array.chunks) < 1:
+        raise JobError(f"{url} says that its chunks are {array.chunks}: that cannot be.")
 
 
 def refuse_large_metadata(url: Url) -> None:

@@ -48,6 +48,17 @@ class ParquetFiles:
         for (name, _), metadata in zip(self._files, self._metadata, strict=True):
             yield name, metadata.schema.to_arrow_schema()
 
+    def widths(self, column: str) -> Iterator[tuple[str, int]]:
+        """Every file's name and the values in each of its lists, where footers say that all have as many."""
+        for (name, _), metadata in zip(self._files, self._metadata, strict=True):
+            paths = [metadata.schema.column(leaf).path for leaf in range(metadata.num_columns)]
+            leaf = next((i for i, path in enumerate(paths) if path.rsplit(".", 2)[0] == column), None)
+            if leaf is not None and metadata.num_rows:
+                groups = (metadata.row_group(group) for group in range(metadata.num_row_groups))
+                width, rest = divmod(sum(group.column(leaf).num_values for group in groups), metadata.num_rows)
+                if width > 1 and not rest:  # a list that is missing counts as one value
+                    yield name, width
+
     def group_of(self, row: int) -> int:
         """The row group that holds a row, counted over all files."""
         return int(np.searchsorted(self.starts, row, "right")) - 1
@@ -112,6 +123,12 @@ class ParquetVectors(_Column):
         super().__init__(files, name)
         self.dtype = _one_type(files, name)
         self.shape = (files.n_rows, self._width())
+        for file, width in files.widths(name):
+            if width != self.shape[1]:
+                raise JobError(
+                    f"{name!r} in {file} of {files.url} has lists of {width:,} values, and of {self.shape[1]:,} in the "
+                    f"files before it: one input has one kind of rows."
+                )
         self.chunks = (min(_BATCH_ROWS, files.n_rows), self.shape[1])
 
     def _width(self) -> int:
@@ -147,7 +164,7 @@ class ParquetEntries(_Column):
 
     def __init__(self, files: ParquetFiles, name: str) -> None:
         super().__init__(files, name)
-        self.shape, self.ndim, self.kind = (files.n_rows,), 1, files.schema.field(name).type
+        self.shape, self.ndim, self.kind = (files.n_rows,), 1, _common_type(files, name)
 
     def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
         if isinstance(rows, slice):
@@ -192,8 +209,14 @@ def open_vectors_of(files: ParquetFiles, name: str) -> ParquetVectors:
 
 
 def open_column(files: ParquetFiles, name: str) -> ParquetEntries | None:
-    """A column of one entry a row; None where there is none of the name."""
-    fits = name in files.schema.names and not is_list(files.schema.field(name).type)
+    """A column of one entry a row; None where there is none of the name.
+
+    Raises
+    ------
+    JobError
+        When a file lacks it, or has values of a type that does not go with the other files'.
+    """
+    fits = name in files.schema.names and not pa.types.is_nested(files.schema.field(name).type)
     return ParquetEntries(files, name) if fits else None
 
 
@@ -204,3 +227,19 @@ def _one_type(files: ParquetFiles, name: str) -> np.dtype[Any]:
     if other is not None:
         raise JobError(f"{name!r} in {other} has values of {types[other]}, and of {first} in the files before it.")
     return first
+
+
+def _common_type(files: ParquetFiles, name: str) -> pa.DataType:
+    """The type that holds the values of all files: of a column without any entry, a file may not know the type."""
+    found = pa.schema([files.schema.field(name)])
+    for file, schema in files.schemas():
+        if name not in schema.names:
+            raise JobError(f"{file} of {files.url} has no column {name!r}, which the other files have.")
+        try:
+            found = pa.unify_schemas([found, pa.schema([schema.field(name)])], promote_options="permissive")
+        except (pa.ArrowTypeError, pa.ArrowInvalid):
+            raise JobError(
+                f"{name!r} in {file} of {files.url} has values of {schema.field(name).type}, and of "
+                f"{found.field(name).type} in the files before it."
+            ) from None
+    return found.field(name).type

@@ -22,6 +22,8 @@ OBJECT_SCHEMES = WRITABLE_SCHEMES | {"http", "https"}
 def absolute_url(url: str) -> Url:
     """The URL as workers with another working directory can use it: local paths become absolute, ``file://`` too.
 
+    Links are followed, but for a link to a file: its name says what the file is, where the file's own may be a digest.
+
     Raises
     ------
     JobError
@@ -31,7 +33,8 @@ def absolute_url(url: str) -> Url:
     if path is None:
         return Url(url)
     try:
-        return Url(str(path.expanduser().resolve()))
+        path = path.expanduser()
+        return Url(str(path.parent.resolve() / path.name if path.is_file() else path.resolve()))
     except (RuntimeError, ValueError, OSError) as error:  # no such user, a NUL, a loop of links
         raise JobError(f"{url!r} is no path: {error}.") from error
 
