@@ -86,6 +86,8 @@ def test_what_is_read_of_a_store_is_hardly_more_than_the_column(
     store = ArrayStore("s3://bucket").objects
     for file in sorted((write_parquets(tmp_path / "p", wide, fixed, 2, 4_000) / "data").iterdir()):
         obstore.put(store, f"docs/{file.name}", file)
+    pq.write_table(pa.table({"emb": fixed(wide)}), tmp_path / "one.parquet", use_dictionary=False, compression="none")
+    obstore.put(store, "one.parquet", tmp_path / "one.parquet")
     np.save(tmp_path / "wide.npy", wide)
     obstore.put(store, "wide.npy", tmp_path / "wide.npy")
     read = []
@@ -96,11 +98,16 @@ def test_what_is_read_of_a_store_is_hardly_more_than_the_column(
     ]
     of_column = sum(group.column(2).total_compressed_size for group in groups)
     assert groups[0].column(2).path_in_schema.startswith("emb")
-    for url, size in (("s3://bucket/docs", of_column), ("s3://bucket/wide.npy", wide.nbytes)):
+    for url, size, most in (
+        ("s3://bucket/docs", of_column, 2**22),
+        ("s3://bucket/one.parquet", wide.nbytes, 2**22),
+        ("s3://bucket/wide.npy", wide.nbytes, 3_000 * 64 * 4),
+    ):
         read.clear()
         found = open_input(Url(url), "embeddings")
         assert all(np.array_equal(found[i : i + 3_000], wide[i : i + 3_000]) for i in range(0, 20_000, 3_000))
         assert size <= sum(read) <= 1.05 * size, url
+        assert max(read) <= most, "a row group is not held whole"
 
 
 def test_a_version_tells_of_every_change(tmp_path: Path, s3: None) -> None:

@@ -16,7 +16,7 @@ from distcluster.storage.vector_files import is_list, lists_as_rows, value_type
 from distcluster.url import Url
 
 _BATCH_ROWS = 4_096  # decoded at a time
-_BUFFER_BYTES = 2**23  # asked of a store at a time, so that a row group of gigabytes needs no more memory
+_BUFFER_BYTES = 2**22  # asked of a store at a time, so that a row group of gigabytes needs no more memory
 
 
 class ParquetFiles:
@@ -66,7 +66,8 @@ class ParquetFiles:
     def stream(self, group: int, column: str) -> Iterator[tuple[int, Any]]:
         """A column's values in a row group, some rows at a time, each with its first row."""
         place, number = self._groups[group]
-        file = pq.ParquetFile(self._open(place), metadata=self._metadata[place], buffer_size=_BUFFER_BYTES)
+        options = {"metadata": self._metadata[place], "buffer_size": _BUFFER_BYTES, "pre_buffer": False}
+        file = pq.ParquetFile(self._open(place), **options)
         first = int(self.starts[group])
         for batch in file.iter_batches(_BATCH_ROWS, row_groups=[number], columns=[column], use_threads=False):
             yield first, batch.column(0)
