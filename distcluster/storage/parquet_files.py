@@ -16,7 +16,9 @@ from distcluster.storage.vector_files import is_list, lists_as_rows, value_type
 from distcluster.url import Url
 
 _BATCH_ROWS = 4_096  # decoded at a time
-_BUFFER_BYTES = 2**22  # asked of a store at a time, so that a row group of gigabytes needs no more memory
+# Asked of a store at a time, so that a row group of gigabytes needs no more memory; where pyarrow reads ahead, which is
+# its default, it takes a whole column of a row group.
+_BUFFER_BYTES = 2**22
 
 
 class ParquetFiles:
