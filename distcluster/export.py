@@ -28,7 +28,8 @@ from distcluster.stages.projecting import views
 from distcluster.stages.refining import published_mixture
 from distcluster.stages.stage import partitions
 from distcluster.storage import layout
-from distcluster.storage.items import open_column, read_items, stream_items
+from distcluster.storage.input_columns import open_input_column, readable_id
+from distcluster.storage.items import read_items, stream_items
 from distcluster.storage.run import Run
 
 _LEASE_SECONDS = 60.0
@@ -72,7 +73,7 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable, columns: S
     if columns and form not in _TABLES:
         raise JobError(f"--columns goes with --to {' and --to '.join(_TABLES)}.")
     for name in columns:
-        open_column(run.input_url, name, "--columns")
+        open_input_column(run, name, "--columns")
     target.parent.mkdir(parents=True, exist_ok=True)
     if form in _TABLES:
         _TABLES[form](target, _frames(run, table, columns))
@@ -90,24 +91,27 @@ def _parts(run: Run, table: ReportTable) -> Iterator[tuple[RowRange, list[str | 
 
 def _frames(run: Run, table: ReportTable, columns: Sequence[str]) -> Iterator[pa.Table]:
     """All that a person may want of the rows, a partition at a time."""
+    name_of_id = readable_id(run)
+    ids = {"id": name_of_id} if name_of_id is not None else {}
     for partition, texts in _parts(run, table):
         own = _columns(run, partition)
         own |= {each.path.replace("/", "_"): run.read_rows(each, partition) for each in level_arrays(run)}
         if texts is not None:
             own["item"] = pa.array(texts, pa.string())
-        ids = {"id": run.job.input.id} if run.job.input.id is not None else {}
-        others = {f"input_{name}" if name in own else name: name for name in columns}
+        others = {f"input_{name}" if name in own | ids else name: name for name in columns}
         yield pa.table({shown: _of_input(run, name, partition) for shown, name in (ids | others).items()} | own)
 
 
 def _of_input(run: Run, name: str, partition: RowRange) -> pa.Array:
     """A partition's rows of a column of the input."""
-    column = open_column(run.input_url, name, "--columns")
+    column = open_input_column(run, name, "--columns")
     if isinstance(column, zarr.Array):
         kind = pa.string() if column.dtype.kind in "TUO" else pa.from_numpy_dtype(column.dtype)
     else:
         kind = column.kind
-    return pa.array([None if value == "" else value for value in np.asarray(column[partition.rows]).tolist()], kind)
+    values = np.asarray(column[partition.rows]).tolist()
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.array(values if is_text else [None if value == "" else value for value in values], kind)
 
 
 def _write_parquet(target: Path, frames: Iterator[pa.Table]) -> None:

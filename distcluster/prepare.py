@@ -35,6 +35,7 @@ from distcluster.storage.inputs import (
     open_input,
     refuse_large_chunks,
     refuse_large_metadata,
+    refuse_query,
 )
 from distcluster.storage.items import open_column, require_items
 from distcluster.storage.layout import CHOICES, LEVELS
@@ -93,6 +94,7 @@ def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None, ap
         from distcluster.execution.connect import scheduler_address  # Dask takes a second to import
 
         scheduler_address(job.deploy)
+    refuse_query(job.input.url)
     if job.input.id is not None:
         open_column(job.input.url, job.input.id, "input.id")
     if job.report.items is not None:

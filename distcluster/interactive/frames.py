@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from distcluster.interactive.columns import id_column, item_column, read_column
+from distcluster.interactive.columns import item_column, read_column
 from distcluster.interactive.extras import require_extra
 from distcluster.numerics.mixture.assignment import merge_nearest, nearest_to_means
 from distcluster.numerics.mixture.candidate import Candidate
@@ -19,6 +19,7 @@ from distcluster.stages.flow import row_arrays
 from distcluster.stages.refining import published_mixture
 from distcluster.storage import layout
 from distcluster.storage.dimensions import dimensions
+from distcluster.storage.input_columns import readable_id
 from distcluster.storage.layout import RowArray
 from distcluster.storage.run import Run
 from distcluster.url import Url
@@ -90,7 +91,7 @@ def _labels_frame(run: Run, columns: dict[str, Any], rows: slice) -> pd.DataFram
     label = columns[layout.LABEL.path]
     of_level = zip(run.read(layout.LEVEL_CLUSTERS).tolist(), run.read(layout.LEVEL), strict=True)
     columns |= {f"level_{k}": np.append(cluster, np.int32(-1))[label] for k, cluster in of_level}
-    if (name := id_column(run)) is not None:
+    if (name := readable_id(run)) is not None:
         columns = {"id": _column(read_column(run, name, rows))} | columns
     return pd.DataFrame(columns, index=pd.RangeIndex(rows.start, rows.stop, name="row"))
 
@@ -108,7 +109,7 @@ def typical_rows(run: Run, cluster: int, n: int) -> pd.DataFrame:
         row, distance = _nearest(run, cluster, n)
     row, distance = row[row >= 0], distance[row >= 0]
     columns: dict[str, Any] = {}
-    if (name := id_column(run)) is not None:
+    if (name := readable_id(run)) is not None:
         columns["id"] = _column(read_column(run, name, row))
     if (items := _items(run, row)) is not None:
         columns["item"] = items
@@ -171,12 +172,13 @@ def dataset(run: Run) -> Any:
     require_extra("xarray", "to_xarray")
     import xarray as xr
 
-    own = [*row_arrays(run), *(row_arrays(run.around) if run.around else [])]
+    around = [each for each in row_arrays(run.around) if run.holder(each.stage) is not run] if run.around else []
+    own = [*row_arrays(run), *around]
     emptied = (layout.NEIGHBOUR_INDEX, layout.NEIGHBOUR_DISTANCE)
     shown = {each.path.replace("/", "_"): each for each in own if each.counts == "rows" and each not in emptied}
     variables = {path: _variable(run, each) for path, each in shown.items()}
     coordinates: dict[str, Any] = {"row": np.arange(run.partitioning.n_rows)}
-    if (name := id_column(run)) is not None:
+    if (name := readable_id(run)) is not None:
         coordinates["id"] = _ids(run, name)
     attributes = {"url": str(run.url), "run_id": run.settings.run_id}
     return xr.Dataset(variables, coords=coordinates, attrs=attributes)

@@ -8,6 +8,7 @@ import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import zarr
 
 from distcluster.errors import JobError
@@ -64,6 +65,7 @@ def write_input(
     for name, values in arrays.items():
         chunk = _chunk_rows(values)
         options = {"name": name, "shape": values.shape, "chunks": (chunk, *values.shape[1:])}
+        options["config"] = {"write_empty_chunks": True}  # one that is missing is an input that was cut short
         group.create_array(dtype=values.dtype, **options, dimension_names=("row", "feature")[: values.ndim])
         sums[name] = _of_chunks(_write_chunk, url, name, values, chunk, compute)
     group.attrs[_MARK] = {"checksums": sums}  # the last: without it nothing here counts
@@ -104,8 +106,8 @@ def _column(name: str, values: Any, n_rows: int) -> Any:
 
 
 def _text(values: Array) -> Array:
-    """Strings; None is an empty one."""
-    return np.array(["" if value is None else str(value) for value in values.tolist()], _STRING)
+    """Strings; what is missing (None, NaN, pandas' NA) is an empty one."""
+    return np.array(["" if pd.isna(value) else str(value) for value in values.tolist()], _STRING)
 
 
 _STRING = np.dtypes.StringDType()

@@ -30,7 +30,7 @@ READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError,
 """What zarr, its codecs, NumPy and obstore raise for objects that are missing, torn or damaged."""
 
 # NumPy reads headers with Python's ast, whose threads share a depth counter: a SystemError by chance (cpython #106905).
-_ONE_HEADER = threading.Lock()
+ONE_HEADER = threading.Lock()
 _DELETED_AT_ONCE = 1_000  # what one request of an object store may name
 _COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
 
@@ -236,7 +236,7 @@ class ArrayStore:
                 if each.compress_type != zipfile.ZIP_STORED:
                     raise ValueError(f"{each.filename} is compressed")
                 member = io.BytesIO(found.read(each))
-                with _ONE_HEADER:
+                with ONE_HEADER:
                     array = np.lib.format.read_array(member, allow_pickle=False)
                 arrays[each.filename.removesuffix(".npy")] = array
         return arrays

@@ -88,6 +88,20 @@ def open_input(url: Url, name: str) -> Source:
     return node
 
 
+def refuse_query(url: Url) -> None:
+    """Refuse Parquet or .npy behind a signed URL: a store is asked for parts of a path, which has no place for it.
+
+    Raises
+    ------
+    JobError
+    """
+    if local_path(url) is None and "?" in url.whole and _is_file_of_vectors(url):
+        raise JobError(
+            f"{url}: files behind a URL with a query (a signature, say) cannot be read where they lie. Give credentials in "
+            f"the environment, or copy the file."
+        )
+
+
 def _is_file_of_vectors(url: Url) -> bool:
     return PurePosixPath(urlsplit(url).path if "://" in url else url).suffix.lower() in (".parquet", ".npy")
 

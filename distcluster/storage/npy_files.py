@@ -7,7 +7,7 @@ import numpy as np
 import obstore
 
 from distcluster.errors import JobError
-from distcluster.storage.array_store import Array
+from distcluster.storage.array_store import ONE_HEADER, Array
 from distcluster.storage.object_file import ObjectFile, objects_of
 from distcluster.storage.vector_files import read_header
 from distcluster.url import Url
@@ -70,7 +70,8 @@ def _header(url: Url, store: Any, name: str, size: int) -> tuple[tuple[int, ...]
     """Shape and dtype of an array, and where its values begin."""
     file = ObjectFile(store, name, size)
     try:
-        shape, is_fortran, dtype = read_header(file)
+        with ONE_HEADER:
+            shape, is_fortran, dtype = read_header(file)
     except (ValueError, EOFError, tokenize.TokenError) as error:
         raise JobError(f"{name} of {url} is no array that NumPy can read: {str(error).splitlines()[0]}.") from None
     if len(shape) != 2:

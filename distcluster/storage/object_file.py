@@ -53,7 +53,7 @@ def objects_of(url: Url, suffix: str) -> tuple[Any, list[tuple[str, int]]]:
     underscore are other programs' notes.
     """
     path = local_path(url)
-    if url.partition("?")[0].lower().endswith(suffix):
+    if (url.partition("?")[0] if path is None else url).lower().endswith(suffix):
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a folder may have such a name, too
             store, name = file_store(url)
             return store, [(name, obstore.head(store, name)["size"])]

@@ -87,11 +87,15 @@ class _Forward:
     def at(self, row: int) -> tuple[int, Any]:
         """The decoded batch that holds a row, and its first row."""
         group = self._files.group_of(row)
-        if group != self._group or row < self._first:
-            self._group, self._batches = group, self._files.stream(group, self._column)
-            self._first, self._values = next(self._batches)
-        while row >= self._first + len(self._values):
-            self._first, self._values = next(self._batches)
+        try:
+            if group != self._group or row < self._first:
+                self._group, self._batches = group, self._files.stream(group, self._column)
+                self._first, self._values = next(self._batches)
+            while row >= self._first + len(self._values):
+                self._first, self._values = next(self._batches)
+        except BaseException:
+            self._group = -1  # the next try begins anew
+            raise
         return self._first, self._values
 
 
