@@ -46,7 +46,7 @@ INPUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no rows": (lambda path: write_array(path, np.zeros((0, 4), np.float32)), "is empty: shape (0, 4)"),
     "no features": (lambda path: write_array(path, np.zeros((4, 0), np.float32)), "is empty: shape (4, 0)"),
     "few rows": (lambda path: write_input(path, GOOD[:20]), "20 valid rows give a UMAP subsample of 10"),
-    "a .npy": (lambda path: (np.save(f"{path}.npy", GOOD), path.with_suffix(".npy"))[1], "distcluster ingest"),
+    "a .npz": (lambda path: (np.savez(f"{path}.npz", GOOD), path.with_suffix(".npz"))[1], "distcluster ingest"),
     "not Zarr": (lambda path: (path.mkdir(), (path / "x").write_text("x"), path)[2], "cannot open"),
 }  # fmt: skip
 
