@@ -21,7 +21,7 @@ from distcluster.storage.layout import arrays
 
 GROWTH = {
     ("find_neighbours", "GET"): 2, ("find_neighbours", "PUT"): 3,
-    ("label_rows", "GET"): 4, ("label_rows", "PUT"): 7,
+    ("label_rows", "GET"): 4, ("label_rows", "PUT"): 9,
     ("project_rows", "GET"): 9, ("project_rows", "PUT"): 4,
     ("refine_expect", "GET"): 9, ("refine_expect", "PUT"): 6,
     ("scan", "GET"): 2, ("scan", "PUT"): 3,
@@ -30,7 +30,10 @@ GROWTH = {
     ("run", "DELETE"): 9,
     ("lease", "LIST"): 2, ("lease", "PUT"): 1,
 }  # fmt: skip
-"""Requests for each further partition, by owner and kind, of a job that refines three times; the lease's go by time."""
+"""Requests for each further partition, by owner and kind, of a job that refines three times and has two levels.
+
+The lease's go by time.
+"""
 
 LOCAL = ("--set", "deploy.kind=local")
 Requests = Counter[tuple[str, str]]

@@ -42,6 +42,7 @@ def environment() -> dict[str, str]:
     import faiss
     import llvmlite.binding
     import numba
+    import scipy.linalg  # noqa: F401 - it has an OpenBLAS of its own, which is to be seen in every process
 
     facts = {name: version(name) for name in _PACKAGES}
     facts["machine"] = platform.machine()

@@ -180,7 +180,7 @@ def test_what_looks_at_a_run_imports_nothing_that_computes(arguments: Sequence[s
 
 def test_the_text_column_of_an_input_becomes_the_report_s_items() -> None:
     job, written = made_job("s3://bucket/docs.parquet", None, text="body", id_column=None, overrides=["sample.seed=3"])
-    assert (job.output.url, job.report.items, job.sample.seed) == ("runs/docs", "input:body", 3)
+    assert (job.output.url, job.report.items, job.sample.seed) == ("runs/docs", "s3://bucket/docs.parquet/body", 3)
     assert tomllib.loads(written)["report"] == {"items": "input:body"}
 
 

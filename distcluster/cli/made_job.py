@@ -59,7 +59,8 @@ def job_file(tables: dict[str, dict[str, Any]]) -> str:
     """
     # JSON's strings, numbers, booleans and lists are TOML's.
     lines = [
-        [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())] for name, keys in tables.items()
+        [f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items())]
+        for name, keys in tables.items()
     ]
     return "\n\n".join("\n".join(each) for each in lines) + "\n"
 

@@ -17,14 +17,8 @@ def find_report(run: Run, table: ReportTable) -> str | None:
 
     Files of items and labels count by size and time; those elsewhere, and directories, are taken to be as they were.
     """
-    is_same = run.store.get(REPORT_MADE) == _made_of(run, table) and run.store.has(REPORT)
+    is_same = run.store.get(REPORT_MADE) == made_of(run, table) and run.store.has(REPORT)
     return report_url(run) if is_same else None
-
-
-def note_report(run: Run, table: ReportTable) -> str:
-    """Note that the report that is there is made of what is there now; gives its URL."""
-    run.store.put(REPORT_MADE, _made_of(run, table))
-    return report_url(run)
 
 
 def report_url(run: Run) -> str:
@@ -32,7 +26,8 @@ def report_url(run: Run) -> str:
     return f"{str(run.url).rstrip('/')}/{REPORT}"
 
 
-def _made_of(run: Run, table: ReportTable) -> bytes:
+def made_of(run: Run, table: ReportTable) -> bytes:
+    """What a report that is made now is made of."""
     record = run.records.read(SUMMARISE_CLUSTERS.name, ONE)
     facts = {
         "settings": asdict(run.settings),

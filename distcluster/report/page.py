@@ -9,12 +9,12 @@ import numpy as np
 from distcluster.errors import JobError
 from distcluster.job import ReportTable, require_extras
 from distcluster.report.findings import Findings, read_findings
-from distcluster.report.made import note_report
+from distcluster.report.made import made_of, report_url
 from distcluster.report.page_sections import SECTIONS
 from distcluster.report.shown_items import keep_items
 from distcluster.stages.flow import is_finished
 from distcluster.storage.items import require_items
-from distcluster.storage.layout import REPORT
+from distcluster.storage.layout import REPORT, REPORT_MADE
 from distcluster.storage.run import Run
 
 
@@ -41,10 +41,13 @@ def write_report(run: Run, table: ReportTable) -> str:
     """
     with run.writing(run.job.deploy.lease_seconds):
         run.forget_settings()  # another process may have had it since
+        made = made_of(run, table)  # what is read below may be others' files, which change
         findings = _find(run, table)
+        run.store.put(REPORT_MADE, b"")
         run.store.put(REPORT, _render(findings).encode())
         keep_items(run, findings.shown)
-        return note_report(run, table)
+        run.store.put(REPORT_MADE, made)
+        return report_url(run)
 
 
 def render_page(run: Run, table: ReportTable) -> str:

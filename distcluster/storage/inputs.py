@@ -97,8 +97,8 @@ def refuse_query(url: Url) -> None:
     """
     if local_path(url) is None and "?" in url.whole and _is_file_of_vectors(url):
         raise JobError(
-            f"{url}: files behind a URL with a query (a signature, say) cannot be read where they lie. Give credentials in "
-            f"the environment, or copy the file."
+            f"{url}: files behind a URL with a query (a signature, say) cannot be read where they lie. Give "
+            f"credentials in the environment, or copy the file."
         )
 
 

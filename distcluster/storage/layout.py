@@ -28,7 +28,7 @@ LOGS = "log"  # of sessions
 CHOICES = "choice"
 """Where choices of other candidates lie, each a run of its own: ``choice/full-8``."""
 
-GROUPS = ("commit", "partial", "model", "sample", "selection", "cluster", "report")
+GROUPS = ("commit", "partial", "model", "sample", "selection", "cluster", "report", LOGS)
 """Zarr groups that a new run has, so that other libraries can walk it."""
 
 OBJECTS = (ROOT, ERROR, REPORT, REPORT_MADE, PERFORMANCE, SHOWN_ITEMS, *(f"{group}/zarr.json" for group in GROUPS))
