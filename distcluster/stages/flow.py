@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import Any
 
+from distcluster.errors import CorruptError
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
 from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS
@@ -156,7 +157,11 @@ def row_arrays(run: Run) -> list[RowArray]:
     views = {f"view_{d}d" for d in run.job.projection.views}
     left_out = {array for space, array in layout.SPACES.items() if space.startswith("view_") and space not in views}
     written = [each for stage in stages_of(run) for each in stage.writes if isinstance(each, RowArray)]
-    return [each for each in written if each not in {*left_out, layout.LEVEL_LABEL}] + level_arrays(run)
+    try:
+        levels = level_arrays(run)
+    except CorruptError:  # they follow when the hierarchy has been made again
+        levels = []
+    return [each for each in written if each not in {*left_out, layout.LEVEL_LABEL}] + levels
 
 
 def own_keys() -> re.Pattern[str]:
