@@ -4,9 +4,11 @@ import contextlib
 import io
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 import obstore
 
+from distcluster.job import WRITABLE_SCHEMES
 from distcluster.storage.urls import file_store, local_path, object_store
 from distcluster.url import Url
 
@@ -57,7 +59,7 @@ def objects_of(url: Url, suffix: str) -> tuple[Any, list[tuple[str, int]]]:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a folder may have such a name, too
             store, name = file_store(url)
             return store, [(name, obstore.head(store, name)["size"])]
-    if path is not None and not path.is_dir():
+    if not path.is_dir() if path is not None else urlsplit(url).scheme not in WRITABLE_SCHEMES:  # who cannot list
         return None, []
     store = object_store(url)
     found = [(item["path"], item["size"]) for batch in obstore.list(store) for item in batch]
