@@ -112,7 +112,7 @@ def _run_to_the_end(
     job, n_rows = checked.job, checked.array.shape[0]
     if job.deploy.kind == "kubernetes":
         scheduler_address(job.deploy)  # before anything is written
-    meanwhile = _import_report if job.report.write == "always" and job.predict.model is None else _nothing
+    meanwhile = _import_report if job.report.write == "always" and job.predict.model is None else lambda: None
     with prepared_run(checked) as run:
         if not verify and is_finished(run) and is_input_unchanged(run) and n_rows == run.partitioning.n_rows:
             return run
@@ -191,10 +191,6 @@ def choose_candidate(
 
 def _import_report() -> None:
     import distcluster.report.page  # noqa: F401 - scikit-learn and pandas, which its callers need next
-
-
-def _nothing() -> None:
-    """Nothing is drawn of a prediction."""
 
 
 def _refuse_to_choose(run: Run, wanted: Candidate) -> None:

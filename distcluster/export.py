@@ -1,6 +1,6 @@
 """A run's results in other tools' formats."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
@@ -28,7 +28,7 @@ from distcluster.stages.projecting import views
 from distcluster.stages.refining import published_mixture
 from distcluster.stages.stage import partitions
 from distcluster.storage import layout
-from distcluster.storage.input_columns import open_input_column, readable_id
+from distcluster.storage.input_columns import InputColumn, open_input_column, readable_id
 from distcluster.storage.items import read_items, stream_items
 from distcluster.storage.run import Run
 
@@ -72,11 +72,10 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable, columns: S
         raise JobError(f"{target} is there already: choose another place, or remove it.")
     if columns and form not in _TABLES:
         raise JobError(f"--columns goes with --to {' and --to '.join(_TABLES)}.")
-    for name in columns:
-        open_input_column(run, name, "--columns")
+    opened = {name: open_input_column(run, name, "--columns") for name in columns}
     target.parent.mkdir(parents=True, exist_ok=True)
     if form in _TABLES:
-        _TABLES[form](target, _frames(run, table, columns))
+        _TABLES[form](target, _frames(run, table, opened))
     else:
         _OTHERS[form](run, target, table)
     return target
@@ -89,22 +88,21 @@ def _parts(run: Run, table: ReportTable) -> Iterator[tuple[RowRange, list[str | 
     return zip(partitions, items, strict=False)
 
 
-def _frames(run: Run, table: ReportTable, columns: Sequence[str]) -> Iterator[pa.Table]:
+def _frames(run: Run, table: ReportTable, columns: Mapping[str, InputColumn]) -> Iterator[pa.Table]:
     """All that a person may want of the rows, a partition at a time."""
     name_of_id = readable_id(run)
-    ids = {"id": name_of_id} if name_of_id is not None else {}
+    ids = {"id": open_input_column(run, name_of_id, "input.id")} if name_of_id is not None else {}
     for partition, texts in _parts(run, table):
         own = _columns(run, partition)
         own |= {each.path.replace("/", "_"): run.read_rows(each, partition) for each in level_arrays(run)}
         if texts is not None:
             own["item"] = pa.array(texts, pa.string())
-        others = {f"input_{name}" if name in own | ids else name: name for name in columns}
-        yield pa.table({shown: _of_input(run, name, partition) for shown, name in (ids | others).items()} | own)
+        others = {f"input_{name}" if name in own | ids else name: column for name, column in columns.items()}
+        yield pa.table({shown: _of_input(column, partition) for shown, column in (ids | others).items()} | own)
 
 
-def _of_input(run: Run, name: str, partition: RowRange) -> pa.Array:
+def _of_input(column: InputColumn, partition: RowRange) -> pa.Array:
     """A partition's rows of a column of the input."""
-    column = open_input_column(run, name, "--columns")
     if isinstance(column, zarr.Array):
         kind = pa.string() if column.dtype.kind in "TUO" else pa.from_numpy_dtype(column.dtype)
     else:

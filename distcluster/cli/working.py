@@ -209,7 +209,7 @@ def _show(job: Job, done: "Run", voice: Voice, *, worked: bool, **facts: str | N
 
 def _show_run(done: "Run", table: ReportTable, voice: Voice, *, worked: bool, **facts: str | None) -> None:
     """Show what a run has found, and write its report, unless the one that is there would be the same."""
-    from distcluster.report.made import find_report
+    from distcluster.report.made import current_report
     from distcluster.report.summary import summarise
 
     summary, appended = summarise(done, table), None
@@ -221,11 +221,7 @@ def _show_run(done: "Run", table: ReportTable, voice: Voice, *, worked: bool, **
         voice.show(rows_table(appended, "appended rows"))
     report = None
     if table.write == "always":
-        report = None if worked else find_report(done, table)
-        if report is None:
-            from distcluster.report.page import write_report  # after the work: it imports what draws
-
-            report = write_report(done, table)
+        report = current_report(done, table, worked=worked)
         voice.show(f"Report: {plain(report)}")
     voice.answer(run=done.url, finished=True, worked=worked, summary=summary, appended=appended, report=report, **facts)
 

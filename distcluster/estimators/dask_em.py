@@ -10,6 +10,7 @@ import numpy.typing as npt
 import sklearn
 from threadpoolctl import threadpool_limits
 
+from distcluster.errors import JobError
 from distcluster.numerics.mixture.em import Maximum, expect_rows, m_step, packed, unpacked
 from distcluster.numerics.mixture.parameters import Mixture
 from distcluster.numerics.mixture.row_moments import moments, scatter_rows
@@ -59,12 +60,13 @@ def refuse_frame(X: Any) -> None:
 
     Raises
     ------
-    ValueError
+    JobError
+        It is a ValueError.
     """
     if hasattr(X, "to_dask_array"):
-        raise ValueError("a Dask DataFrame would have to be gathered: give frame.to_dask_array(lengths=True) instead.")
+        raise JobError("a Dask DataFrame would have to be gathered: give frame.to_dask_array(lengths=True) instead.")
     if isinstance(X, da.Array) and np.isnan(X.shape).any():
-        raise ValueError("this Dask array does not know how many rows it has: call X.compute_chunk_sizes() first.")
+        raise JobError("this Dask array does not know how many rows it has: call X.compute_chunk_sizes() first.")
 
 
 def refuse_to_gather(estimator: Any) -> None:

@@ -40,7 +40,6 @@ class SessionLog(logging.Handler):
         self._lines: list[str] = []
         self._written = time.monotonic()
         self._amounts: dict[str, tuple[int, str]] = {}
-        self._given_up = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """As logging's: a warning of this package."""
@@ -52,8 +51,6 @@ class SessionLog(logging.Handler):
 
     def write(self) -> None:
         """Write the object."""
-        if self._given_up:
-            return
         self._written = time.monotonic()
         try:
             with storage_errors():
@@ -61,10 +58,6 @@ class SessionLog(logging.Handler):
                 self._run.store.put(self._key, ("\n".join(self._lines) + "\n").encode())
         except (ExpectedError, OSError):  # what is worth a job meets the same storage, and says so
             return
-
-    def give_up(self) -> None:
-        """Write no more."""
-        self._given_up = True
 
     def dashboard(self, link: str) -> None:
         """As ``Reporter``."""
@@ -98,15 +91,16 @@ def session_log(run: Run, reporter: Reporter) -> Iterator[SessionLog]:
     """Yield a reporter that keeps the log of a session, and say in it how the session ended."""
     kept = SessionLog(run, reporter)
     log.addHandler(kept)
+    is_away = False
     kept.add(f"distcluster {version('distcluster')} on {platform.node()}: {run.url}")
     try:
         yield kept
         kept.add("done")
     except BaseException as error:
         kept.add(f"ended by {type(error).__name__}: {error}")
-        if isinstance(error, StorageError | LeaseLostError):
-            kept.give_up()  # away, or another's: nothing can be written
+        is_away = isinstance(error, StorageError | LeaseLostError)  # or another's: nothing can be written
         raise
     finally:
         log.removeHandler(kept)
-        kept.write()
+        if not is_away:
+            kept.write()

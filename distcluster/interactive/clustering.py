@@ -14,8 +14,7 @@ from distcluster.interactive.memory_input import bare, write_input
 from distcluster.interactive.reporters import shown_progress
 from distcluster.job import Job
 from distcluster.job_file import parse_job
-from distcluster.report.made import find_report
-from distcluster.report.page import write_report
+from distcluster.report.made import current_report
 from distcluster.storage.urls import absolute_url
 from distcluster.url import Url
 
@@ -87,9 +86,8 @@ def cluster(
 def _run(job: Job, *, progress: bool, overwrite: bool) -> Run:
     with shown_progress(progress) as reporter:
         done = run_job(job, reporter, overwrite=overwrite)
-    wants_report = job.report.write == "always" and not done.is_prediction
-    if wants_report and (reporter.used or find_report(done, job.report) is None):
-        write_report(done, job.report)
+    if job.report.write == "always" and not done.is_prediction:
+        current_report(done, job.report, worked=reporter.used)
     return Run(done.url)
 
 

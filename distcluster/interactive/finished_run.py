@@ -18,6 +18,7 @@ from distcluster.interactive.reporters import shown_progress
 from distcluster.job import ReportTable
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, CovarianceType
 from distcluster.numerics.mixture.selection import Verdict
+from distcluster.report.made import report_url
 from distcluster.report.page import write_report
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.flow import is_finished
@@ -189,7 +190,7 @@ class Run:
     def report(self) -> str:
         """The report's path or URL; it is written where it is missing."""
         if self._run.store.has(REPORT):
-            return f"{self.url.rstrip('/')}/{REPORT}"
+            return report_url(self._run)
         return write_report(self._run, ReportTable())
 
     # -- for people

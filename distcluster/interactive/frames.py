@@ -16,6 +16,7 @@ from distcluster.numerics.mixture.parameters import Mixture
 from distcluster.report.shown_items import kept_items
 from distcluster.report.subsample_rows import rows_of
 from distcluster.stages.flow import row_arrays
+from distcluster.stages.labelling import level_arrays
 from distcluster.stages.refining import published_mixture
 from distcluster.storage import layout
 from distcluster.storage.dimensions import dimensions
@@ -68,31 +69,31 @@ def labels(run: Run) -> Any:
     """All rows as a Dask DataFrame."""
     import dask.dataframe as dd  # a second to import
 
-    parts = run.partitioning
+    parts, arrays, id_name = run.partitioning, [*_OF_ROWS, *level_arrays(run)], readable_id(run)
     divisions = [*(parts[index].start for index in range(len(parts))), parts.n_rows - 1]
     return dd.from_map(
         _labels_of,
         range(len(parts)),
-        args=(run.url, run.input_url, run.settings.run_id),
-        meta=_labels_frame(run, {array.path: np.empty(0, array.dtype) for array in _OF_ROWS}, slice(0, 0)),
+        args=(run.url, run.input_url, run.settings.run_id, arrays, id_name),
+        meta=_labels_frame(run, {array: np.empty(0, array.dtype) for array in arrays}, id_name, slice(0, 0)),
         divisions=divisions,
         label="labels",
     )
 
 
-def _labels_of(index: int, url: Url, input_url: Url, run_id: str) -> pd.DataFrame:
+def _labels_of(
+    index: int, url: Url, input_url: Url, run_id: str, arrays: list[RowArray], id_name: str | None
+) -> pd.DataFrame:
     """One partition of the same."""
     run = _opened(url, input_url, run_id)
     partition = run.partitioning[index]
-    return _labels_frame(run, {array.path: run.read_rows(array, partition) for array in _OF_ROWS}, partition.rows)
+    return _labels_frame(run, {each: run.read_rows(each, partition) for each in arrays}, id_name, partition.rows)
 
 
-def _labels_frame(run: Run, columns: dict[str, Any], rows: slice) -> pd.DataFrame:
-    label = columns[layout.LABEL.path]
-    of_level = zip(run.read(layout.LEVEL_CLUSTERS).tolist(), run.read(layout.LEVEL), strict=True)
-    columns |= {f"level_{k}": np.append(cluster, np.int32(-1))[label] for k, cluster in of_level}
-    if (name := readable_id(run)) is not None:
-        columns = {"id": _column(read_column(run, name, rows))} | columns
+def _labels_frame(run: Run, values: dict[RowArray, Any], id_name: str | None, rows: slice) -> pd.DataFrame:
+    columns: dict[str, Any] = {array.path.replace("/", "_"): of_rows for array, of_rows in values.items()}
+    if id_name is not None:
+        columns = {"id": _column(read_column(run, id_name, rows))} | columns
     return pd.DataFrame(columns, index=pd.RangeIndex(rows.start, rows.stop, name="row"))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import zarr
 
 from distcluster.errors import JobError
+from distcluster.estimators.dask_em import refuse_frame
 from distcluster.storage.array_store import READ_ERRORS, ArrayStore, checksum
 from distcluster.storage.inputs import INPUT_DTYPES
 from distcluster.storage.layout import ROOT
@@ -76,10 +77,9 @@ def write_input(
 
 def bare(X: Any) -> Any:
     """The NumPy or Dask array of an array-like, xarray's included."""
-    if hasattr(X, "to_dask_array"):
-        raise JobError("a Dask DataFrame would have to be gathered: give frame.to_dask_array(lengths=True) instead.")
     if hasattr(X, "dims") and hasattr(X, "data"):  # xarray's, which need not be installed
         X = X.data
+    refuse_frame(X)
     return X if isinstance(X, da.Array) else np.asarray(X)
 
 
@@ -89,8 +89,6 @@ def _embeddings(X: Any) -> Any:
         raise JobError(f"X has dtype {X.dtype}; embeddings must be {', '.join(INPUT_DTYPES)}: X.astype('float32').")
     if X.ndim != 2:
         raise JobError(f"X has the shape {X.shape}; embeddings must be (rows, features).")
-    if np.isnan(X.shape).any():
-        raise JobError("X is a Dask array that does not know how many rows it has: call X.compute_chunk_sizes() first.")
     if 0 in X.shape:
         raise JobError(f"X is empty: shape {X.shape}; there is nothing to cluster.")
     return X

@@ -12,13 +12,16 @@ from distcluster.storage.run import Run
 from distcluster.storage.urls import absolute_url, local_path
 
 
-def find_report(run: Run, table: ReportTable) -> str | None:
-    """The URL of a report that would be the same if it were made now, or None.
+def current_report(run: Run, table: ReportTable, *, worked: bool) -> str:
+    """The URL of a run's report; it is written, unless no work was done and it would be the same as the one there.
 
     Files of items and labels count by size and time; those elsewhere, and directories, are taken to be as they were.
     """
-    is_same = run.store.get(REPORT_MADE) == made_of(run, table) and run.store.has(REPORT)
-    return report_url(run) if is_same else None
+    if not worked and run.store.get(REPORT_MADE) == made_of(run, table) and run.store.has(REPORT):
+        return report_url(run)
+    from distcluster.report.page import write_report  # it imports what draws
+
+    return write_report(run, table)
 
 
 def report_url(run: Run) -> str:

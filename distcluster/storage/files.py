@@ -107,8 +107,8 @@ def _parquet_column(url: Url) -> ParquetEntries | None:
 
 
 @functools.lru_cache(maxsize=16)  # an export asks for each partition's rows
-def _opened_column(source: Url, name: str, _version: str | None) -> ParquetEntries | None:
-    files = open_parquet(source)
+def _opened_column(source: Url, name: str, version: str | None) -> ParquetEntries | None:
+    files = open_parquet(source, version)
     return None if files is None else open_column(files, name)
 
 

@@ -14,7 +14,10 @@ from distcluster.storage.run import Run
 log = logging.getLogger("distcluster")
 
 
-def open_input_column(run: Run, name: str, field: str) -> zarr.Array[Any] | ParquetEntries:
+InputColumn = zarr.Array[Any] | ParquetEntries
+
+
+def open_input_column(run: Run, name: str, field: str) -> InputColumn:
     """A column of the input, in the order of the run's rows.
 
     Parameters

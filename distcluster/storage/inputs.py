@@ -121,8 +121,8 @@ def _open_files(url: Url, name: str) -> Source | None:
 
 
 @functools.lru_cache(maxsize=4)  # a folder has thousands of headers, and every task opens the input
-def _opened_files(url: Url, name: str, _version: str | None) -> Source | None:
-    files = open_parquet(url)
+def _opened_files(url: Url, name: str, version: str | None) -> Source | None:
+    files = open_parquet(url, version)
     return open_npy(url) if files is None else open_vectors_of(files, name)
 
 

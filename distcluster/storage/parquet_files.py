@@ -1,5 +1,6 @@
 """Parquet, a file or a folder of them, as rows read where they lie: a column of vectors, and columns beside it."""
 
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -192,8 +193,9 @@ class ParquetEntries(_Column):
         return self
 
 
-def open_parquet(url: Url) -> ParquetFiles | None:
-    """The Parquet at a URL; None where there is none."""
+@functools.lru_cache(maxsize=4)  # a folder has thousands of footers, which vectors and columns share
+def open_parquet(url: Url, _version: str | None) -> ParquetFiles | None:
+    """The Parquet at a URL, as of a version of it; None where there is none."""
     store, files = objects_of(url, ".parquet")
     return ParquetFiles(url, store, files) if files else None
 
