@@ -26,7 +26,8 @@ image:
 
 # uv takes seconds where pip takes minutes; pip may know of mirrors that uv was not told of.
 PIP_OPTIONS := --quiet --constraint constraints.txt
-INSTALL = install() { $(BIN)/uv pip install --python $(BIN)/python $(PIP_OPTIONS) "$$@" || \
+# What is not compiled here, every process compiles where PYTHONDONTWRITEBYTECODE is set: seconds of each.
+INSTALL = install() { $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python $(PIP_OPTIONS) "$$@" || \
     $(BIN)/python -m pip install $(PIP_OPTIONS) "$$@"; }; install
 
 .venv/installed: pyproject.toml constraints.txt
