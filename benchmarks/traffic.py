@@ -23,16 +23,15 @@ GROWTH = {
     ("find_neighbours", "GET"): 2, ("find_neighbours", "PUT"): 3,
     ("label_rows", "GET"): 4, ("label_rows", "PUT"): 9,
     ("project_rows", "GET"): 9, ("project_rows", "PUT"): 4,
-    ("refine_expect", "GET"): 9, ("refine_expect", "PUT"): 6,
     ("scan", "GET"): 2, ("scan", "PUT"): 3,
     ("score_candidates", "GET"): 1, ("score_candidates", "PUT"): 2,
     ("sum_silhouettes", "GET"): 1, ("sum_silhouettes", "PUT"): 2,
-    ("run", "DELETE"): 9,
+    ("run", "DELETE"): 6,
     ("lease", "LIST"): 2, ("lease", "PUT"): 1,
 }  # fmt: skip
-"""Requests for each further partition, by owner and kind, of a job that refines three times and has two levels.
+"""Requests for each further partition, by owner and kind; the lease's go by time.
 
-The lease's go by time.
+Of a job that refines all partitions in one task and has two levels.
 """
 
 LOCAL = ("--set", "deploy.kind=local")
