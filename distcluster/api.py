@@ -112,20 +112,11 @@ def _run_to_the_end(
     job, n_rows = checked.job, checked.array.shape[0]
     if job.deploy.kind == "kubernetes":
         scheduler_address(job.deploy)  # before anything is written
-    meanwhile = _import_report if job.report.write == "always" and job.predict.model is None else lambda: None
     with prepared_run(checked) as run:
         if not verify and is_finished(run) and is_input_unchanged(run) and n_rows == run.partitioning.n_rows:
             return run
         for work, makes in parts(run, n_rows):
-            session = Session(
-                run,
-                job.deploy,
-                reporter,
-                makes,
-                read_input=True,
-                performance=job.report.performance,
-                meanwhile=meanwhile,
-            )
+            session = Session(run, job.deploy, reporter, makes, read_input=True, performance=job.report.performance)
             session.hold(_verified_first(run, work, makes) if verify else partial(work, run))
     return run
 
@@ -185,12 +176,8 @@ def choose_candidate(
             return choice
 
         work = _verified_first(choice, pipeline.choose, CHOOSES) if verify else partial(pipeline.choose, choice)
-        Session(choice, deploy, reporter, makes=CHOOSES, read_input=False, meanwhile=_import_report).hold(work)
+        Session(choice, deploy, reporter, makes=CHOOSES, read_input=False).hold(work)
     return choice
-
-
-def _import_report() -> None:
-    import distcluster.report.page  # noqa: F401 - scikit-learn and pandas, which its callers need next
 
 
 def _refuse_to_choose(run: Run, wanted: Candidate) -> None:

@@ -28,7 +28,6 @@ log = logging.getLogger("distcluster")
 _STORAGE_TRIES = 3
 _LANES_PER_THREAD = 2  # tasks of a stage under way for each thread of the cluster: one runs, one waits beside it
 _LEAST_LANES = 64
-_SENT_SECONDS = 0.05  # until a request has left, and its scheduler, if that is ours, has passed it on
 _WIDENED_SECONDS = 5.0  # between two looks at how large the cluster is
 
 
@@ -48,7 +47,7 @@ class Runner:
         self._run = run
         self._reporter = reporter
 
-    async def check_workers(self, *, read_input: bool, meanwhile: Callable[[], object] = lambda: None) -> None:
+    async def check_workers(self, *, read_input: bool) -> None:
         """Refuse workers that compute other bits, or do not see the output, the input or the previous run they read.
 
         Raises
@@ -59,10 +58,7 @@ class Runner:
         probe = self._run.store.put_probe()
         array = self._run.job.input.array if read_input else None
         try:
-            looking = asyncio.ensure_future(self._client.run(_look, self._run.ref, probe, array))
-            await asyncio.sleep(_SENT_SECONDS)
-            meanwhile()  # in this thread: two that import at the same time can meet half a module
-            answers = await looking
+            answers = await self._client.run(_look, self._run.ref, probe, array)
         finally:
             self._run.store.delete([probe])
         found = [

@@ -47,8 +47,6 @@ class Session:
         Whether the tasks read the input: workers that do not see it are refused.
     performance : bool
         Save Dask's performance report into the run.
-    meanwhile : callable
-        Called while the workers import what they need, which takes them a second: what else takes time.
     """
 
     run: Run
@@ -57,7 +55,6 @@ class Session:
     makes: Collection[Stage[Any]]
     read_input: bool
     performance: bool = False
-    meanwhile: Callable[[], object] = lambda: None
 
     def hold(self, work: Work) -> None:
         """Do the work, from connecting to the note of how it ended.
@@ -90,7 +87,7 @@ class Session:
         ):
             runner = Runner(client, self.run, live)
             try:
-                await runner.check_workers(read_input=self.read_input, meanwhile=self.meanwhile)
+                await runner.check_workers(read_input=self.read_input)
                 await self._work_and_repair(runner, work)
             except* (FutureCancelledError, CommClosedError) as group:
                 raise SchedulerLostError(

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # its parts are loaded when they are named: few runs ask for statistics
 
 Counts = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -145,14 +145,14 @@ def _compare_shares(before: Counts, now: Counts) -> tuple[float, float, list[_Fi
     """The stability index, its mean by chance, and what it says."""
     psi, unit, freedom = population_stability(before, now), 1 / before.sum() + 1 / now.sum(), len(before) - 1
     chance = float(freedom * unit)
-    if freedom == 0 or psi - chance < _WATCH or stats.chi2.sf(psi / unit, freedom) >= _ERROR:
+    if freedom == 0 or psi - chance < _WATCH or scipy.stats.chi2.sf(psi / unit, freedom) >= _ERROR:
         return psi, chance, []
     said = f"the clusters' shares differ: stability index {psi:.2f}, {chance:.2f} by chance"
     return psi, chance, [(_graded(psi - chance), said)]
 
 
 def _compare_values(what: str, before: Float32, now: Float32) -> tuple[float, list[_Finding]]:
-    test = stats.ks_2samp(before, now, method="asymp")
+    test = scipy.stats.ks_2samp(before, now, method="asymp")
     distance = float(test.statistic)
     if distance < _WATCH or test.pvalue >= _ERROR:
         return distance, []
@@ -171,7 +171,7 @@ def _compare_recalls(before: Recall | None, now: Recall | None) -> list[_Finding
         return []
     less = before.share - now.share
     error = max(float(np.hypot(before.error, now.error)), 1e-9)
-    if less < _RECALL_WATCH or stats.norm.sf(less / error) >= _ERROR:
+    if less < _RECALL_WATCH or scipy.stats.norm.sf(less / error) >= _ERROR:
         return []
     said = (
         f"the search finds {now.share:.1%} of the rows' nearest rows in the model's sample, {before.share:.1%} before"
@@ -183,7 +183,7 @@ def _compare_beyond(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -
     least = _least_share(now)
     more = least - float(before.mean())
     table = [[int(each.sum()), int((~each).sum())] for each in (now, before)]
-    if more < _BEYOND_WATCH or stats.fisher_exact(table, alternative="greater").pvalue >= _ERROR:
+    if more < _BEYOND_WATCH or scipy.stats.fisher_exact(table, alternative="greater").pvalue >= _ERROR:
         return []
     said = (
         f"{now.mean():.1%} of the rows (at least {least:.1%}) have no support in the model's sample, "
@@ -194,7 +194,7 @@ def _compare_beyond(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -
 
 def _least_share(is_so: npt.NDArray[np.bool_]) -> float:
     """The share that there is at least (Clopper and Pearson 1934)."""
-    interval = stats.binomtest(int(is_so.sum()), len(is_so), alternative="greater").proportion_ci(1 - _ERROR)
+    interval = scipy.stats.binomtest(int(is_so.sum()), len(is_so), alternative="greater").proportion_ci(1 - _ERROR)
     return float(interval.low)
 
 
@@ -206,7 +206,7 @@ def _compare_sizes(before: Counts, now: Counts) -> list[_Finding]:
         ratio = (b + 0.5) / (m + 1) / ((a + 0.5) / (n + 1))
         if 1 / _SIZE_RATIO < ratio < _SIZE_RATIO:
             continue
-        if stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue < _ERROR / len(before):
+        if scipy.stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue < _ERROR / len(before):
             found.append(("watch", f"cluster {k} has {b / m:.2%} of the rows, {a / n:.2%} before"))
     return found
 
@@ -218,7 +218,7 @@ def _compare_clusters(before: Rows, now: Rows) -> list[_Finding]:
         a, b = (each.log_density[each.label == k] for each in (before, now))
         if min(len(a), len(b)) < _FEW:
             continue
-        test = stats.ks_2samp(a, b, method="asymp")
+        test = scipy.stats.ks_2samp(a, b, method="asymp")
         if test.statistic >= _REFIT and test.pvalue < _ERROR / len(before.size):
             medians = f"median {np.median(b):.2f}, {np.median(a):.2f} before"
             found.append(("watch", f"rows of cluster {k} have other log densities: {medians}"))

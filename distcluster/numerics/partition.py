@@ -104,7 +104,7 @@ class Partitioning:
 
 
 _GROUP_ROWS = 2**22  # of a reduction task: some seconds of work, beside which a task's own cost is small
-_LEAST_GROUP_ROWS = 2**14  # below which a task's own cost is larger than its work
+_LEAST_GROUP_ROWS = 2**17  # below which a task's own cost is larger than its work: a tenth of a second
 _GROUPS = 1_024  # at least, where there are so many partitions: work for as many workers
 
 
@@ -114,7 +114,7 @@ def groups(parts: Partitioning) -> list[range]:
     Examples
     --------
     >>> groups(Partitioning(n_rows=64 * 65_536, block_rows=16_384, partition_rows=65_536))[:2]
-    [range(0, 1), range(1, 2)]
+    [range(0, 2), range(2, 4)]
     """
     size = 1
     while (rows := 2 * size * parts.partition_rows) <= _LEAST_GROUP_ROWS or (

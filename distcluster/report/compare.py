@@ -1,10 +1,10 @@
 """Comparison with a taxonomy: classes beside clusters, over all rows, and yardsticks in the same projection."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import HDBSCAN, KMeans
 
 from distcluster.errors import JobError
 from distcluster.report.agreement import GrowingTable, Scores, contingency, scores
@@ -13,6 +13,9 @@ from distcluster.report.taxonomy import Taxonomy, read_labels
 from distcluster.storage import layout
 from distcluster.storage.run import Run
 from distcluster.url import Url
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans
 
 Int64 = npt.NDArray[np.int64]
 
@@ -109,8 +112,10 @@ def compare(run: Run, url: Url, statistics: RowStatistics, subsample_row: Int64)
     )
 
 
-def _fit_yardsticks(run: Run, statistics: RowStatistics) -> tuple[KMeans, npt.NDArray[np.integer]]:
+def _fit_yardsticks(run: Run, statistics: RowStatistics) -> tuple["KMeans", npt.NDArray[np.integer]]:
     """k-means with as many clusters as have rows, and HDBSCAN's labels, of the evenly spread rows."""
+    from sklearn.cluster import HDBSCAN, KMeans  # a second to import; many runs have no labels
+
     n_filled = int((statistics.moments.size > 0).sum())
     seed = run.job.sample.seed
     few = statistics.points_projection.astype(np.float64)
@@ -129,7 +134,7 @@ class _CountedRows:
 
 
 def _count_rows(
-    run: Run, url: Url, taxonomy: Taxonomy, kmeans: KMeans, statistics: RowStatistics, subsample_row: Int64
+    run: Run, url: Url, taxonomy: Taxonomy, kmeans: "KMeans", statistics: RowStatistics, subsample_row: Int64
 ) -> _CountedRows:
     """Read every row's classes, cluster and place in the projection, a partition at a time."""
     points = statistics.points.row.to_numpy()

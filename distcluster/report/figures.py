@@ -248,7 +248,7 @@ def heat_map(
 def map_png(colour_sums: Float64) -> str:
     """``map_image`` as a data URL."""
     file = io.BytesIO()
-    Image.fromarray(map_image(colour_sums)[::-1]).save(file, "PNG", optimize=True)
+    Image.fromarray(map_image(colour_sums)[::-1]).save(file, "PNG")
     return "data:image/png;base64," + b64encode(file.getvalue()).decode()
 
 

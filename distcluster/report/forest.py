@@ -1,11 +1,13 @@
 """The predictive check: how well a taxonomy can be learned from the embeddings, and from their projection."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import train_test_split
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
 
 _TEST = 0.2
 _LEAST_ROWS = 50  # of which nothing could be said
@@ -73,6 +75,9 @@ def grow_forests(features: dict[str, npt.NDArray[np.float32]], has: npt.NDArray[
     Forests or None
         None where fewer than 50 rows or two classes are left.
     """
+    from sklearn.ensemble import RandomForestClassifier  # a second to import; many runs have no labels
+    from sklearn.model_selection import train_test_split
+
     classes = np.flatnonzero(has.sum(axis=0) >= 2)
     has_class = has[:, classes].any(axis=1)
     n = int(has_class.sum())
@@ -95,7 +100,7 @@ def strata(true: npt.NDArray[np.bool_]) -> Int64:
     return np.where(size[rarest] == 1, size.argmax(), rarest)
 
 
-def _probability(forest: RandomForestClassifier, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _probability(forest: "RandomForestClassifier", rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Of each class, (n, C); that of one which all fitted rows have, or none, is certain."""
     columns = zip(forest.predict_proba(rows), forest.classes_, strict=True)
     return np.stack([each[:, 1] if len(values) == 2 else np.full(len(rows), values[0]) for each, values in columns], 1)

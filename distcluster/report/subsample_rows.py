@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import eigh
 
 from distcluster.report.row_statistics import ClusterMoments, silhouette_sums
 from distcluster.stages.projecting import views
@@ -94,9 +95,9 @@ def silhouettes(rows: npt.NDArray[np.float32], label: npt.NDArray[np.integer], K
 def principal_axes(rows: npt.NDArray[np.float32], n: int) -> tuple[Float64, Float64]:
     """The mean of the rows, and their first principal axes as columns; (D,), (D, n), zeros where D is smaller."""
     x = rows.astype(np.float64)
-    mean = x.mean(axis=0)
-    _, vectors = np.linalg.eigh(np.cov(x, rowvar=False).reshape(x.shape[1], -1))
-    axes = np.zeros((x.shape[1], n))
-    few = min(n, x.shape[1])
-    axes[:, :few] = vectors[:, ::-1][:, :few]
+    mean, D = x.mean(axis=0), x.shape[1]
+    axes = np.zeros((D, n))
+    few = min(n, D)
+    _, vectors = eigh(np.cov(x, rowvar=False).reshape(D, D), subset_by_index=(D - few, D - 1))
+    axes[:, :few] = vectors[:, ::-1]
     return mean, axes

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import CountVectorizer
 
 _MOST_WORDS = 20_000  # the most frequent ones: a table of K x words is held
 _LEAST_ROWS = 2  # that a word stands in: one row's word says nothing of a cluster
@@ -31,6 +29,9 @@ def distinguishing_words(texts: Sequence[str], label: npt.NDArray[np.integer], K
     list of K lists of str
         The heaviest word first; fewer where a cluster has fewer, none where the texts hold no words.
     """
+    from scipy.sparse import csr_matrix  # a second to import, with scikit-learn; many runs have no texts
+    from sklearn.feature_extraction.text import CountVectorizer
+
     try:
         vectorizer = CountVectorizer(
             stop_words="english", token_pattern=_WORD, min_df=_LEAST_ROWS, max_features=_MOST_WORDS, dtype=np.int64
