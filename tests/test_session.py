@@ -133,3 +133,31 @@ def test_no_other_user_of_the_machine_reaches_the_local_cluster(tls: bool, new_c
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # its workers, too, are in the middle of something
         process.communicate()
+
+
+_TWO_CLUSTERS = """
+import asyncio, os, psutil
+from pathlib import Path
+from distcluster.deploy import DeployTable
+from distcluster.execution.connect import connect
+
+async def main():
+    for word in ("first", "second"):
+        os.environ["SAID"] = word
+        async with connect(DeployTable(n_workers=2, dashboard_address="127.0.0.1:0")) as client:
+            said = await client.run(os.getenv, "SAID")
+            (parent,) = {psutil.Process(pid).ppid() for pid in (await client.run(os.getpid)).values()}
+            threads = [Path(f"/proc/{parent}/task/{each.id}/comm") for each in psutil.Process(parent).threads()]
+            names = {each.read_text().strip() for each in threads if each.parent.name != str(parent)}
+            print(*said.values(), *names - {"jemalloc_bg_thd"})  # pyarrow's allocator begins it anew after a fork
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_workers_are_forked_from_one_thread_and_see_the_environment_as_it_is_now() -> None:
+    command = [sys.executable, "-c", _TWO_CLUSTERS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    # No thread but the main one: a lock that another one held would stay locked in what is forked.
+    assert done.stdout.splitlines() == ["first first", "second second"]
