@@ -139,17 +139,16 @@ class SelectionTable(Table):
     rule: Rule = "elbow"
     """elbow: farthest below the chord of the BIC curve over log2 k. bic, icl and silhouette take
     the best value of the grid, stability (across replicates) the largest excess over the null."""
-    replicates: Annotated[int, Field(ge=0, le=8)] = 2
-    """Times that the whole pipeline is run again on small subsamples, and on a null, to measure stability; 0: never."""
+    replicates: Annotated[int, Field(ge=0, le=16, multiple_of=2)] = 4
+    """Times that the whole pipeline is run again to measure stability, two on disjoint halves of the subsamples each
+    time, and twice on a null; 0: never."""
     refine: bool = True
     """Continue the chosen mixture by EM over all rows, until it converges or for ``mixture.max_iter`` iterations."""
 
     @model_validator(mode="after")
     def _comparable(self) -> "SelectionTable":
-        if self.replicates == 1 or (self.rule == "stability" and self.replicates == 0):
-            raise ValueError(
-                f"replicates = {self.replicates}: at least 2 can be compared with each other, 0 makes none"
-            )
+        if self.rule == "stability" and self.replicates == 0:
+            raise ValueError("replicates = 0: there is no stability to choose by; at least 2 can be compared")
         return self
 
 

@@ -9,31 +9,34 @@ from sklearn.metrics import adjusted_rand_score
 
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.numerics.mixture.selection import select
-from distcluster.numerics.sampling import replicate_rows
-from distcluster.numerics.stability import agreement, cluster_agreement, null_rows, parts_of
+from distcluster.numerics.sampling import replicate_sizes
+from distcluster.numerics.stability import agreement, cluster_agreement, half_of, null_half
 from distcluster.storage.run import Run
 
 
-def test_parts_of_replicates_are_disjoint_and_the_common_rows_are_one_set() -> None:
-    rows = np.arange(1003, dtype=np.float32)[:, None]
-    assert replicate_rows(1003, 2) == 200
-    assert replicate_rows(10**6, 2) == 10_000
-    parts = [parts_of(rows, number, 2) for number in (0, 1)]
-    assert parts[0][2].tobytes() == parts[1][2].tobytes()
-    used = np.concatenate([parts[0][0], parts[0][1], parts[1][0], parts[1][1], parts[0][2]])
-    assert len(np.unique(used)) == len(used) == 1000
+def test_two_replicates_share_the_rows_that_they_label_and_no_other() -> None:
+    sample, mixture = np.arange(501, dtype=np.float32)[:, None], np.arange(501, 801, dtype=np.float32)[:, None]
+    assert replicate_sizes(len(mixture)) == (60, 120)
+    halves = [half_of(sample, mixture, number, seed=1) for number in range(4)]
+    for a, b in (halves[:2], halves[2:]):
+        assert a[2].tobytes() == b[2].tobytes() == halves[0][2].tobytes()
+        used = np.concatenate([a[0], a[1], b[0], b[1], a[2]])
+        assert len(np.unique(used)) == len(used) == 801
+    assert halves[0][0].tobytes() != halves[2][0].tobytes()
 
 
-def test_agreement_is_the_mean_rand_index_of_pairs() -> None:
+def test_agreement_is_the_mean_rand_index_of_replicates_that_share_no_row() -> None:
     random = np.random.default_rng(0)
-    labels = [random.integers(4, size=(3, 500)).astype(np.int16) for _ in range(3)]
+    labels = [random.integers(4, size=(3, 500)).astype(np.int16) for _ in range(4)]
     labels[1][1] = -1  # could not be fitted
     for each in labels:
         each[2] = 0  # a single cluster
-    found = agreement(labels)
-    pairs = [(0, 1), (0, 2), (1, 2)]
-    assert found[0] == pytest.approx(np.mean([adjusted_rand_score(labels[a][0], labels[b][0]) for a, b in pairs]))
+    found, error = agreement(labels)
+    of_pairs = [adjusted_rand_score(labels[a][0], labels[a + 1][0]) for a in (0, 2)]
+    assert found[0] == pytest.approx(np.mean(of_pairs))
+    assert error[0] == pytest.approx(abs(of_pairs[0] - of_pairs[1]) / 2)
     assert np.isnan(found[1:]).all()
+    assert np.isnan(agreement(labels[:2])[1]).all()  # one pair has no error
 
 
 def test_a_cluster_that_comes_back_under_another_name_has_jaccard_index_one() -> None:
@@ -47,7 +50,8 @@ def test_a_cluster_that_comes_back_under_another_name_has_jaccard_index_one() ->
 def test_null_rows_have_the_extent_of_the_data(metric: str) -> None:
     random = np.random.default_rng(1)
     like = (random.normal(size=(4000, 6)) @ random.normal(size=(6, 6)) + 3.0).astype(np.float32)
-    null = null_rows(like, 20_000, metric, seed=0)
+    _, _, null = null_half(like, 50_000, 0, metric, seed=0)
+    assert len(null) == 10_000
     if metric == "cosine":
         np.testing.assert_allclose(np.linalg.norm(null, axis=1), 1.0, rtol=1e-5)
     else:

@@ -116,7 +116,7 @@ def test_items_without_words_have_no_distinguishing_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "word"), [(0.75, "strong"), (0.74, "fair"), (0.6, "fair"), (0.59, "weak"), (float("nan"), "not measured")]
+    ("value", "word"), [(0.75, "strong"), (0.74, "fair"), (0.5, "fair"), (0.49, "weak"), (float("nan"), "not measured")]
 )
 def test_badges_follow_hennig(value: float, word: str) -> None:
     assert badge(value).word == word

@@ -17,8 +17,7 @@ from distcluster.export import FORMATS, export_run
 from distcluster.job import ReportTable
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.parameters import Mixture
-from distcluster.numerics.sampling import replicate_rows
-from distcluster.numerics.stability import null_rows
+from distcluster.numerics.stability import null_half
 from distcluster.report.covariances import ellipses, tied_matrix
 from distcluster.report.forest import grow_forests, measure_prediction, strata
 from distcluster.report.interactive_3d import interactive_views, scaled
@@ -85,25 +84,25 @@ def test_a_report_and_an_export_can_be_made_on_another_machine(reference: Run, t
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_the_share_of_pairs_is_the_rand_index_of_run_and_replicates(demo: Run) -> None:
+def test_the_share_of_pairs_is_the_rand_index_of_two_replicates(demo: Run) -> None:
     found = measure_stability(demo)
     assert found is not None
-    rows = demo.array("sample/mixture_row")[:]
-    n = replicate_rows(len(rows), 2)
-    assert found.n_rows == n
-    own = demo.array("label")[:][rows[4 * n : 5 * n]]
     kinds, ks = demo.array("selection/covariance_type")[:], demo.array("selection/n_components")[:]
     facts = SELECT_CANDIDATE.facts_of(demo)
     place = np.flatnonzero((kinds == facts.covariance_type) & (ks == facts.n_components))[0]
-    labels = [demo.read(layout.REPLICATE_LABEL, f"data-{i}")[place] for i in (0, 1)]
-    assert found.pairs_kept == pytest.approx(np.mean([metrics.rand_score(own, each) for each in labels]))
+    labels = [demo.read(layout.REPLICATE_LABEL, f"data-{i}")[place] for i in range(demo.job.selection.replicates)]
+    assert found.n_rows == len(labels[0])
+    rand = [metrics.rand_score(labels[i], labels[i + 1]) for i in range(0, len(labels), 2)]
+    assert found.pairs_kept == pytest.approx(np.mean(rand))
     null = demo.read(layout.REPLICATE_LABEL, "null-0")[place]
     points = demo.read(layout.REPLICATE_COMMON, "null-0").astype(np.float64)
     assert found.null_silhouette == pytest.approx(
         metrics.silhouette_score(points, null, metric="sqeuclidean"), abs=1e-6
     )
-    job = demo.job
-    rows = null_rows(demo.array("model/sample")[:], 5 * n, job.projection.metric, job.sample.seed)[4 * n :]
+    _, _, rows = null_half(
+        demo.array("model/sample")[:], demo.array("sample/mixture_row").shape[0], 0, demo.job.projection.metric,
+        demo.job.sample.seed,
+    )  # fmt: skip
     assert found.null_cosine == pytest.approx(metrics.silhouette_score(rows, null, metric="cosine"), abs=1e-6)
 
 

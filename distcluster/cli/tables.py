@@ -102,6 +102,8 @@ def summary_table(summary: "Summary", *, bars: bool) -> RenderableType:
     shown = len(summary.clusters)
     which = f"The largest {shown} of {summary.n_clusters}" if shown < summary.n_clusters else f"All {shown}"
     return Group(
+        Text(plain(summary.advice), style="bold"),
+        Text(),
         Text(plain(summary.reason)),
         Text(),
         Text(

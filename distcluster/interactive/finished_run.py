@@ -75,10 +75,10 @@ class Run:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """What was chosen and why: ``candidate``, ``finding`` and ``reason``; as a string the reason."""
+        """What was chosen, why, and how far to trust it; as a string the reason."""
         self._require_grid()
         facts = SELECT_CANDIDATE.facts_of(self._run)
-        return Verdict(facts.candidate, facts.finding, facts.reason)
+        return Verdict(facts.candidate, facts.finding, facts.reason, facts.trust, facts.advice)
 
     @property
     def selection(self) -> pd.DataFrame:
@@ -212,7 +212,8 @@ class Run:
         table = largest[largest.rows > 0].head(_SHOWN_CLUSTERS).to_html(float_format="{:.3g}".format)
         n_filled = int(np.count_nonzero(largest.rows))
         count = f"<p>{n_filled:,} clusters, the largest first:</p>"
-        return f"{name}<p>{html.escape(self.verdict.reason)}</p>{count}{table}"
+        why = (f"<p>{html.escape(each)}</p>" for each in (self.verdict.advice, self.verdict.reason))
+        return f"{name}{''.join(why)}{count}{table}"
 
 
 def open_run(url: str | Url) -> Run:

@@ -11,7 +11,7 @@ Rows = npt.NDArray[np.int64]
 _AUTO_ROWS, _AUTO_MIXTURE_ROWS = 50_000, 100_000
 
 REPLICATE_ROWS = 10_000
-"""Rows of each part of a replicate, at most: its UMAP subsample, its mixture subsample, the common rows."""
+"""Of the mixture subsample, at most: those that a replicate fits mixtures to, and those that all replicates label."""
 
 
 def invalid_rows(rows: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.bool_]:
@@ -229,12 +229,13 @@ def select_subsamples(rows: Rows, priority: npt.NDArray[np.uint64], sizes: Subsa
     return order[: sizes.sample], order[sizes.sample - sizes.overlap :]
 
 
-def replicate_rows(mixture_rows: int, replicates: int) -> int:
-    """Rows of each part: R replicates of two parts and the common rows fit into the mixture subsample, disjoint.
+def replicate_sizes(mixture_rows: int) -> tuple[int, int]:
+    """Rows of the mixture subsample that all replicates label, and those that each fits mixtures to: two parts besides.
 
     Examples
     --------
-    >>> replicate_rows(100_000, replicates=2), replicate_rows(1_000, replicates=2)
-    (10000, 200)
+    >>> replicate_sizes(100_000), replicate_sizes(3_000)
+    ((10000, 10000), (600, 1200))
     """
-    return min(REPLICATE_ROWS, mixture_rows // (2 * replicates + 1))
+    common = min(REPLICATE_ROWS, mixture_rows // 5)
+    return common, min(REPLICATE_ROWS, (mixture_rows - common) // 2)

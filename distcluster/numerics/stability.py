@@ -1,7 +1,6 @@
-"""Stability across replicates: the whole pipeline again on small subsamples, and on a null without clusters."""
+"""Stability across replicates: the whole pipeline again on halves of the subsamples, and on a null without clusters."""
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,57 +11,73 @@ from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_la
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.prepared_rows import distinct_rows, prepare
 from distcluster.numerics.projection import project, repulsion_field
-from distcluster.numerics.sampling import replicate_rows
+from distcluster.numerics.sampling import replicate_sizes
 from distcluster.numerics.umap_fit import Optimizer, curve_parameters, fit_anchors
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int16]
 
+RETURNS = 0.5
+"""Of a Jaccard index: two clusters have more in common than not, and no other cluster as much."""
 
-def parts_of(rows: Float32, number: int, replicates: int) -> tuple[Float32, Float32, Float32]:
-    """A replicate's UMAP subsample and mixture subsample, and the rows common to all; (n, D) each.
+
+def half_of(sample: Float32, mixture: Float32, number: int, seed: int) -> tuple[Float32, Float32, Float32]:
+    """A replicate's rows: for UMAP, for mixtures, and those that all replicates label; (n, D) each.
+
+    Replicates 0 and 1 have one half each of both subsamples, drawn at random, 2 and 3 the halves of another draw, and
+    so on: the two of a pair have no row in common but those that they label.
 
     Parameters
     ----------
-    rows : (M, D) float32
-        In random order: the mixture subsample, or the null.
-    number : int
-        Of the replicate.
-    replicates : int
+    sample, mixture : (S, D), (M, D) float32
+        The run's subsamples; the mixture's in random order.
+    number, seed : int
+        Of the replicate, and of the run.
 
     Examples
     --------
-    >>> rows = np.arange(10, dtype=np.float32)[:, None]
-    >>> [part[:, 0].astype(int).tolist() for part in parts_of(rows, number=1, replicates=2)]
-    [[4, 5], [6, 7], [8, 9]]
+    >>> rows = np.arange(20, dtype=np.float32)[:, None]
+    >>> halves = [half_of(rows[:10], rows[10:], number, seed=0) for number in (0, 1)]
+    >>> [[len(part) for part in half] for half in halves]
+    [[5, 4, 2], [5, 4, 2]]
+    >>> sorted(int(row) for half in halves for row in half[0][:, 0])
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    n = replicate_rows(len(rows), replicates)
-    first = 2 * n * number
-    common = rows[2 * n * replicates : (2 * replicates + 1) * n]
-    return rows[first : first + n], rows[first + n : first + 2 * n], common
+    common, n = replicate_sizes(len(mixture))
+    pair, side = divmod(number, 2)
+    random = np.random.default_rng((seed, pair))
+    of_sample = np.sort(random.permutation(len(sample))[side::2])
+    of_mixture = np.sort(common + random.permutation(len(mixture) - common)[side::2][:n])
+    return sample[of_sample], mixture[of_mixture], mixture[:common]
 
 
-def null_rows(like: Float32, n: int, metric: str, seed: int) -> Float32:
-    """Rows of one Gaussian with the mean and the covariance of other rows: no clusters, the same extent.
+def null_half(
+    like: Float32, mixture_rows: int, number: int, metric: str, seed: int
+) -> tuple[Float32, Float32, Float32]:
+    """The same of rows without clusters: of one Gaussian with the mean and the covariance of other rows.
 
     Parameters
     ----------
     like : (S, D) float32
-    n : int
+        The UMAP subsample.
+    mixture_rows : int
+        M, as the run has it.
+    number : int
     metric : str
         Under cosine the rows get unit length, as the data's have.
     seed : int
-
-    Returns
-    -------
-    (n, D) float32
     """
     x = like.astype(np.float64)
-    values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
-    random = np.random.default_rng(seed)
-    noise = random.normal(size=(n, x.shape[1])) * np.sqrt(np.maximum(values, 0.0))
-    return prepare(np.ascontiguousarray(x.mean(axis=0) + noise @ vectors.T, np.float32), metric)
+    mean, (values, vectors) = x.mean(axis=0), np.linalg.eigh(np.cov(x, rowvar=False))
+    axes = (vectors * np.sqrt(np.maximum(values, 0.0))).T
+
+    def rows(n: int, *of: int) -> Float32:
+        noise = np.random.default_rng((seed, *of)).normal(size=(n, x.shape[1]))
+        return prepare(np.ascontiguousarray(mean + noise @ axes, np.float32), metric)
+
+    common, n = replicate_sizes(mixture_rows)
+    return rows(len(like) // 2, 1 + number, 0), rows(n, 1 + number, 1), rows(common, 0)
 
 
 def project_through(
@@ -117,30 +132,50 @@ def cluster_again(
     return labels
 
 
-def agreement(labels: Sequence[Labels]) -> Float64:
-    """Mean adjusted Rand index (Hubert & Arabie 1985) over pairs of replicates, for every candidate; (C,) float64.
+def pairs(labels: Sequence[Labels]) -> Iterator[tuple[Labels, Labels]]:
+    """Replicates whose rows are disjoint: 0 and 1, 2 and 3, and so on."""
+    return zip(labels[::2], labels[1::2], strict=True)
 
-    NaN where a candidate could not be fitted in every replicate, and for a single cluster, which always agrees.
+
+def agreement(labels: Sequence[Labels]) -> tuple[Float64, Float64]:
+    """Adjusted Rand index (Hubert & Arabie 1985) of the two replicates of a pair, for every candidate; (C,) float64.
+
+    Parameters
+    ----------
+    labels : sequence of (C, n) int16
+        Of every replicate.
+
+    Returns
+    -------
+    mean : (C,) float64
+        Over pairs; NaN where a candidate could not be fitted in every replicate, and for a single cluster, which always
+        agrees.
+    error : (C,) float64
+        The mean's standard error over pairs; NaN for one pair.
 
     Examples
     --------
-    One candidate in three replicates. The first two agree, for the numbers of the clusters do not matter:
+    One candidate in two pairs. The first two agree, for the numbers of the clusters do not matter:
 
-    >>> labels = [np.array([row], np.int16) for row in ([0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 0, 1])]
-    >>> agreement(labels).round(2).tolist()
-    [0.33]
+    >>> labels = [np.array([row], np.int16) for row in ([0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 0, 1], [0, 1, 1, 1])]
+    >>> [each.round(2).tolist() for each in agreement(labels)]
+    [[0.33], [0.67]]
     """
     from sklearn.metrics import adjusted_rand_score  # as in em.py
 
-    result = np.full(len(labels[0]), np.nan)
-    for i, of_replicates in enumerate(zip(*labels, strict=True)):
+    found = np.full((len(labels) // 2, len(labels[0])), np.nan)
+    for place, of_replicates in enumerate(zip(*labels, strict=True)):
         if all(each.min() >= 0 for each in of_replicates) and any(each.max() > 0 for each in of_replicates):
-            result[i] = np.mean([adjusted_rand_score(a, b) for a, b in combinations(of_replicates, 2)])
-    return result
+            found[:, place] = [adjusted_rand_score(a, b) for a, b in pairs(of_replicates)]
+    mean, n = found.mean(axis=0), len(found)
+    return mean, found.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full_like(mean, np.nan)
 
 
 def cluster_agreement(chosen: npt.NDArray[np.int32], labels: Sequence[Labels], n_components: int) -> Float64:
     """The stability of each chosen cluster: its best Jaccard index in a replicate, averaged (Hennig 2007).
+
+    A replicate has half of the run's rows, which raises the index, and only half, which lowers it: about as much
+    (decision 27), so that this is what an independent run may be expected to have.
 
     Parameters
     ----------
@@ -162,11 +197,30 @@ def cluster_agreement(chosen: npt.NDArray[np.int32], labels: Sequence[Labels], n
     >>> cluster_agreement(chosen, labels, n_components=2).round(2).tolist()
     [0.83, 0.75]
     """
-    found = []
-    for each in labels:
-        met = np.zeros((n_components, int(each.max()) + 1))
-        np.add.at(met, (chosen, each), 1.0)
-        union = met.sum(axis=1)[:, None] + met.sum(axis=0)[None, :] - met
-        found.append((met / np.maximum(union, 1.0)).max(axis=1))
-    mean = np.mean(found, axis=0)
-    return np.where(np.bincount(chosen, minlength=n_components) > 0, mean, np.nan)
+    found = [_jaccard(chosen, each, n_components).max(axis=1) for each in labels]
+    return np.where(np.bincount(chosen, minlength=n_components) > 0, np.mean(found, axis=0), np.nan)
+
+
+def row_stability(stability: Float64, chosen: npt.NDArray[np.int32]) -> tuple[float, int]:
+    """Mean over rows of the stability of their cluster, and the clusters for which it is at least 0.5.
+
+    Parameters
+    ----------
+    stability : (K,) float64
+        ``cluster_agreement`` of these labels.
+    chosen : (n,) int32
+
+    Examples
+    --------
+    >>> row_stability(np.array([0.9, 0.4]), np.array([0, 0, 0, 1], np.int32))
+    (0.775, 1)
+    """
+    return float(stability[chosen].mean()), int((stability >= RETURNS).sum())
+
+
+def _jaccard(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], n: int) -> Float64:
+    """Of every cluster of a, n of them, with every one of b."""
+    met = np.zeros((n, int(b.max()) + 1))
+    np.add.at(met, (a, b), 1.0)
+    union = met.sum(axis=1)[:, None] + met.sum(axis=0)[None, :] - met
+    return np.asarray(met / np.maximum(union, 1.0))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from distcluster.numerics.mixture.trust import FAIR, STRONG
 from distcluster.report.palette import colours
 from distcluster.report.row_statistics import RowStatistics
 from distcluster.report.words import distinguishing_words
@@ -16,7 +17,6 @@ _TYPICAL = 4
 _BORDERLINE = 3
 _WORDS = 8
 _LETTERS = 160
-_STRONG, _FAIR = 0.75, 0.60  # of Jaccard's index: stable, and a pattern (Hennig 2007, "Cluster-wise assessment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,9 @@ def badge(stability: float) -> Badge:
     """From strong to weak, by Hennig's (2007) limits for the mean Jaccard index of a cluster."""
     if not np.isfinite(stability):
         return Badge("not measured", "none")
-    if stability >= _STRONG:
+    if stability >= STRONG:
         return Badge("strong", "strong")
-    return Badge("fair", "fair") if stability >= _FAIR else Badge("weak", "weak")
+    return Badge("fair", "fair") if stability >= FAIR else Badge("weak", "weak")
 
 
 def _borderline(rows: pd.DataFrame, texts: Mapping[int, str]) -> list[Item]:

@@ -37,7 +37,7 @@ def verdict(findings: Findings) -> Shown:
     facts = SELECT_CANDIDATE.facts_of(findings.run)
     return {
         "summary": findings.summary,
-        "verdict": {name: getattr(facts, name) for name in ("n_components", "covariance_type", "finding", "reason")},
+        "verdict": {name: getattr(facts, name) for name in ("n_components", "covariance_type", "finding")},
         "has_replicates": any(np.isfinite(each.stability) for each in findings.clusters),
         "url": str(findings.run.url),
     }

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.numerics.sampling import replicate_rows
+from distcluster.numerics.stability import pairs
 from distcluster.report.agreement import contingency
-from distcluster.report.subsample_rows import rows_of, silhouettes, unit
+from distcluster.report.subsample_rows import silhouettes, unit
 from distcluster.stages.fitting import candidates
 from distcluster.stages.refining import published_mixture
 from distcluster.stages.replicating import replicated_labels
@@ -17,7 +17,7 @@ from distcluster.storage.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """How the chosen candidate fares in the replicates, as means over them.
+    """How the chosen candidate fares in two replicates that share no fitted row, as means over such pairs of them.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Stability:
     pairs_kept : float
         Share of the pairs that are together in both, or apart in both (Rand 1971).
     together_kept : float
-        Of the pairs that are together in this run, the share that is so in a replicate.
+        Of the pairs that are together in one replicate, the share that is so in the other.
     null_silhouette, null_cosine : float
         Mean silhouette of the clusters that the same pipeline finds in one Gaussian of the data's extent: in its
         projection (squared Euclidean distance), and among its rows (cosine). NaN where that null has one cluster.
@@ -40,7 +40,7 @@ class Stability:
 
 
 def measure_stability(run: Run) -> Stability | None:
-    """Compare the run with its replicates; None where it has none that could fit the chosen candidate."""
+    """Compare replicates with each other; None where there are none that could fit the chosen candidate."""
     grid, candidate = candidates(run), published_mixture(run).candidate
     if candidate not in grid:
         return None
@@ -48,14 +48,9 @@ def measure_stability(run: Run) -> Stability | None:
     data, null = ([each[place] for each in replicated_labels(run, what)] for what in ("data", "null"))
     if not data or any(each.min() < 0 for each in (*data, *null)):
         return None
-    count = len(data)
-    rows = run.read(layout.MIXTURE_ROW).astype(np.int64)
-    n = replicate_rows(len(rows), count)
-    own = rows_of(run, layout.LABEL, rows[2 * n * count : (2 * count + 1) * n])
-    kept = np.array([pairs_kept(own, each) for each in data])
-    pairs, together = kept.mean(axis=0).tolist()
+    kept, together = np.array([pairs_kept(*each) for a, b in pairs(data) for each in ((a, b), (b, a))]).mean(axis=0)
     silhouette, cosine = _null_silhouettes(run, null[0])
-    return Stability(n, pairs, together, silhouette, cosine)
+    return Stability(len(data[0]), float(kept), float(together), silhouette, cosine)
 
 
 def pairs_kept(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -> tuple[float, float]:

@@ -36,6 +36,8 @@ class Summary:
 
     Attributes
     ----------
+    trust, advice : str
+        Whether the clusters return when other rows are drawn, in a word and a sentence.
     reason : str
         The verdict, a sentence with its figures.
     n_rows, n_clusters : int
@@ -54,6 +56,8 @@ class Summary:
         The run.
     """
 
+    trust: str
+    advice: str
     reason: str
     n_rows: int
     n_clusters: int
@@ -93,8 +97,11 @@ def summarise(run: Run, table: ReportTable) -> Summary:
     ]
     filled = np.sort(size[size > 0])
     lineage = read_lineage(run)
+    verdict = SELECT_CANDIDATE.facts_of(run)
     return Summary(
-        reason=SELECT_CANDIDATE.facts_of(run).reason,
+        trust=verdict.trust,
+        advice=verdict.advice,
+        reason=verdict.reason,
         n_rows=int(size.sum()),
         n_clusters=len(filled),
         clusters=clusters,

@@ -9,10 +9,13 @@ from distcluster import numerics
 from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
 from distcluster.numerics.mixture.criteria import Criteria, add_criteria, table_columns
 from distcluster.numerics.mixture.selection import select
+from distcluster.numerics.mixture.trust import Trust, assess
 from distcluster.numerics.partition import RowRange, tree_sum, tree_sums
+from distcluster.numerics.sampling import replicate_sizes
 from distcluster.stages.context import read_model, reading_around
 from distcluster.stages.cost import Cost, one_task
 from distcluster.stages.fitting import FIT_CANDIDATES, candidates, fitted_mixture, grid_parameters, unscored
+from distcluster.stages.projecting import read_points
 from distcluster.stages.replicating import replicated_labels
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.stages.subsampling import SUBSAMPLE
@@ -146,6 +149,7 @@ SUM_SILHOUETTES = Stage(
 class SelectFacts:
     """The verdict: what was chosen and why, by how many held-out rows.
 
+    ``trust`` and ``advice`` say in a word and a sentence whether the clusters return when other rows are drawn.
     ``uses_mixture_rows`` says that no row was left outside both subsamples, so that the mixture subsample scored its
     own fits.
     """
@@ -154,6 +158,8 @@ class SelectFacts:
     covariance_type: CovarianceType
     finding: str
     reason: str
+    trust: Trust
+    advice: str
     n_held_out: int
     uses_mixture_rows: bool
 
@@ -175,6 +181,8 @@ def select_candidate(run: Run) -> Output[SelectFacts]:
             **asdict(verdict.candidate),
             finding=verdict.finding,
             reason=verdict.reason,
+            trust=verdict.trust,
+            advice=verdict.advice,
             n_held_out=n_rows,
             uses_mixture_rows=SUBSAMPLE.facts_of(run).n_held_out == 0,
         ),
@@ -185,16 +193,21 @@ def select_candidate(run: Run) -> Output[SelectFacts]:
 def _chosen_by_hand(run: Run, candidate: Candidate) -> Output[SelectFacts]:
     with reading_around(run) as around:
         verdict = SELECT_CANDIDATE.facts_of(around)
-        table = {array: around.read(array) for array in layout.SELECTION.values()}
+        columns = {name: around.read(array) for name, array in layout.SELECTION.items()}
+    table = [
+        Criteria(**dict(zip(columns, row, strict=True)))
+        for row in zip(*map(np.ndarray.tolist, columns.values()), strict=True)
+    ]
     return Output(
         replace(
             verdict,
             n_components=candidate.n_components,
             covariance_type=candidate.covariance_type,
             finding="chosen by hand",
+            **asdict(assess(table, candidate)),
             reason=f"{candidate} was chosen by hand. The run's own verdict is {verdict.candidate}. {verdict.reason}",
         ),
-        arrays=table,
+        arrays={layout.SELECTION[name]: values for name, values in columns.items()},
     )
 
 
@@ -204,7 +217,11 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
     fitted = iter(zip(read_model(run, layout.CRITERIA_SUMS), silhouettes, strict=True))
     data, null = (replicated_labels(run, what) for what in ("data", "null"))
     nan = np.full(len(candidates(run)), np.nan)
-    agreed, agreed_null = (numerics.stability.agreement(labels) if labels else nan for labels in (data, null))
+    points = read_points(run)
+    common = points[: replicate_sizes(len(points))[0]]
+    (agreed, error), (agreed_null, _) = (
+        numerics.stability.agreement(labels) if labels else (nan, nan) for labels in (data, null)
+    )
     table = []
     for place, each in enumerate(candidates(run)):
         facts = FIT_CANDIDATES.facts_of(run, each)
@@ -219,8 +236,14 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
                 silhouette_euclidean_error=_number(facts.silhouette_euclidean_error),
                 note=facts.note,
                 stability=float(agreed[place]),
+                stability_error=float(error[place]),
                 stability_null=float(agreed_null[place]),
             )
+            if not np.isnan(row.stability):
+                label = numerics.mixture.assignment.assign_rows(common, fitted_mixture(run, each), top=1).label
+                of_clusters = numerics.stability.cluster_agreement(label, [a[place] for a in data], each.n_components)
+                row_stability, n_returning = numerics.stability.row_stability(of_clusters, label)
+                row = replace(row, row_stability=row_stability, n_returning=n_returning)
         table.append(row)
     return table
 
@@ -237,6 +260,7 @@ SELECT_CANDIDATE = Stage(
     items=one,
     reads=(
         "subsample",
+        "project_subsample",
         "extend_grid",
         "fit_candidates",
         "recluster",

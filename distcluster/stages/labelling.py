@@ -9,7 +9,7 @@ from numpy.lib.recfunctions import repack_fields
 
 from distcluster import numerics
 from distcluster.numerics.partition import RowRange, tree_sum
-from distcluster.numerics.sampling import replicate_rows
+from distcluster.numerics.sampling import replicate_sizes
 from distcluster.numerics.shown_rows import (
     HELD_OUT_ROWS,
     Table,
@@ -284,7 +284,7 @@ def _held_out(run: Run, shown: Table) -> dict[ItemArray, npt.NDArray[np.generic]
 
 
 def _cluster_stability(run: Run) -> npt.NDArray[np.float64]:
-    """The Jaccard index of every chosen cluster in the replicates; NaN without replicates."""
+    """How far every chosen cluster is the same in two replicates; NaN without replicates."""
     mixture, labels, grid = chosen_mixture(run), replicated_labels(run, "data"), candidates(run)
     K = mixture.candidate.n_components
     if not labels or mixture.candidate not in grid:  # which a person may have had fitted later
@@ -293,9 +293,8 @@ def _cluster_stability(run: Run) -> npt.NDArray[np.float64]:
     if any(each[place].min() < 0 for each in labels):
         return np.full(K, np.nan)
     points = read_points(run)
-    n = replicate_rows(len(points), len(labels))
-    common = points[2 * n * len(labels) : (2 * len(labels) + 1) * n]
-    chosen = numerics.mixture.assignment.assign_rows(common, mixture, top=1).label
+    common, _ = replicate_sizes(len(points))
+    chosen = numerics.mixture.assignment.assign_rows(points[:common], mixture, top=1).label
     return numerics.stability.cluster_agreement(chosen, [each[place] for each in labels], K)
 
 

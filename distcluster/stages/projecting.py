@@ -19,9 +19,9 @@ from distcluster.storage.run import Run
 
 Float32 = npt.NDArray[np.float32]
 
-_FIT_SECONDS = 7e-5  # a sample row and space
+FIT_SECONDS = 7e-5  # a sample row and space
 _FIT_BYTES = 4_000  # of a sample row: its graph, and the vectors of the spectral start
-_LAYOUT_SECONDS = 1.7e-5  # a row and space
+LAYOUT_SECONDS = 1.7e-5  # a row and space
 
 
 def views(job: Job) -> dict[str, int]:
@@ -77,9 +77,7 @@ def _fit(run: Run, space: str) -> tuple[FitFacts, Float32]:
 
 
 def _fit_cost(sizes: Sizes, fits: int) -> Cost:
-    return Cost(
-        tasks=fits, seconds=fits * sizes.sample_rows * _FIT_SECONDS, memory_bytes=sizes.sample_rows * _FIT_BYTES
-    )
+    return Cost(tasks=fits, seconds=fits * sizes.sample_rows * FIT_SECONDS, memory_bytes=sizes.sample_rows * _FIT_BYTES)
 
 
 FIT_UMAP = Stage(
@@ -175,7 +173,7 @@ def _project_cost(sizes: Sizes) -> Cost:
     row_bytes = 4 * (sizes.dimensions + 1)
     return Cost(
         tasks=sizes.partitions,
-        seconds=sizes.n_rows * (1 + sizes.n_views) * _LAYOUT_SECONDS,
+        seconds=sizes.n_rows * (1 + sizes.n_views) * LAYOUT_SECONDS,
         bytes_written=sizes.n_rows * row_bytes,
         memory_bytes=sizes.partition_rows * 3 * (8 * sizes.n_neighbors + row_bytes),
     )

@@ -1,20 +1,21 @@
-"""The pipeline over again, on other rows and on rows without clusters."""
+"""The pipeline over again, on halves of the subsamples and on rows without clusters."""
 
 import numpy as np
 import numpy.typing as npt
 
 from distcluster import numerics
-from distcluster.numerics.sampling import replicate_rows
+from distcluster.numerics.sampling import replicate_sizes
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.fitting import candidates
-from distcluster.stages.searching import searched
+from distcluster.stages.projecting import FIT_SECONDS, LAYOUT_SECONDS
+from distcluster.stages.searching import index_bytes, index_seconds, search_seconds, searched
 from distcluster.stages.stage import NoFacts, Output, Stage
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
 from distcluster.storage.run import Run
 
-_SECONDS = 8.4e-4  # a row of a replicate: its own index and fit
+_NULLS = 2  # they differ less than replicates of data do
 _FIT_SECONDS = 1.9e-7  # a row and component, k-means included
 _KEPT_ROWS = 5_000  # of the null, for its silhouettes: a standard error of the mean below 0.01
 _GIVES_WAY = -1  # to all other stages: nothing but the verdict waits for replicates
@@ -25,20 +26,25 @@ def replicates(run: Run) -> list[str] | None:
     facts, n = SUBSAMPLE.find_facts(run), run.job.selection.replicates
     if facts is None:
         return None
-    if replicate_rows(facts.mixture, max(n, 1)) <= run.job.projection.n_neighbors + 1:
+    if min(facts.distinct // 3, *replicate_sizes(facts.mixture)) <= run.job.projection.n_neighbors + 1:
         return []  # too few rows to replicate anything
-    return [f"{what}-{number}" for what in ("data", "null") for number in range(n)]
+    return [f"{what}-{number}" for what, count in _counts(n).items() for number in range(count)]
+
+
+def _counts(replicates: int) -> dict[str, int]:
+    return {"data": replicates, "null": min(replicates, _NULLS)}
 
 
 def replicate(run: Run, item: str) -> Output[NoFacts]:
     """Project a replicate's rows, and the common ones, by a UMAP of its own."""
-    table, seed, count = run.job.projection, run.job.sample.seed, run.job.selection.replicates
+    table, seed = run.job.projection, run.job.sample.seed
     what, number = item.split("-")
-    rows = read_model(run, layout.MIXTURE_SAMPLE)
-    if what == "null":
-        wanted = (2 * count + 1) * replicate_rows(len(rows), count)
-        rows = numerics.stability.null_rows(read_model(run, layout.SAMPLE), wanted, table.metric, seed)
-    of_replicate = numerics.stability.parts_of(rows, int(number), count)
+    sample, mixture_sample = read_model(run, layout.SAMPLE), read_model(run, layout.MIXTURE_SAMPLE)
+    of_replicate = (
+        numerics.stability.half_of(sample, mixture_sample, int(number), seed)
+        if what == "data"
+        else numerics.stability.null_half(sample, len(mixture_sample), int(number), table.metric, seed)
+    )
     sample, fitted, common = (searched(run, part) for part in of_replicate)
     points = numerics.stability.project_through(
         sample,
@@ -62,9 +68,14 @@ def replicate(run: Run, item: str) -> Output[NoFacts]:
 
 
 def _replicate_cost(sizes: Sizes) -> Cost:
-    count = 2 * sizes.replicates
-    rows = replicate_rows(sizes.mixture_rows, max(sizes.replicates, 1))
-    return Cost(tasks=count, seconds=count * rows * _SECONDS)
+    count, half = sum(_counts(sizes.replicates).values()), sizes.sample_rows // 2
+    placed = sum(replicate_sizes(sizes.mixture_rows))
+    seconds = index_seconds(sizes) / 2 + search_seconds(sizes, half + placed) + half * FIT_SECONDS
+    return Cost(
+        tasks=count,
+        seconds=count * (seconds + placed * LAYOUT_SECONDS),
+        memory_bytes=half * sizes.n_searched * 4 + index_bytes(sizes),
+    )
 
 
 REPLICATE = Stage(
@@ -79,9 +90,8 @@ REPLICATE = Stage(
 
 
 def _recluster_cost(sizes: Sizes) -> Cost:
-    count = 2 * sizes.replicates
-    rows = replicate_rows(sizes.mixture_rows, max(sizes.replicates, 1))
-    return Cost(tasks=count, seconds=count * rows * sizes.components * _FIT_SECONDS)
+    count, (_, fitted) = sum(_counts(sizes.replicates).values()), replicate_sizes(sizes.mixture_rows)
+    return Cost(tasks=count, seconds=count * fitted * sizes.components * _FIT_SECONDS)
 
 
 def recluster(run: Run, item: str) -> Output[NoFacts]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Raised with every change of the run layout; a run of another version is refused."""
 
 ONE = "all"
@@ -244,8 +244,11 @@ _COLUMNS = {
     "silhouette_euclidean": ("float64", "estimated from the mixture subsample"),
     "silhouette_euclidean_error": ("float64", "its standard error"),
     "note": ("string", "what happened to single components"),
-    "stability": ("float64", "mean adjusted Rand index over pairs of replicates; NaN without replicates"),
+    "stability": ("float64", "mean adjusted Rand index of two replicates on other halves; NaN without replicates"),
+    "stability_error": ("float64", "its standard error over pairs of replicates; NaN for one pair"),
     "stability_null": ("float64", "the same on one Gaussian of the same extent"),
+    "row_stability": ("float64", "mean over rows of their cluster's best Jaccard index in a replicate"),
+    "n_returning": ("int64", "clusters for which that index is at least 0.5"),
 }
 SELECTION = {
     name: ItemArray(f"selection/{name}", "select_candidate", "(candidates,)", dtype, meaning)
@@ -280,9 +283,7 @@ LEVEL_CLUSTERS = ItemArray(
     "hierarchy/level_clusters", "merge_components", "(levels,)", "int64",
     "clusters of each level, as `assign.levels` says: half as many as of the level before, the first half of K",
 )  # fmt: skip
-LEVEL = ItemArray(
-    "hierarchy/level", "merge_components", "(levels, K)", "int32", "the cluster of each component at each level"
-)
+LEVEL = ItemArray("hierarchy/level", "merge_components", "(levels, K)", "int32", "each component's cluster, by level")
 LEVEL_EXEMPLAR = ItemArray(
     "hierarchy/level_exemplar", "summarise_clusters", "(sum of level_clusters, 10)", "int64",
     "rows that show what each cluster of each level holds, the most typical of its components in turns",

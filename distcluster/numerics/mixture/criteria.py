@@ -43,9 +43,15 @@ class Criteria:
         In Euclidean distance, estimated from rows of the mixture subsample, and the estimate's standard error.
     note : str
         What happened to single components.
-    stability, stability_null : float
-        Mean adjusted Rand index, on common rows, of replicates of the whole pipeline; the same for the null, rows of
-        one Gaussian with the mean and the covariance of the UMAP subsample. NaN without replicates and for k = 1.
+    stability, stability_error, stability_null : float
+        Adjusted Rand index, on common rows, of two replicates of the whole pipeline on other halves of the subsamples,
+        mean over pairs of them and its standard error; the same for the null, rows of one Gaussian with the mean and
+        the covariance of the UMAP subsample. NaN without replicates and for k = 1; the error for one pair.
+    row_stability : float
+        Mean over common rows of the stability of their cluster, its best Jaccard index in a replicate, averaged; NaN
+        without replicates and for k = 1.
+    n_returning : int
+        Clusters whose stability is at least 0.5.
     """
 
     n_components: int
@@ -64,7 +70,10 @@ class Criteria:
     silhouette_euclidean_error: float = float("nan")
     note: str = ""
     stability: float = float("nan")
+    stability_error: float = float("nan")
     stability_null: float = float("nan")
+    row_stability: float = float("nan")
+    n_returning: int = 0
 
     @property
     def excess_over_null(self) -> float:

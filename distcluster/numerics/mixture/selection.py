@@ -9,6 +9,7 @@ import numpy as np
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.numerics.mixture.elbow import GAIN_BEFORE, SHARE_AFTER, Elbow, elbows_by_type
+from distcluster.numerics.mixture.trust import Trust, assess
 
 Rule = Literal["elbow", "bic", "icl", "silhouette", "stability"]
 
@@ -27,11 +28,17 @@ class Verdict:
         "elbow" (it is accepted), "no elbow", "no cluster structure", or the name of another rule.
     reason : str
         A sentence or two, with the figures.
+    trust : Trust
+        Whether the clusters return when other rows are drawn, in a word.
+    advice : str
+        The same in a sentence: what to use them for.
     """
 
     candidate: Candidate
     finding: str
     reason: str
+    trust: Trust = "not measured"
+    advice: str = ""
 
     def __str__(self) -> str:
         return self.reason
@@ -67,6 +74,12 @@ def select(table: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
     if not usable:
         errors = sorted({row.error for row in table})
         raise ValueError(f"no candidate of the grid could be fitted: {'; '.join(errors)}")
+    verdict = _choose(usable, rule, n_rows)
+    assessment = assess(usable, verdict.candidate)
+    return replace(verdict, trust=assessment.trust, advice=assessment.advice)
+
+
+def _choose(usable: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
     if rule == "stability":
         return _most_stable(usable)
     if rule != "elbow":
@@ -82,9 +95,10 @@ def _agreement(usable: Sequence[Criteria], chosen: Candidate) -> str:
     row = next(row for row in usable if row.candidate == chosen)
     if np.isnan(row.excess_over_null):
         return ""
+    error = f" (standard error {row.stability_error:.2f})" if np.isfinite(row.stability_error) else ""
     return (
-        f" Replicates of the whole pipeline agree on it by an adjusted Rand index of {row.stability:.2f}; on one "
-        f"Gaussian of the same extent by {row.stability_null:.2f}."
+        f" Replicates of the whole pipeline on other halves of the rows agree on it by an adjusted Rand index of "
+        f"{row.stability:.2f}{error}; on one Gaussian of the same extent by {row.stability_null:.2f}."
     )
 
 
