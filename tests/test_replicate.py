@@ -1,6 +1,7 @@
 """Replicates of the pipeline: the stability of clusters, and of what a null gives."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,33 @@ def test_without_an_elbow_the_middle_of_the_stable_range_is_taken() -> None:
     assert "4 to 16 components are stable across replicates" in verdict.reason
     assert "0.70; on one Gaussian of the same extent by 0.10" in verdict.reason
     assert select(table, "stability", 1000).candidate.n_components == 16
+
+
+def test_without_an_elbow_the_most_clusters_that_return_are_taken() -> None:
+    returning = {2: 2, 4: 4, 8: 7, 16: 6}
+    table = [
+        replace(
+            row(k, -2000.0 * np.log2(k) ** 0.8, 0.7 if k > 1 else np.nan, 0.1),
+            row_stability=0.6,
+            n_returning=returning.get(k, 0),
+        )  # fmt: skip
+        for k in (1, 2, 4, 8, 16, 32)
+    ]
+    verdict = select(table, "elbow", 1000)
+    assert (verdict.finding, verdict.candidate.n_components, verdict.trust) == ("no elbow", 8, "fair")
+    assert "2 to 32 components are stable" in verdict.reason
+    assert "8, the largest number of which most return, were taken" in verdict.reason
+    assert verdict.advice.startswith("7 of these 8 groups return")
+
+
+def test_an_elbow_whose_clusters_do_not_return_is_none() -> None:
+    cost = {1: 8.0, 2: 7.0, 4: 6.0, 8: 5.0, 16: 4.9, 32: 4.8}
+    table = [replace(row(k, 2000 * y, 0.2, 0.1), row_stability=0.3, n_returning=1) for k, y in cost.items()]
+    assert select([replace(each, row_stability=np.nan) for each in table], "elbow", 1000).finding == "elbow"
+    verdict = select(table, "elbow", 1000)
+    assert (verdict.finding, verdict.trust) == ("no elbow", "weak")
+    assert "bends at 8 components with full covariance, but only 1 of these clusters return" in verdict.reason
+    assert "do not return when other rows are drawn" in verdict.advice
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.numerics.mixture.elbow import GAIN_BEFORE, SHARE_AFTER, Elbow, elbows_by_type
-from distcluster.numerics.mixture.trust import Trust, assess
+from distcluster.numerics.mixture.trust import Trust, assess, do_return
 
 Rule = Literal["elbow", "bic", "icl", "silhouette", "stability"]
 
@@ -84,9 +84,9 @@ def _choose(usable: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
         return _most_stable(usable)
     if rule != "elbow":
         return _best(usable, rule)
-    verdict = _select_elbow(usable, n_rows)
+    verdict = _unless_it_is_gone(_select_elbow(usable, n_rows), usable)
     if verdict.finding == "no elbow":
-        verdict = _middle_of_range(usable, verdict)
+        verdict = _within_range(usable, verdict)
     return replace(verdict, reason=verdict.reason + _agreement(usable, verdict.candidate))
 
 
@@ -115,8 +115,25 @@ def _most_stable(usable: Sequence[Criteria]) -> Verdict:
     )
 
 
-def _middle_of_range(usable: Sequence[Criteria], verdict: Verdict) -> Verdict:
-    """Without an elbow: the ks around the most stable that are nearly as stable, and the middle one of them."""
+def _unless_it_is_gone(verdict: Verdict, usable: Sequence[Criteria]) -> Verdict:
+    """An elbow whose clusters do not return when other rows are drawn is none."""
+    row = next(row for row in usable if row.candidate == verdict.candidate)
+    if verdict.finding != "elbow" or np.isnan(row.row_stability) or do_return(row):
+        return verdict
+    return replace(
+        verdict,
+        finding="no elbow",
+        reason=f"No elbow: the BIC curve bends at {row.n_components} components with {row.covariance_type} covariance, "
+        f"but only {row.n_returning} of these clusters return when other rows are drawn. They were taken for want of "
+        f"others that do.",
+    )
+
+
+def _within_range(usable: Sequence[Criteria], verdict: Verdict) -> Verdict:
+    """Without an elbow: of the ks around the most stable that are nearly as stable, the largest whose clusters return.
+
+    Where none's do, the middle one.
+    """
     kind = verdict.candidate.covariance_type
     curve = [row for row in usable if row.covariance_type == kind and np.isfinite(row.excess_over_null)]
     if not curve:
@@ -130,13 +147,15 @@ def _middle_of_range(usable: Sequence[Criteria], verdict: Verdict) -> Verdict:
     while last < len(curve) - 1 and curve[last + 1].excess_over_null >= best - _AS_GOOD:
         last += 1
     ks = [row.n_components for row in curve[first : last + 1]]
+    returning = [row.n_components for row in curve[first : last + 1] if do_return(row)]
     middle = min(ks, key=lambda k: abs(np.log2(k) - (np.log2(ks[0]) + np.log2(ks[-1])) / 2.0))
+    k, why = (returning[-1], "the largest number of which most return") if returning else (middle, "in the middle")
     return Verdict(
-        Candidate(middle, kind),
+        Candidate(k, kind),
         "no elbow",
         f"{verdict.reason.split('. ')[0]}. With {kind} covariance, {ks[0]} to {ks[-1]} components are stable "
         f"across replicates: their excess over the null lies within {_AS_GOOD} of the largest ({best:.2f}, adjusted "
-        f"Rand index); {middle}, in the middle, were taken.",
+        f"Rand index); {k}, {why}, were taken.",
     )
 
 

@@ -58,7 +58,11 @@ def assess(table: Sequence[Criteria], chosen: Candidate) -> Assessment:
     if trust == "strong":
         who = f"These {k} groups return" if n == k else f"{n} of these {k} groups return"
         return Assessment(trust, f"{who} when other rows are drawn: use them as categories.")
-    coarser = [each for each in table if _is_coarser(each, row)]
+    coarser = [
+        each
+        for each in table
+        if each.covariance_type == row.covariance_type and each.n_components < k and do_return(each)
+    ]
     advice = ""
     if coarser:
         best = max(coarser, key=lambda each: each.n_components)
@@ -79,11 +83,6 @@ def _trust(row: Criteria) -> Trust:
     return "strong" if row.row_stability >= STRONG else "fair" if row.row_stability >= FAIR else "weak"
 
 
-def _is_coarser(row: Criteria, chosen: Criteria) -> bool:
-    """Whether a candidate has fewer clusters, of the same kind, and most of them return."""
-    return (
-        row.covariance_type == chosen.covariance_type
-        and 1 < row.n_components < chosen.n_components
-        and row.row_stability >= FAIR
-        and 2 * row.n_returning > row.n_components
-    )
+def do_return(row: Criteria) -> bool:
+    """Whether most clusters of a candidate return, and most rows with them; not where that was not measured."""
+    return row.row_stability >= FAIR and 2 * row.n_returning > row.n_components
