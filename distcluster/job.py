@@ -1,7 +1,7 @@
 """The job file: one frozen record per TOML table, unknown keys refused."""
 
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -33,23 +33,54 @@ WRITABLE_SCHEMES = frozenset({"file", "s3", "s3a", "gs", "az", "adl", "azure", "
 """URL schemes that a run can be written to."""
 
 
+class RawLayout(NamedTuple):
+    """How rows lie in a raw file."""
+
+    dtype: str
+    """Of the values, little-endian."""
+    features: int
+    """D, values in a row."""
+    offset: int
+    """Bytes before the first row."""
+
+
 class InputTable(Table):
     """``[input]``: the embeddings."""
 
     url: Url
-    """A Zarr array (N, D), or a group that holds one; Parquet or .npy, a file or a folder of files. A local path, or a
-    URL (s3://, gs://, az://, https://, ...)."""
+    """A Zarr array (N, D), or a group that holds one; Parquet, .npy or raw values, a file, a folder of files, or a
+    pattern of files' names (*.parquet). A local path, or a URL (s3://, gs://, az://, https://, ...)."""
     array: str = "embeddings"
     """The array's name, when `url` is a group; the column's of Parquet, where it has several columns of lists."""
     id: str | None = None
     """A column of the input that names rows: of Parquet, or an array (N,) beside the embeddings in a Zarr group. It is
     in exports, and what a person reads as the row where `report.items` says nothing else."""
+    dtype: Literal["float16", "float32", "float64", "int8", "uint8"] | None = None
+    """The type of the values of raw files, such as numpy.memmap writes, which do not say it themselves; little-endian.
+    Absent for all other inputs."""
+    features: PositiveInt | None = None
+    """D, the values in a row of raw files; the number of rows follows from their sizes."""
+    offset: Annotated[int, Field(ge=0)] = 0
+    """Bytes before the first row of each raw file, as numpy.memmap's."""
     on_invalid: Literal["error", "skip"] = "error"
     """Rows with NaN or infinity, all zeros under cosine, too long for float32 under euclidean: stop, or give them label
     -1."""
     allow_missing_chunks: bool = False
     """Read chunks that are not there as the array's fill value, as Zarr does, instead of refusing the input: most often
     they are an upload that was cut short."""
+
+    @model_validator(mode="after")
+    def _declared(self) -> "InputTable":
+        if (self.dtype is None) != (self.features is None) or (self.offset and self.dtype is None):
+            raise ValueError("raw files need both dtype and features; offset goes with them, and with no other input")
+        return self
+
+    @property
+    def raw(self) -> RawLayout | None:
+        """How rows lie in raw files; None where the input says it itself."""
+        if self.dtype is None or self.features is None:
+            return None
+        return RawLayout(self.dtype, self.features, self.offset)
 
 
 class OutputTable(Table):

@@ -32,6 +32,7 @@ def prediction_job(model: Run, source: str, output: str, overrides: Sequence[str
     require_model(model)
     tables = {table: dict(keys) for table, keys in model.settings.job.items()}
     tables["input"] |= {"url": source, "id": _id_in(source, model.job.input.id), "allow_missing_chunks": False}
+    tables["input"] |= {"dtype": None, "features": None, "offset": 0}  # the old rows' own
     tables["output"] = {"url": output}
     for each in overrides:
         if each.partition(".")[0].strip() not in _SET_TO_PREDICT:

@@ -94,7 +94,7 @@ def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None, ap
         from distcluster.execution.connect import scheduler_address  # Dask takes a second to import
 
         scheduler_address(job.deploy)
-    refuse_query(job.input.url)
+    refuse_query(job.input.url, job.input.raw)
     if job.input.id is not None:
         open_column(job.input.url, job.input.id, "input.id")
     if job.report.items is not None:
@@ -103,7 +103,7 @@ def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None, ap
     if model is not None:
         refuse_nested(model.url, job.output.url, what="model's run")
     refuse_large_metadata(job.input.url)
-    array = open_input(job.input.url, job.input.array)
+    array = open_input(job.input.url, job.input.array, job.input.raw)
     stages, fitted = (STAGES, None) if model is None else (PREDICTS, model.fitted.n_rows)
     plan = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize, stages, fitted=fitted)
     _refuse_impossible_sizes(job, array, plan)

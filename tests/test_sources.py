@@ -1,4 +1,4 @@
-"""Embeddings in Parquet and .npy are read where they lie, and give the run that the same rows in Zarr give."""
+"""Embeddings in Parquet, .npy and raw files are read where they lie, and give the run that the same rows in Zarr give."""
 
 import subprocess
 import sys
@@ -16,6 +16,7 @@ from conftest import Command, make_run, unequal
 
 from distcluster.errors import JobError
 from distcluster.export import export_run
+from distcluster.job import RawLayout
 from distcluster.job_file import parse_job
 from distcluster.predicting import prediction_job
 from distcluster.prepare import check_job
@@ -56,6 +57,16 @@ def write_npys(place: Path, rows: np.ndarray, files: int) -> Path:
     return place
 
 
+RAW = RawLayout("float32", 6, 16)
+
+
+def write_raws(place: Path, rows: np.ndarray, files: int, offset: int) -> Path:
+    place.mkdir()
+    for i, part in enumerate(np.array_split(rows, files)):
+        (place / f"rows-{i}.f32").write_bytes(bytes(offset) + part.tobytes())
+    return place
+
+
 def sources(tmp_path: Path) -> dict[str, tuple[Path, np.ndarray]]:
     double, half = ROWS.astype(np.float64), ROWS.astype(np.float16)
     np.save(tmp_path / "one.npy", half)
@@ -66,12 +77,16 @@ def sources(tmp_path: Path) -> dict[str, tuple[Path, np.ndarray]]:
         "one file of lists": (tmp_path / "one.parquet", double),
         "folder of npy": (write_npys(tmp_path / "npys", ROWS, 12), ROWS),
         "one npy": (tmp_path / "one.npy", half),
+        "a pattern of npy": (write_npys(tmp_path / "more", ROWS, 12) / "img_emb_*.npy", ROWS),
+        "folder of raw files": (write_raws(tmp_path / "raw", ROWS, 12, RAW.offset), ROWS),
+        "one raw file": (write_raws(tmp_path / "one", ROWS, 1, RAW.offset) / "rows-0.f32", ROWS),
+        "a pattern of raw files": (tmp_path / "r*" / "*.f32", ROWS),
     }
 
 
 def test_any_rows_of_any_source_are_the_rows_as_stored(tmp_path: Path) -> None:
     for name, (place, rows) in sources(tmp_path).items():
-        found = open_input(Url(str(place)), "embeddings")
+        found = open_input(Url(str(place)), "embeddings", RAW if "raw" in name else None)
         assert (found.shape, found.dtype) == (rows.shape, rows.dtype), name
         for part in (slice(0, 5_000), slice(4_000, 4_001), slice(130, 2_000), slice(4_990, 6_000), slice(7, 7)):
             values = found[part]
@@ -90,6 +105,7 @@ def test_what_is_read_of_a_store_is_hardly_more_than_the_column(
     obstore.put(store, "one.parquet", tmp_path / "one.parquet")
     np.save(tmp_path / "wide.npy", wide)
     obstore.put(store, "wide.npy", tmp_path / "wide.npy")
+    obstore.put(store, "wide.bin", wide.tobytes())
     read = []
     get = obstore.get_range
     monkeypatch.setattr(object_file.obstore, "get_range", lambda *a, **k: read.append(k["length"]) or get(*a, **k))
@@ -100,11 +116,13 @@ def test_what_is_read_of_a_store_is_hardly_more_than_the_column(
     assert groups[0].column(2).path_in_schema.startswith("emb")
     for url, size, most in (
         ("s3://bucket/docs", of_column, 2**22),
+        ("s3://bucket/d*/*.parquet", of_column, 2**22),
         ("s3://bucket/one.parquet", wide.nbytes, 2**22),
         ("s3://bucket/wide.npy", wide.nbytes, 3_000 * 64 * 4),
+        ("s3://bucket/wide.bin", wide.nbytes, 3_000 * 64 * 4),
     ):
         read.clear()
-        found = open_input(Url(url), "embeddings")
+        found = open_input(Url(url), "embeddings", RawLayout("float32", 64, 0) if "bin" in url else None)
         assert all(np.array_equal(found[i : i + 3_000], wide[i : i + 3_000]) for i in range(0, 20_000, 3_000))
         assert size <= sum(read) <= 1.05 * size, url
         assert max(read) <= most, "a row group is not held whole"
@@ -114,13 +132,16 @@ def test_a_version_tells_of_every_change(tmp_path: Path, s3: None) -> None:
     store = ArrayStore("s3://bucket").objects
     place = write_parquets(tmp_path / "p", ROWS, fixed, 2, 1_000)
     (file, other) = sorted((place / "data").iterdir())
-    urls = [Url(str(file)), Url(str(place)), Url("s3://bucket/one.parquet")]
+    in_store = [Url(f"s3://bucket/{name}") for name in ("one.parquet", "raw", "*.parquet", "**")]
+    urls = [Url(str(file)), Url(str(place)), Url(str(place / "**" / "*.parquet")), *in_store]
     obstore.put(store, "one.parquet", file)
+    obstore.put(store, "raw", b"1234")
     before = [input_version(url) for url in urls]
     assert None not in before
     assert [input_version(url) for url in urls] == before
     file.write_bytes(other.read_bytes())
     obstore.put(store, "one.parquet", file)
+    obstore.put(store, "raw", b"5678")
     assert all(new != old for new, old in zip([input_version(url) for url in urls], before, strict=True))
     assert np.array_equal(open_input(urls[1], "emb")[:10], ROWS[2_500:2_510]), "what was opened before is not used"
 
@@ -163,6 +184,33 @@ def test_files_that_do_not_go_together_or_are_no_arrays_are_refused(tmp_path: Pa
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "cut.parquet").read_bytes()[:-100])
     with pytest.raises(JobError, match=r"cut\.parquet cannot be read"):
         open_input(Url(str(tmp_path / "cut.parquet")), "embeddings")
+
+
+def test_what_is_declared_of_raw_files_must_fit_them_and_be_of_raw_files(tmp_path: Path) -> None:
+    place = write_raws(tmp_path / "raw", ROWS, 3, 0)
+    write_npys(tmp_path / "npys", ROWS, 2)
+    zarr.create_array(str(tmp_path / "a.zarr"), data=ROWS)
+    (tmp_path / "short").write_bytes(bytes(10))
+    for name, layout, said in (
+        ("raw", RawLayout("float32", 7, 0), r"rows-0.f32 of .*: that is no whole number of rows of 7 float32"),
+        ("raw", RawLayout("float32", 6, 3), r"after the first 3\. Set input.dtype, input.features and input.offset"),
+        ("short", RawLayout("int8", 1, 11), "10 bytes"),
+        ("npys", RawLayout("float32", 6, 0), "img_emb_0.npy of .* says itself what it holds"),
+        ("a.zarr", RawLayout("float32", 6, 0), "zarr.json of .* says itself what it holds"),
+        ("none", RawLayout("float32", 6, 0), "there is no input at .*none"),
+        ("raw/*.bin", RawLayout("float32", 6, 0), "there is no input at .*bin"),
+    ):
+        with pytest.raises(JobError, match=said):
+            open_input(Url(str(tmp_path / name)), "embeddings", layout)
+    with pytest.raises(JobError, match="holds nothing but values, set input.dtype and input.features"):
+        open_input(Url(str(place / "rows-0.f32")), "embeddings")
+    for keys, said in (
+        ({"dtype": "float32"}, "need both dtype and features"),
+        ({"offset": 8}, "need both dtype and features"),
+        ({"dtype": "int64", "features": 6}, "'int8' or 'uint8', got 'int64'"),
+    ):
+        with pytest.raises(JobError, match=said):
+            parse_job({"input": {"url": str(place)} | keys, "output": {"url": "run"}})
 
 
 def test_rows_of_parquet_that_are_no_vectors_are_invalid_rows(tmp_path: Path) -> None:
@@ -237,13 +285,22 @@ def test_a_run_from_parquet_has_the_bytes_of_one_from_zarr_and_its_ids_and_npy_g
     lines = export_run(run, tmp_path / "out.csv", "csv", table).read_text().splitlines()
     assert len(lines) == len(rows) + 1
     assert lines[1].startswith('"a0",0,')
-    npys, out = write_npys(tmp_path / "npys", rows, 5), tmp_path / "predicted"
-    argv = ["predict", run.url, npys, out, "--set", "deploy.dashboard_address=127.0.0.1:0"]
-    subprocess.run([sys.executable, "-m", "distcluster", *argv], check=True, timeout=300)
+    of_npy, of_raw = tmp_path / "of npy", tmp_path / "of raw"
+    predict(run, write_npys(tmp_path / "npys", rows, 5), of_npy)
+    predict(run, write_raws(tmp_path / "raw", rows, 3, 8), of_raw, "dtype=float32", "features=16", "offset=8")
     for name in ("label", "probability", "projection", "support"):
-        assert np.array_equal(Run(str(out)).array(name)[:], reference.array(name)[:]), name
+        for out in (of_npy, of_raw):
+            assert np.array_equal(Run(str(out)).array(name)[:], reference.array(name)[:]), (out, name)
+    again = prediction_job(Run(str(of_raw)), str(tmp_path / "npys"), "out").input
+    assert again.raw is None, "what was declared is of the old rows"
     assert prediction_job(run, str(parquet), "out").input.id == "id"
     assert prediction_job(run, reference.job.input.url, "out").input.id is None, "these rows have no such column"
+
+
+def predict(run: Run, source: Path, out: Path, *of_input: str) -> None:
+    keys = ["deploy.dashboard_address=127.0.0.1:0", "deploy.n_workers=1", *(f"input.{key}" for key in of_input)]
+    argv = ["predict", run.url, str(source), str(out), *(word for key in keys for word in ("--set", key))]
+    subprocess.run([sys.executable, "-m", "distcluster", *argv], check=True, timeout=300)
 
 
 def test_an_id_can_be_named_when_the_run_is_there(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from distributed.scheduler import KilledWorker
 from distcluster.environment import differences, environment
 from distcluster.errors import CorruptError, JobError, JobFailedError, StorageError
 from distcluster.execution.progress import Reporter
+from distcluster.job import InputTable
 from distcluster.stages.context import commit, perform
 from distcluster.stages.flow import STAGES
 from distcluster.stages.matching import needs_previous, previous_of
@@ -56,9 +57,9 @@ class Runner:
             Naming every worker and what is wrong with it.
         """
         probe = self._run.store.put_probe()
-        array = self._run.job.input.array if read_input else None
+        table = self._run.job.input if read_input else None
         try:
-            answers = await self._client.run(_look, self._run.ref, probe, array)
+            answers = await self._client.run(_look, self._run.ref, probe, table)
         finally:
             self._run.store.delete([probe])
         found = [
@@ -255,7 +256,7 @@ def _folder(items: list[Any]) -> str:
     return folders.pop() if len(folders) == 1 else ""
 
 
-def _look(ref: RunRef, probe: str, array: str | None) -> tuple[dict[str, str], list[str]]:
+def _look(ref: RunRef, probe: str, table: InputTable | None) -> tuple[dict[str, str], list[str]]:
     """On a worker: its environment, and what it cannot see."""
     problems, run = [], Run(ref.url)
     if not run.store.has(probe):
@@ -265,9 +266,9 @@ def _look(ref: RunRef, probe: str, array: str | None) -> tuple[dict[str, str], l
             previous_of(run)
         except JobError as error:
             problems.append(str(error))
-    if array is not None:
+    if table is not None:
         try:
-            open_input(ref.input_url, array)
+            open_input(ref.input_url, table.array, table.raw)
         except JobError as error:
             problems.append(str(error))
     return environment(), problems

@@ -43,7 +43,8 @@ def new_rows(run: Run, n_rows: int) -> list[NewRows]:
 
 def check_new_rows(run: Run, item: NewRows) -> Output[NewRowFacts]:
     """Look for a row that cannot be clustered."""
-    array, metric, size = open_input(run.input_url, run.job.input.array), run.job.projection.metric, _READ_ROWS
+    table, metric, size = run.job.input, run.job.projection.metric, _READ_ROWS
+    array = open_input(run.input_url, table.array, table.raw)
     for start in range(item.start, item.stop, size):
         raw = read_block(array, run.input_url, RowRange(0, start, min(start + size, item.stop)))
         rows = as_float32(raw)

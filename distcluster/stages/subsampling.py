@@ -47,7 +47,7 @@ def as_float32(block: npt.NDArray[Any]) -> Float32:
 
 def _raw_blocks(run: Run, partition: RowRange) -> Iterator[tuple[RowRange, npt.NDArray[Any], bool]]:
     """The blocks of a partition as the input has them, and whether each is what the scan saw."""
-    array = open_input(run.input_url, run.job.input.array)
+    array = open_input(run.input_url, run.job.input.array, run.job.input.raw)
     first = partition.start // run.partitioning.block_rows
     n_blocks = -(-len(partition) // run.partitioning.block_rows)
     expected = run.read_rows(layout.CHECKSUM, RowRange(partition.index, first, first + n_blocks))
@@ -103,7 +103,7 @@ class ScanFacts:
 def scan(run: Run, index: int) -> Output[ScanFacts]:
     """Check every row of a partition, take the blocks' checksums, and gather its rows of the subsamples."""
     job, parts = run.job, run.partitioning
-    array = open_input(run.input_url, job.input.array)
+    array = open_input(run.input_url, job.input.array, job.input.raw)
     bound = np.uint64(run.settings.priority_bound)
     checksums, rows_taken, taken = [], [], []
     n_invalid, first_invalid = 0, list[InvalidRow]()

@@ -14,6 +14,7 @@ from zarr.storage import ObjectStore
 from distcluster.errors import JobError, StorageError
 from distcluster.storage.faults import of_storage
 from distcluster.storage.inputs import input_version
+from distcluster.storage.object_file import may_exist
 from distcluster.storage.parquet_files import ParquetEntries, open_column, open_parquet
 from distcluster.storage.urls import (
     absolute_url,
@@ -95,8 +96,7 @@ def open_entries(url: Url, field: str, dimensions: tuple[int, ...] = (1,)) -> za
 
 def _parquet_column(url: Url) -> ParquetEntries | None:
     source, name = absolute_url(url).parted()
-    path = local_path(source)
-    if path is not None and not path.exists():
+    if not may_exist(source):
         return None
     try:
         return _opened_column(source, name, input_version(source))

@@ -1,4 +1,4 @@
-"""The input: embeddings in Zarr, Parquet or .npy, read where they lie, and what recognises them again."""
+"""The input: embeddings in Zarr, Parquet, .npy or raw files, read where they lie, and what recognises them again."""
 
 import contextlib
 import functools
@@ -16,11 +16,14 @@ import zarr
 from zarr.storage import FsspecStore, ObjectStore, ZipStore
 
 from distcluster.errors import JobError, StorageError
+from distcluster.job import RawLayout
 from distcluster.numerics.partition import RowRange
 from distcluster.storage.array_store import Array
 from distcluster.storage.faults import of_storage
 from distcluster.storage.npy_files import open_npy
+from distcluster.storage.object_file import has_pattern, listed, may_exist
 from distcluster.storage.parquet_files import open_parquet, open_vectors_of
+from distcluster.storage.row_files import open_raw
 from distcluster.storage.urls import OBJECT_SCHEMES, file_store, local_path, object_store, reason_of
 from distcluster.url import Url
 
@@ -49,16 +52,18 @@ class Source(Protocol):
         """Some rows, as stored."""
 
 
-def open_input(url: Url, name: str) -> Source:
+def open_input(url: Url, name: str, raw: RawLayout | None = None) -> Source:
     """Open the embeddings for reading.
 
     Parameters
     ----------
     url : Url
-        A Zarr array, format 2 or 3, or a group (a zipped one too) that holds one; Parquet or .npy, a file or a folder
-        of files.
+        A Zarr array, format 2 or 3, or a group (a zipped one too) that holds one; Parquet, .npy or raw values, a file,
+        a folder of files, or a pattern of their names.
     name : str
         The array's name inside a group, or the column's; a Parquet's only column of lists is taken whatever its name.
+    raw : RawLayout, optional
+        How rows lie in raw files; absent: the input says itself what it holds.
 
     Returns
     -------
@@ -70,7 +75,8 @@ def open_input(url: Url, name: str) -> Source:
     JobError
         When there is no such array, or it has another shape or dtype.
     """
-    node = (_open_files(url, name) if _is_file_of_vectors(url) else None) or _open_node(url, name)
+    is_of_files = raw is not None or _names_files(url)
+    node = (_open_files(url, name, raw) if is_of_files else None) or _open_node(url, name)
     if isinstance(node, zarr.Group):
         try:
             found = node[name]
@@ -88,31 +94,31 @@ def open_input(url: Url, name: str) -> Source:
     return node
 
 
-def refuse_query(url: Url) -> None:
-    """Refuse Parquet or .npy behind a signed URL: a store is asked for parts of a path, which has no place for it.
+def refuse_query(url: Url, raw: RawLayout | None = None) -> None:
+    """Refuse files of vectors behind a signed URL: a store is asked for parts of a path, which has no place for it.
 
     Raises
     ------
     JobError
     """
-    if local_path(url) is None and "?" in url.whole and _is_file_of_vectors(url):
+    if local_path(url) is None and "?" in url.whole and (raw is not None or _names_files(url)):
         raise JobError(
             f"{url}: files behind a URL with a query (a signature, say) cannot be read where they lie. Give "
             f"credentials in the environment, or copy the file."
         )
 
 
-def _is_file_of_vectors(url: Url) -> bool:
-    return PurePosixPath(urlsplit(url).path if "://" in url else url).suffix.lower() in (".parquet", ".npy")
+def _names_files(url: Url) -> bool:
+    suffix = PurePosixPath(urlsplit(url).path if "://" in url else url).suffix.lower()
+    return suffix in (".parquet", ".npy") or has_pattern(url)
 
 
-def _open_files(url: Url, name: str) -> Source | None:
-    """The embeddings of Parquet or .npy files; None where there are none."""
-    path = local_path(url)
-    if path is not None and not path.exists():
+def _open_files(url: Url, name: str, raw: RawLayout | None = None) -> Source | None:
+    """The embeddings of Parquet, .npy or raw files; None where there are none."""
+    if not may_exist(url):
         return None
     try:
-        return _opened_files(url, name, input_version(url))
+        return _opened_files(url, name, raw, input_version(url))
     except JobError:
         raise
     except Exception as error:  # as in _open_node
@@ -121,7 +127,9 @@ def _open_files(url: Url, name: str) -> Source | None:
 
 
 @functools.lru_cache(maxsize=4)  # a folder has thousands of headers, and every task opens the input
-def _opened_files(url: Url, name: str, version: str | None) -> Source | None:
+def _opened_files(url: Url, name: str, raw: RawLayout | None, version: str | None) -> Source | None:
+    if raw is not None:
+        return open_raw(url, raw)
     files = open_parquet(url, version)
     return open_npy(url) if files is None else open_vectors_of(files, name)
 
@@ -147,6 +155,8 @@ def _open_node(url: Url, name: str) -> zarr.Array[Any] | zarr.Group | Source:
         hint = ""
         if path is not None and path.suffix == ".npz":
             hint = f" It looks like .npz: convert it with `distcluster ingest {path} {path.stem}.zarr`."
+        elif path is not None and path.is_file():
+            hint = " Where it holds nothing but values, set input.dtype and input.features."
         raise JobError(f"cannot open {url} as Zarr: {reason_of(error)}.{hint}") from None
 
 
@@ -261,13 +271,17 @@ def input_version(url: Url) -> str | None:
     Sizes and entity tags (inode, size and time on a file system) of every object: one listing, no reading.
     """
     path = local_path(url)
-    seen: Any = None
-    if path.is_file() if path is not None else _is_file_of_vectors(url):
-        with contextlib.suppress(FileNotFoundError):  # a folder with a file's name
-            seen = [_seen(obstore.head(*file_store(url)))]
-    if seen is None:
-        seen = _listed(url)
+    is_file = path.is_file() if path is not None else _names_files(url) and not has_pattern(url)
+    seen = (_seen_file(url) if is_file else None) or _listed(url)
+    if seen == [] and path is None:
+        seen = _seen_file(url)  # a raw file may have any name
     return None if seen is None else xxhash.xxh3_64_hexdigest(json.dumps(sorted(seen)).encode())
+
+
+def _seen_file(url: Url) -> list[tuple[str, int, str]] | None:
+    with contextlib.suppress(FileNotFoundError):  # a folder with a file's name
+        return [_seen(obstore.head(*file_store(url)))]
+    return None
 
 
 def _listed(url: Url) -> list[tuple[str, int, str]] | None:
@@ -281,7 +295,7 @@ def _listed(url: Url) -> list[tuple[str, int, str]] | None:
             return [(each.filename, each.file_size, str(each.CRC)) for each in entries]
     if path is None and urlsplit(url).scheme not in OBJECT_SCHEMES - {"http", "https"}:
         return None
-    return [_seen(item) for batch in obstore.list(object_store(url)) for item in batch]
+    return [_seen(item) for item in listed(url)[1]]
 
 
 def _seen(item: Any) -> tuple[str, int, str]:

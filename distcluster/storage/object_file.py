@@ -55,18 +55,50 @@ def objects_of(url: Url, suffix: str) -> tuple[Any, list[tuple[str, int]]]:
     underscore are other programs' notes.
     """
     path = local_path(url)
-    if (url.partition("?")[0] if path is None else url).lower().endswith(suffix):
+    if not has_pattern(url) and (url.partition("?")[0] if path is None else url).lower().endswith(suffix):
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a folder may have such a name, too
             store, name = file_store(url)
             return store, [(name, obstore.head(store, name)["size"])]
-    if not path.is_dir() if path is not None else urlsplit(url).scheme not in WRITABLE_SCHEMES:  # who cannot list
+    store, found = listed(url)
+    own = [(each["path"], each["size"]) for each in found if each["path"].lower().endswith(suffix)]
+    return store, sorted([each for each in own if not _HIDDEN.search(each[0])], key=lambda each: _natural(each[0]))
+
+
+def listed(url: Url) -> tuple[Any, list[Any]]:
+    """What lies below a URL, or fits it where it is a pattern, and its store; nothing where that cannot be listed."""
+    folder, pattern = _parted(url)
+    path = local_path(folder)
+    if not path.is_dir() if path is not None else urlsplit(folder).scheme not in WRITABLE_SCHEMES:  # who cannot list
         return None, []
-    store = object_store(url)
-    found = [(item["path"], item["size"]) for batch in obstore.list(store) for item in batch]
-    own = [(name, size) for name, size in found if name.lower().endswith(suffix) and not _HIDDEN.search(name)]
-    return store, sorted(own, key=lambda each: _natural(each[0]))
+    store = object_store(folder)
+    found = (item for batch in obstore.list(store) for item in batch)
+    return store, [item for item in found if pattern is None or pattern.fullmatch(item["path"])]
 
 
+def has_pattern(url: Url) -> bool:
+    """Whether a URL names files by a pattern: ``*`` in a name, ``**`` for folders however deep."""
+    return _parted(url)[1] is not None
+
+
+def may_exist(url: Url) -> bool:
+    """Whether there may be something at a URL: no where it is a local path that is not there."""
+    path = local_path(_parted(url)[0])
+    return path is None or path.exists()
+
+
+def _parted(url: Url) -> tuple[Url, re.Pattern[str] | None]:
+    """A URL's folder and what fits its pattern there; the URL where it has none, or is a file's own name."""
+    folder, star, rest = url.partition("*")
+    path = local_path(url)
+    if not star or "?" in folder or (path is not None and path.exists()):
+        return url, None
+    folder, _, first = folder.rpartition("/")
+    parts = re.split(r"(\*\*/|\*+)", f"{first}*{rest}")
+    written = (_STARS.get(part, "[^/]*") if part.startswith("*") else re.escape(part) for part in parts)
+    return Url(folder or ("/" if url.startswith("/") else ".")), re.compile("".join(written))
+
+
+_STARS = {"**/": "(.*/)?"}
 _HIDDEN = re.compile(r"(^|/)[._]")
 
 
