@@ -6,7 +6,7 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -145,23 +145,6 @@ def export(
     table = report_table(items=items, item_column=item_column)
     joined = [name.strip() for name in columns.split(",") if name.strip()]
     tell(str(export_run(Run(run_url), target, form, table, joined)))
-
-
-@app.command()
-def ingest(
-    source: Annotated[Path, typer.Argument(help=".npy, .npz, .parquet or a directory of Parquet files.")],
-    target: Annotated[Path, typer.Argument(help="The Zarr store to make.")],
-    column: Annotated[str | None, typer.Option(help="The array of an .npz, or the column of Parquet.")] = None,
-    on_invalid: Annotated[
-        Literal["error", "skip"], typer.Option(help="Rows that are no vectors: stop, or leave them out.")
-    ] = "error",
-) -> None:
-    """Convert a file of vectors to Zarr, a chunk at a time."""
-    from distcluster.storage.ingest import ingest as convert
-
-    done = convert(source, target, column, on_invalid)
-    left_out = f"; {done.skipped:,} rows that are no vectors were left out" if done.skipped else ""
-    tell(f"{target}: array embeddings, {done.rows:,} rows x {done.features:,} features{left_out}")
 
 
 class _WithoutSecrets(logging.Formatter):

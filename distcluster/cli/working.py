@@ -1,6 +1,7 @@
-"""The commands that have something worked out: run, cluster, predict, choose."""
+"""The commands that have something worked out: run, cluster, predict, choose, ingest."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,7 +28,7 @@ from distcluster.cli.voice import Voice, speaking
 from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
 from distcluster.job import Job, ReportTable
-from distcluster.job_file import load_job
+from distcluster.job_file import load_job, override, parse_job
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
 
 if TYPE_CHECKING:
@@ -175,6 +176,54 @@ def choose(
             voice.remark("This choice is finished; nothing was left to do.")
         voice.remark()
         _show_run(done, table, voice, worked=reporter.used)
+
+
+@working_commands.command()
+def ingest(
+    source: Annotated[
+        str,
+        typer.Argument(help=".npy, .npz or Parquet: a file, a folder or a pattern.", metavar="SRC", show_default=False),
+    ],
+    target: Annotated[str, typer.Argument(help="The Zarr group to make.", metavar="DST", show_default=False)],
+    column: Annotated[
+        str | None, typer.Option(help="The array of an .npz, or the column of Parquet.", show_default=False)
+    ] = None,
+    on_invalid: Annotated[
+        Literal["error", "skip"], typer.Option(help="Rows that are no vectors: stop, or leave them out.")
+    ] = "error",
+    overrides: Overrides = None,
+    scheduler: Scheduler = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Convert files of vectors to Zarr, or go on with it: the same command.
+
+    On worker processes of this machine or, as --scheduler or --set deploy.address say, on another cluster. Nothing can
+    be opened at DST until it is whole.
+
+    [dim]distcluster ingest "s3://bucket/docs/*.parquet" s3://bucket/docs.zarr[/dim]
+    """
+    from distcluster.execution.ingesting import ingest as convert
+
+    with speaking(as_json=as_json, quiet=quiet, verbose=verbose) as voice:
+        job = with_scheduler(_ingest_job(source, target, overrides or []), scheduler)
+        with voice.reporter() as reporter:
+            done = convert(job.input.url, job.output.url, job.deploy, reporter, column=column, on_invalid=on_invalid)
+        left_out = f"; {done.skipped:,} rows that are no vectors were left out" if done.skipped else ""
+        shape = f"{done.rows:,} rows x {done.features:,} features"
+        voice.show(f"{plain(str(done.target))}: array embeddings, {shape}{left_out}")
+        voice.answer(url=done.target, rows=done.rows, features=done.features, dtype=done.dtype, skipped=done.skipped)
+
+
+def _ingest_job(source: str, target: str, overrides: Sequence[str]) -> Job:
+    """Where to read, to write and to work, checked as a job's."""
+    tables: dict[str, Any] = {"input": {"url": source}, "output": {"url": target}}
+    for each in overrides:
+        if each.partition(".")[0].strip() != "deploy":
+            raise JobError(f"--set {each}: only keys of deploy can be set.")
+        override(tables, each)
+    return parse_job(tables, name="the options")
 
 
 def with_scheduler(job: Job, address: str | None) -> Job:

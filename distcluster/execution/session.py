@@ -71,7 +71,7 @@ class Session:
             When the storage is away or full.
         """
         try:
-            with session_log(self.run, self.reporter) as reporter, _one_cause():
+            with session_log(self.run, self.reporter) as reporter, one_cause():
                 run_coroutine(self._hold(work, reporter))
         except Exception as cause:
             if not isinstance(cause, LeaseLostError | StorageError):  # the run is another's, or away
@@ -86,13 +86,9 @@ class Session:
             on_dashboard(client, self.run, reporter) as live,
         ):
             runner = Runner(client, self.run, live)
-            try:
+            with scheduler_kept():
                 await runner.check_workers(read_input=self.read_input)
                 await self._work_and_repair(runner, work)
-            except* (FutureCancelledError, CommClosedError) as group:
-                raise SchedulerLostError(
-                    "the Dask scheduler was lost. What was committed stays: run again to resume."
-                ) from group
 
     async def _work_and_repair(self, runner: Runner, work: Work) -> None:
         """Work until nothing that it reads is damaged."""
@@ -113,7 +109,18 @@ class Session:
 
 
 @contextlib.contextmanager
-def _one_cause() -> Iterator[None]:
+def scheduler_kept() -> Iterator[None]:
+    """Raise what comes of a scheduler that has gone as that."""
+    try:
+        yield
+    except* (FutureCancelledError, CommClosedError) as group:
+        raise SchedulerLostError(
+            "the Dask scheduler was lost. What was committed stays: run again to resume."
+        ) from group
+
+
+@contextlib.contextmanager
+def one_cause() -> Iterator[None]:
     """Of the errors of many tasks, raise the first, as what it means."""
     try:
         yield

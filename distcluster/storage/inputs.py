@@ -155,6 +155,8 @@ def _open_node(url: Url, name: str) -> zarr.Array[Any] | zarr.Group | Source:
         hint = ""
         if path is not None and path.suffix == ".npz":
             hint = f" It looks like .npz: convert it with `distcluster ingest {path} {path.stem}.zarr`."
+        elif path is not None and (path / "ingest.json").is_file():
+            hint = " An ingest into it was not finished: `distcluster ingest` goes on with it."
         elif path is not None and path.is_file():
             hint = " Where it holds nothing but values, set input.dtype and input.features."
         raise JobError(f"cannot open {url} as Zarr: {reason_of(error)}.{hint}") from None

@@ -9,7 +9,6 @@ from distcluster.errors import JobError
 from distcluster.storage.array_store import ONE_HEADER
 from distcluster.storage.object_file import ObjectFile, objects_of
 from distcluster.storage.row_files import RowFile, RowFiles
-from distcluster.storage.vector_files import read_header
 from distcluster.url import Url
 
 
@@ -36,12 +35,19 @@ def open_npy(url: Url) -> RowFiles | None:
     return RowFiles(store, parts, width, first_dtype)
 
 
+def read_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and dtype of an array in NumPy's format; the file stands at its values then."""
+    with ONE_HEADER:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return read(member)
+
+
 def _header(url: Url, store: Any, name: str, size: int) -> tuple[tuple[int, int], np.dtype[Any], int]:
     """Shape and dtype of an array, and where its values begin."""
     file = ObjectFile(store, name, size)
     try:
-        with ONE_HEADER:
-            shape, is_fortran, dtype = read_header(file)
+        shape, is_fortran, dtype = read_header(file)
     except (ValueError, EOFError, tokenize.TokenError) as error:
         raise JobError(f"{name} of {url} is no array that NumPy can read: {str(error).splitlines()[0]}.") from None
     if len(shape) != 2:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from distcluster.errors import JobError
 from distcluster.storage.array_store import Array
+from distcluster.storage.arrow_lists import is_list, lists_as_rows, value_type, why_no_vector
 from distcluster.storage.object_file import ObjectFile, objects_of
-from distcluster.storage.vector_files import is_list, lists_as_rows, value_type
 from distcluster.url import Url
 
 _BATCH_ROWS = 4_096  # decoded at a time
@@ -30,6 +30,8 @@ class ParquetFiles:
     url : Url
     schema : pyarrow.Schema
         Of the first file.
+    starts : (groups + 1,) int64
+        The first row of each row group, and the number of rows.
     n_rows : int
     """
 
@@ -61,6 +63,16 @@ class ParquetFiles:
                 width, rest = divmod(sum(group.column(leaf).num_values for group in groups), metadata.num_rows)
                 if width > 1 and not rest:  # a list that is missing counts as one value
                     yield name, width
+
+    def vector_columns(self) -> list[str]:
+        """The columns of lists."""
+        return [field.name for field in self.schema if is_list(field.type)]
+
+    def place_of(self, row: int) -> str:
+        """A row by its file and its number there, for messages."""
+        place = self._groups[self.group_of(row)][0]
+        first = next(start for start, group in zip(self.starts, self._groups, strict=False) if group[0] == place)
+        return f"row {row - first:,} of {self._files[place][0]}"
 
     def group_of(self, row: int) -> int:
         """The row group that holds a row, counted over all files."""
@@ -121,17 +133,27 @@ class _Column:
 class ParquetVectors(_Column):
     """A column of lists as an array (N, D); a row that is no list of D values is NaN.
 
+    Parameters
+    ----------
+    files : ParquetFiles
+    name : str
+    is_widest : bool
+        Files may have different types of values: the narrowest that holds all is taken. Else they are refused.
+
     Attributes
     ----------
     shape, dtype, chunks
         As a Zarr array has them; a chunk is what is decoded at a time.
+    starts : (groups,) int64
+        The rows at which decoding begins anew.
     """
 
-    def __init__(self, files: ParquetFiles, name: str) -> None:
+    def __init__(self, files: ParquetFiles, name: str, *, is_widest: bool = False) -> None:
         super().__init__(files, name)
-        self.dtype = _one_type(files, name)
+        self.dtype = np.result_type(*_types(files, name).values()) if is_widest else _one_type(files, name)
         self.shape = (files.n_rows, self._width())
-        for file, width in files.widths(name):
+        self.starts = files.starts[:-1]
+        for file, width in [] if is_widest else files.widths(name):
             if width != self.shape[1]:
                 raise JobError(
                     f"{name!r} in {file} of {files.url} has lists of {width:,} values, and of {self.shape[1]:,} in the "
@@ -151,20 +173,27 @@ class ParquetVectors(_Column):
         raise JobError(f"{self._files.url} has no row with values in {self._name!r}: there is nothing to cluster.")
 
     def __getitem__(self, rows: slice) -> Array:
-        start, stop, _ = rows.indices(self.shape[0])
-        found = np.empty((max(0, stop - start), self.shape[1]), self.dtype)
-        for first, values in self._parts(rows):
-            vectors, is_vector = lists_as_rows(values, self.shape[1])
-            here = found[first - start : first - start + len(values)]
-            if not is_vector.all():
-                if self.dtype.kind != "f":
-                    row = first + int(np.flatnonzero(~is_vector)[0])
-                    raise JobError(
-                        f"row {row:,} of {self._files.url} is no list of {self.shape[1]:,} numbers: mend it."
-                    )
-                here[~is_vector] = np.nan
-            here[is_vector] = vectors
-        return found
+        found, is_vector = self.vectors(rows)
+        if is_vector.all():
+            return found
+        if self.dtype.kind != "f":
+            row = rows.indices(self.shape[0])[0] + int(np.flatnonzero(~is_vector)[0])
+            raise JobError(f"row {row:,} of {self._files.url} is no list of {self.shape[1]:,} numbers: mend it.")
+        all_rows = np.full((len(is_vector), self.shape[1]), np.nan, self.dtype)
+        all_rows[is_vector] = found
+        return all_rows
+
+    def vectors(self, rows: slice) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Those of n rows that are vectors, and which they are: (n', D), (n,)."""
+        parts = [lists_as_rows(values, self.shape[1]) for _, values in self._parts(rows)]
+        found = [np.empty((0, self.shape[1]), self.dtype), *(vectors for vectors, _ in parts)]
+        is_vector = [np.empty(0, np.bool_), *(each for _, each in parts)]
+        return np.concatenate(found, dtype=self.dtype), np.concatenate(is_vector)
+
+    def why_no_vector(self, row: int) -> str:
+        """Where a row is that is no vector, and what is wrong with it."""
+        _, values = next(self._parts(slice(row, row + 1)))
+        return f"{self._files.place_of(row)}: {why_no_vector(values[0].as_py(), self.shape[1])}"
 
 
 class ParquetEntries(_Column):
@@ -208,7 +237,7 @@ def open_vectors_of(files: ParquetFiles, name: str) -> ParquetVectors:
     JobError
         When there is none, or there are several and none has the name.
     """
-    lists = [field.name for field in files.schema if is_list(field.type)]
+    lists = files.vector_columns()
     if name not in lists:
         if len(lists) != 1:
             has = f"the columns of lists {', '.join(lists)}" if lists else "no column of lists"
@@ -229,8 +258,12 @@ def open_column(files: ParquetFiles, name: str) -> ParquetEntries | None:
     return ParquetEntries(files, name) if fits else None
 
 
+def _types(files: ParquetFiles, name: str) -> dict[str, np.dtype[Any]]:
+    return {file: value_type(schema, name, file) for file, schema in files.schemas()}
+
+
 def _one_type(files: ParquetFiles, name: str) -> np.dtype[Any]:
-    types = {file: value_type(schema, name, file) for file, schema in files.schemas()}
+    types = _types(files, name)
     first = next(iter(types.values()))
     other = next((file for file, found in types.items() if found != first), None)
     if other is not None:
