@@ -18,6 +18,7 @@ from distcluster.storage.parquet_files import ParquetVectors, open_parquet
 from distcluster.storage.urls import local_path, reason_of
 from distcluster.url import Url
 
+_MOST_ROWS = 10**10  # a chunk of each is listed in memory
 _SHOWN = 5  # rows that an error names
 
 
@@ -59,6 +60,8 @@ def open_vectors(source: Url, column: str | None, version: str | None) -> Vector
         raise JobError(f"{source} has dtype {found.dtype}; embeddings must be {', '.join(INPUT_DTYPES)}.")
     if len(found.shape) != 2 or 0 in found.shape:
         raise JobError(f"{source} has shape {found.shape}; embeddings must be (rows, features), both at least 1.")
+    if found.shape[0] > _MOST_ROWS:
+        raise JobError(f"{source} says that it has {found.shape[0]:,} rows: that cannot be.")
     return found
 
 

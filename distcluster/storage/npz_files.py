@@ -1,6 +1,7 @@
 """NumPy's .npz as an array whose rows are read forward: a compressed member can be read in no other way."""
 
 import io
+import math
 import threading
 import zipfile
 from typing import Any
@@ -30,10 +31,12 @@ class NpzArray:
     starts = np.zeros(1, np.int64)
 
     def __init__(self, url: Url, archive: zipfile.ZipFile, name: str) -> None:
-        self._url, self._archive, self._member = url, archive, f"{name}.npy"
+        self._archive, self._member = archive, f"{name}.npy"
         self.shape, is_fortran, self.dtype = _header(archive, name)
         if is_fortran:
             raise JobError(f"{name} in {url} is stored column by column: save it in C order first.")
+        if archive.getinfo(self._member).file_size < math.prod(self.shape) * self.dtype.itemsize:
+            raise JobError(f"{url} cannot be read: {self._member} is cut short.")
         self._own = threading.local()
 
     def __getitem__(self, rows: slice) -> Array:
@@ -45,8 +48,6 @@ class NpzArray:
         wide = self.shape[1] * self.dtype.itemsize
         self._own.file.seek(self._own.begin + start * wide)
         content = self._own.file.read((stop - start) * wide)
-        if len(content) < (stop - start) * wide:
-            raise JobError(f"{self._url} cannot be read: {self._member} is cut short.")
         return np.frombuffer(content, self.dtype).reshape(-1, self.shape[1])
 
 
