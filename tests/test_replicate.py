@@ -83,7 +83,7 @@ def test_without_an_elbow_the_most_clusters_that_return_are_taken() -> None:
             row(k, -2000.0 * np.log2(k) ** 0.8, 0.7 if k > 1 else np.nan, 0.1),
             row_stability=0.6,
             n_returning=returning.get(k, 0),
-        )  # fmt: skip
+        )
         for k in (1, 2, 4, 8, 16, 32)
     ]
     verdict = select(table, "elbow", 1000)
