@@ -6,7 +6,9 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/distcluster run jobs/demo.toml
 
+# As below: an editable package is compiled by nobody else.
 test: .venv/installed-test
+	$(BIN)/python -m compileall -q distcluster benchmarks
 	$(BIN)/python -m pytest
 
 lint: .venv/installed-test

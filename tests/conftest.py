@@ -212,14 +212,13 @@ def other_kernels() -> dict[str, str | None]:
 
 @pytest.fixture(scope="session")
 def new_command(planted: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Command]:
-    """Make a command with a fresh output on the planted input."""
+    """Make a command with a fresh output on the planted input; a test of its report asks for one."""
 
-    def make(
-        source: Path | str | None = None, environ: dict[str, str | None] | None = None, **settings: Any
-    ) -> Command:
+    def make(source: Path | str | None = None, environ: dict[str, str | None] | None = None, **changes: Any) -> Command:
         directory = tmp_path_factory.mktemp("run")
-        changed = {key.replace("__", "."): value for key, value in settings.items()}
-        return Command(directory, source or planted[0], directory / "output", SMALL | changed, environ or {})
+        changed = {key.replace("__", "."): value for key, value in changes.items()}
+        settings = SMALL | {"report.write": "never"} | changed
+        return Command(directory, source or planted[0], directory / "output", settings, environ or {})
 
     return make
 

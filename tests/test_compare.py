@@ -169,7 +169,7 @@ def test_labels_of_another_length_are_refused_before_the_run(
     (tmp_path / "labels.txt").write_text("a\nb\n")
     with pytest.raises(JobError, match=rf"has 2 labels, the run {N_ROWS:,} rows"):
         compare(reference, str(tmp_path / "labels.txt"), statistics, np.arange(3))
-    command = new_command(report__labels=[str(tmp_path / "labels.txt")])
+    command = new_command(report__write="always", report__labels=[str(tmp_path / "labels.txt")])
     done = command.run()
     assert done.returncode == 2
     assert "labels.txt has 2 labels" in done.stderr.replace("\n", " ")

@@ -67,7 +67,7 @@ def started(command: Command, *arguments: str) -> Iterator[subprocess.Popen[str]
 def test_a_run_on_another_scheduler_is_shown_while_it_works_and_after_its_client_has_gone(
     browser: Browser, new_command: Callable[..., Command], reference: Run, tmp_path: Path
 ) -> None:
-    command = new_command(report__performance=True)
+    command = new_command(report__write="always", report__performance=True)
     with dask_cluster(tmp_path, n_workers=2) as (address, _):
         port = json.loads((tmp_path / "scheduler.json").read_text())["services"]["dashboard"]
         link = f"http://127.0.0.1:{port}/distcluster"

@@ -73,7 +73,7 @@ def renamed(reference: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
 @pytest.fixture(scope="module")
 def followed(renamed: tuple[Run, np.ndarray], new_command: Callable[..., Command]) -> Command:
     """The job of the reference again, with ids that follow the renamed ones."""
-    command = new_command(mixture__previous=str(renamed[0].url))
+    command = new_command(mixture__previous=str(renamed[0].url), report__write="always")
     ended = command.run()
     assert ended.returncode == 0, ended.stderr
     (command.directory / "printed").write_text(ended.stdout)

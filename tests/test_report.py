@@ -200,7 +200,12 @@ def test_a_run_with_one_component_skipped_rows_and_no_view_has_a_report(
     rows = np.random.default_rng(0).normal(size=(N_ROWS, 8)).astype(np.float32)
     rows[[5, 700]] = np.nan
     source = write_input(tmp_path / "shapeless.zarr", rows)
-    settings = SMALL | {"input.on_invalid": "skip", "projection.views": [], "mixture.n_components": [2, 3]}
+    settings = SMALL | {
+        "report.write": "always",
+        "input.on_invalid": "skip",
+        "projection.views": [],
+        "mixture.n_components": [2, 3],
+    }
     settings["deploy.n_workers"] = 1
     command = new_command(source, **{key.replace(".", "__"): value for key, value in settings.items()})
     run = command.run_to_the_end()

@@ -271,7 +271,12 @@ def test_a_run_from_parquet_has_the_bytes_of_one_from_zarr_and_its_ids_and_npy_g
 ) -> None:
     rows = zarr.open_group(reference.job.input.url)["embeddings"][:]
     parquet = write_parquets(tmp_path / "docs", rows, fixed, 3, 1_000)
-    own = {"input__id": "id", "report__items": "input:text", "report__labels": ["input:kind"]}
+    own = {
+        "input__id": "id",
+        "report__write": "always",
+        "report__items": "input:text",
+        "report__labels": ["input:kind"],
+    }
     run = new_command(parquet, **own).run_to_the_end()
     assert unequal(reference, run) == []
     page = (Path(run.url) / "report" / "index.html").read_text()

@@ -58,7 +58,9 @@ def remote(s3: dict[str, str], source: Path, new_command: Callable[..., Command]
             obstore.put(bucket, f"in/{path.relative_to(source)}", path.read_bytes())
     with faulty_proxy(s3["AWS_ENDPOINT_URL"]) as (proxy, address):
         command = new_command(
-            environ={**s3, "AWS_ENDPOINT_URL": address, "DISTCLUSTER_STORE_SECONDS": "60"}, **SETTINGS
+            environ={**s3, "AWS_ENDPOINT_URL": address, "DISTCLUSTER_STORE_SECONDS": "60"},
+            **SETTINGS,
+            report__write="always",
         )
         command.settings |= {"input.url": "s3://bucket/in", "output.url": "s3://bucket/out"}
         argv = command.argv()

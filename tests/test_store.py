@@ -65,7 +65,9 @@ def test_a_job_from_s3_to_s3_gives_the_bytes_of_a_local_one(
             obstore.put(bucket, f"in/{path.relative_to(local)}", path.read_bytes())
     few: dict[str, Any] = {"mixture__n_components": [2, 4, 8]}  # the API is slow
     expected = new_command(local, **few, deploy__n_workers=1).run_to_the_end()
-    command = new_command(environ=s3, **few, assign__partition_rows=4 * BLOCK_ROWS)  # and the bytes the same
+    command = new_command(  # and the bytes the same
+        environ=s3, **few, assign__partition_rows=4 * BLOCK_ROWS, report__write="always"
+    )
     # Paths would make s3:// one slash short, in the first two lines.
     command.settings |= {"input.url": "s3://bucket/in", "output.url": "s3://bucket/out"}
     argv = command.argv()
