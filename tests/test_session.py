@@ -142,6 +142,7 @@ from distcluster.deploy import DeployTable
 from distcluster.execution.connect import connect
 
 async def main():
+    before = dict(os.environ)
     for word in ("first", "second"):
         os.environ["SAID"] = word
         async with connect(DeployTable(n_workers=2, dashboard_address="127.0.0.1:0")) as client:
@@ -150,6 +151,8 @@ async def main():
             threads = [Path(f"/proc/{parent}/task/{each.id}/comm") for each in psutil.Process(parent).threads()]
             names = {each.read_text().strip() for each in threads if each.parent.name != str(parent)}
             print(*said.values(), *names - {"jemalloc_bg_thd"})  # pyarrow's allocator begins it anew after a fork
+            print(*(await client.run(os.getenv, "NUMBA_NUM_THREADS")).values())
+    print(*(name for name in os.environ if "THREADS" in name and os.environ[name] != before.get(name)))
 
 asyncio.run(main())
 """
@@ -160,4 +163,5 @@ def test_workers_are_forked_from_one_thread_and_see_the_environment_as_it_is_now
     command = [sys.executable, "-c", _TWO_CLUSTERS]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     # No thread but the main one: a lock that another one held would stay locked in what is forked.
-    assert done.stdout.splitlines() == ["first first", "second second"]
+    # The caller's own environment stays: numba would compile nothing more where it has begun with other threads.
+    assert done.stdout.splitlines() == ["first first", "1 1", "second second", "1 1", ""]

@@ -151,8 +151,11 @@ def _prepare_workers(environ: dict[str, str]) -> str:
     if sys.platform != "linux":
         return "spawn"
     forkserver.set_forkserver_preload(_FORKED_WITH)
-    os.environ.update(environ)  # as a nanny does before it starts a worker: libraries read it when they are loaded
+    before = dict(os.environ)
+    os.environ.update(environ)  # libraries read it when they are loaded
     forkserver.ensure_running()
+    os.environ.clear()  # numba compiles nothing more in a process whose number of threads is another all at once
+    os.environ.update(before)
     return "forkserver"
 
 
@@ -163,9 +166,10 @@ async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     environ = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **dict.fromkeys(_THREADS, "1")}
     environ = {name: str(value) for name, value in environ.items()}
+    method = _prepare_workers(environ)
     settings = {
-        "distributed.worker.multiprocessing-method": _prepare_workers(environ),
-        "distributed.nanny.pre-spawn-environ": environ,
+        "distributed.worker.multiprocessing-method": method,
+        "distributed.nanny.pre-spawn-environ": {} if method == "forkserver" else environ,
         # One task at a time leaves nothing to wait for: where every worker pauses, the job stands still for good.
         "distributed.worker.memory.pause": False,
         "distributed.worker.preload": [_PRELOAD],
@@ -184,6 +188,6 @@ async def _local_cluster(table: DeployTable) -> AsyncIterator[LocalCluster]:
             security=Security.temporary() if table.tls else None,
             silence_logs=logging.ERROR,
             asynchronous=True,
-            env=dict(os.environ),  # what is forked has that of the first cluster of this process
+            env={**os.environ, **environ},  # what is forked has that of the first cluster of this process
         ) as cluster:
             yield cluster
