@@ -151,11 +151,14 @@ def _prepare_workers(environ: dict[str, str]) -> str:
     if sys.platform != "linux":
         return "spawn"
     forkserver.set_forkserver_preload(_FORKED_WITH)
-    before = dict(os.environ)
+    before = {name: os.environ[name] for name in environ if name in os.environ}
     os.environ.update(environ)  # libraries read it when they are loaded
-    forkserver.ensure_running()
-    os.environ.clear()  # numba compiles nothing more in a process whose number of threads is another all at once
-    os.environ.update(before)
+    try:
+        forkserver.ensure_running()
+    finally:  # numba compiles nothing more in a process whose number of threads is another all at once
+        for name in environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
     return "forkserver"
 
 
