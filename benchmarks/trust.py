@@ -22,9 +22,10 @@ from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.trust import FAIR, STRONG
 from distcluster.numerics.prepared_rows import prepare
 from distcluster.numerics.sampling import REPLICATE_ROWS, replicate_sizes
-from distcluster.numerics.stability import RETURNS, cluster_again, cluster_agreement, half_of, project_through
+from distcluster.numerics.stability import cluster_again, cluster_agreement, half_of, project_through
 
 REPLICATES = 4
+RETURNS = 0.5  # of a Jaccard index: two clusters have more in common than not, and no other cluster as much
 
 
 @dataclass

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
+from distcluster.numerics.mixture.trust import FAIR
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.prepared_rows import distinct_rows, prepare
 from distcluster.numerics.projection import project, repulsion_field
@@ -17,9 +18,6 @@ from distcluster.numerics.umap_fit import Optimizer, curve_parameters, fit_ancho
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int16]
-
-RETURNS = 0.5
-"""Of a Jaccard index: two clusters have more in common than not, and no other cluster as much."""
 
 
 def half_of(sample: Float32, mixture: Float32, number: int, seed: int) -> tuple[Float32, Float32, Float32]:
@@ -202,7 +200,7 @@ def cluster_agreement(chosen: npt.NDArray[np.int32], labels: Sequence[Labels], n
 
 
 def row_stability(stability: Float64, chosen: npt.NDArray[np.int32]) -> tuple[float, int]:
-    """Mean over rows of the stability of their cluster, and the clusters for which it is at least 0.5.
+    """Mean over rows of the stability of their cluster, and the number of clusters that are not weak.
 
     Parameters
     ----------
@@ -215,7 +213,7 @@ def row_stability(stability: Float64, chosen: npt.NDArray[np.int32]) -> tuple[fl
     >>> row_stability(np.array([0.9, 0.4]), np.array([0, 0, 0, 1], np.int32))
     (0.775, 1)
     """
-    return float(stability[chosen].mean()), int((stability >= RETURNS).sum())
+    return float(stability[chosen].mean()), int((stability >= FAIR).sum())
 
 
 def _jaccard(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer], n: int) -> Float64:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from distcluster.numerics.mixture.trust import FAIR, STRONG
+from distcluster.numerics.mixture.trust import trust_of
 from distcluster.report.palette import colours
 from distcluster.report.row_statistics import RowStatistics
 from distcluster.report.words import distinguishing_words
@@ -110,12 +110,9 @@ def cluster_rows(
 
 
 def badge(stability: float) -> Badge:
-    """From strong to weak, by Hennig's (2007) limits for the mean Jaccard index of a cluster."""
-    if not np.isfinite(stability):
-        return Badge("not measured", "none")
-    if stability >= STRONG:
-        return Badge("strong", "strong")
-    return Badge("fair", "fair") if stability >= FAIR else Badge("weak", "weak")
+    """The word for a cluster's stability."""
+    word = trust_of(stability)
+    return Badge(word, "none" if word == "not measured" else word)
 
 
 def _borderline(rows: pd.DataFrame, texts: Mapping[int, str]) -> list[Item]:

@@ -7,16 +7,14 @@ import numpy.typing as npt
 
 from distcluster import numerics
 from distcluster.numerics.mixture.candidate import Candidate, CovarianceType
-from distcluster.numerics.mixture.criteria import Criteria, add_criteria, table_columns
+from distcluster.numerics.mixture.criteria import Criteria, add_criteria, table_columns, table_rows
 from distcluster.numerics.mixture.selection import select
 from distcluster.numerics.mixture.trust import Trust, assess
 from distcluster.numerics.partition import RowRange, tree_sum, tree_sums
-from distcluster.numerics.sampling import replicate_sizes
 from distcluster.stages.context import read_model, reading_around
 from distcluster.stages.cost import Cost, one_task
 from distcluster.stages.fitting import FIT_CANDIDATES, candidates, fitted_mixture, grid_parameters, unscored
-from distcluster.stages.projecting import read_points
-from distcluster.stages.replicating import replicated_labels
+from distcluster.stages.replicating import common_points, replicated_labels
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
@@ -194,17 +192,13 @@ def _chosen_by_hand(run: Run, candidate: Candidate) -> Output[SelectFacts]:
     with reading_around(run) as around:
         verdict = SELECT_CANDIDATE.facts_of(around)
         columns = {name: around.read(array) for name, array in layout.SELECTION.items()}
-    table = [
-        Criteria(**dict(zip(columns, row, strict=True)))
-        for row in zip(*map(np.ndarray.tolist, columns.values()), strict=True)
-    ]
     return Output(
         replace(
             verdict,
             n_components=candidate.n_components,
             covariance_type=candidate.covariance_type,
             finding="chosen by hand",
-            **asdict(assess(table, candidate)),
+            **asdict(assess(table_rows(columns), candidate)),
             reason=f"{candidate} was chosen by hand. The run's own verdict is {verdict.candidate}. {verdict.reason}",
         ),
         arrays={layout.SELECTION[name]: values for name, values in columns.items()},
@@ -217,8 +211,7 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
     fitted = iter(zip(read_model(run, layout.CRITERIA_SUMS), silhouettes, strict=True))
     data, null = (replicated_labels(run, what) for what in ("data", "null"))
     nan = np.full(len(candidates(run)), np.nan)
-    points = read_points(run)
-    common = points[: replicate_sizes(len(points))[0]]
+    common = common_points(run) if data else None
     (agreed, error), (agreed_null, _) = (
         numerics.stability.agreement(labels) if labels else (nan, nan) for labels in (data, null)
     )
@@ -239,7 +232,7 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
                 stability_error=float(error[place]),
                 stability_null=float(agreed_null[place]),
             )
-            if not np.isnan(row.stability):
+            if common is not None and not np.isnan(row.stability):
                 label = numerics.mixture.assignment.assign_rows(common, fitted_mixture(run, each), top=1).label
                 of_clusters = numerics.stability.cluster_agreement(label, [a[place] for a in data], each.n_components)
                 row_stability, n_returning = numerics.stability.row_stability(of_clusters, label)

@@ -9,7 +9,6 @@ from numpy.lib.recfunctions import repack_fields
 
 from distcluster import numerics
 from distcluster.numerics.partition import RowRange, tree_sum
-from distcluster.numerics.sampling import replicate_sizes
 from distcluster.numerics.shown_rows import (
     HELD_OUT_ROWS,
     Table,
@@ -24,7 +23,7 @@ from distcluster.stages.cost import Cost, Sizes, one_task
 from distcluster.stages.fitting import candidates
 from distcluster.stages.projecting import PROJECT_ROWS, project_into, read_points, views
 from distcluster.stages.refining import chosen_mixture
-from distcluster.stages.replicating import replicated_labels
+from distcluster.stages.replicating import common_points, replicated_labels
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.storage import layout
 from distcluster.storage.layout import ItemArray, RowArray
@@ -284,7 +283,7 @@ def _held_out(run: Run, shown: Table) -> dict[ItemArray, npt.NDArray[np.generic]
 
 
 def _cluster_stability(run: Run) -> npt.NDArray[np.float64]:
-    """How far every chosen cluster is the same in two replicates; NaN without replicates."""
+    """The mean best Jaccard index of every chosen cluster in the replicates; NaN without replicates."""
     mixture, labels, grid = chosen_mixture(run), replicated_labels(run, "data"), candidates(run)
     K = mixture.candidate.n_components
     if not labels or mixture.candidate not in grid:  # which a person may have had fitted later
@@ -292,9 +291,7 @@ def _cluster_stability(run: Run) -> npt.NDArray[np.float64]:
     place = grid.index(mixture.candidate)
     if any(each[place].min() < 0 for each in labels):
         return np.full(K, np.nan)
-    points = read_points(run)
-    common, _ = replicate_sizes(len(points))
-    chosen = numerics.mixture.assignment.assign_rows(points[:common], mixture, top=1).label
+    chosen = numerics.mixture.assignment.assign_rows(common_points(run), mixture, top=1).label
     return numerics.stability.cluster_agreement(chosen, [each[place] for each in labels], K)
 
 

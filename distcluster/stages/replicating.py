@@ -8,7 +8,7 @@ from distcluster.numerics.sampling import replicate_sizes
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.fitting import candidates
-from distcluster.stages.projecting import FIT_SECONDS, LAYOUT_SECONDS
+from distcluster.stages.projecting import FIT_SECONDS, LAYOUT_SECONDS, read_points
 from distcluster.stages.searching import index_bytes, index_seconds, search_seconds, searched
 from distcluster.stages.stage import NoFacts, Output, Stage
 from distcluster.stages.subsampling import SUBSAMPLE
@@ -118,6 +118,12 @@ RECLUSTER = Stage(
     priority=_GIVES_WAY,
     cost=_recluster_cost,
 )
+
+
+def common_points(run: Run) -> npt.NDArray[np.float32]:
+    """The rows that all replicates label, in the run's own projection; (n, d)."""
+    points = read_points(run)
+    return points[: replicate_sizes(len(points))[0]]
 
 
 def replicated_labels(run: Run, what: str) -> list[npt.NDArray[np.int16]]:

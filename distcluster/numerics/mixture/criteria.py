@@ -1,6 +1,6 @@
 """The selection table: criteria of every candidate, from sums over rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -136,3 +136,9 @@ def table_columns(table: Sequence[Criteria]) -> dict[str, npt.NDArray[np.generic
     columns = {field.name: np.array([getattr(row, field.name) for row in table]) for field in fields(Criteria)}
     # Fixed-length strings have no place in the Zarr v3 specification.
     return {name: c.astype(np.dtypes.StringDType()) if c.dtype.kind == "U" else c for name, c in columns.items()}
+
+
+def table_rows(columns: Mapping[str, npt.NDArray[np.generic]]) -> list[Criteria]:
+    """The selection table of ``table_columns``."""
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return [Criteria(**dict(zip(columns, row, strict=True))) for row in rows]

@@ -1,7 +1,7 @@
 """The verdict, and its reason in words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -75,8 +75,7 @@ def select(table: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
         errors = sorted({row.error for row in table})
         raise ValueError(f"no candidate of the grid could be fitted: {'; '.join(errors)}")
     verdict = _choose(usable, rule, n_rows)
-    assessment = assess(usable, verdict.candidate)
-    return replace(verdict, trust=assessment.trust, advice=assessment.advice)
+    return replace(verdict, **asdict(assess(usable, verdict.candidate)))
 
 
 def _choose(usable: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:

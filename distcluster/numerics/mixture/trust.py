@@ -54,33 +54,47 @@ def assess(table: Sequence[Criteria], chosen: Candidate) -> Assessment:
         return Assessment(
             "not measured", f"Whether these {k} groups return when other rows are drawn was not measured."
         )
-    n, trust = row.n_returning, _trust(row)
+    n, trust = row.n_returning, trust_of(row.row_stability)
     if trust == "strong":
         who = f"These {k} groups return" if n == k else f"{n} of these {k} groups return"
         return Assessment(trust, f"{who} when other rows are drawn: use them as categories.")
-    coarser = [
-        each
-        for each in table
-        if each.covariance_type == row.covariance_type and each.n_components < k and do_return(each)
-    ]
-    advice = ""
-    if coarser:
-        best = max(coarser, key=lambda each: each.n_components)
-        advice = (
-            f" {best.n_components} coarser ones do (choose --n-components {best.n_components} "
-            f"--covariance-type {best.covariance_type})."
-        )
     if trust == "fair":
         return Assessment(
             trust,
             f"{n} of these {k} groups return when other rows are drawn: use those as categories, the others to browse.",
         )
     who = f"Most of these {k} groups do" if n else f"These {k} groups do"
-    return Assessment(trust, f"{who} not return when other rows are drawn: use them to browse.{advice}")
+    return Assessment(
+        trust, f"{who} not return when other rows are drawn: use them to browse.{_coarser_ones(table, row)}"
+    )
 
 
-def _trust(row: Criteria) -> Trust:
-    return "strong" if row.row_stability >= STRONG else "fair" if row.row_stability >= FAIR else "weak"
+def _coarser_ones(table: Sequence[Criteria], chosen: Criteria) -> str:
+    """The largest smaller number of clusters of the same type of which most return, as advice."""
+    coarser = [
+        each.n_components
+        for each in table
+        if each.covariance_type == chosen.covariance_type
+        and each.n_components < chosen.n_components
+        and do_return(each)
+    ]
+    if not coarser:
+        return ""
+    k = max(coarser)
+    return f" {k} coarser ones do (choose --n-components {k} --covariance-type {chosen.covariance_type})."
+
+
+def trust_of(stability: float) -> Trust:
+    """The word for a cluster's stability, or for the mean over rows of their cluster's.
+
+    Examples
+    --------
+    >>> [trust_of(each) for each in (0.8, 0.6, 0.3, float("nan"))]
+    ['strong', 'fair', 'weak', 'not measured']
+    """
+    if np.isnan(stability):
+        return "not measured"
+    return "strong" if stability >= STRONG else "fair" if stability >= FAIR else "weak"
 
 
 def do_return(row: Criteria) -> bool:
