@@ -34,13 +34,14 @@ def open_run(ref: RunRef) -> Run:
         When another writer has taken the run, or another run lies there.
     """
     run = Run(ref.url, ref.input_url, ref.token, attempt=ref.attempt)
+    found = run.find_settings()
     if ref.token is not None:
-        run.require_lease()  # names who has taken it
-    if run.settings.run_id != ref.run_id:
+        run.require_lease()  # names who has taken it; only now, as this process may have stood still until here
+    if found is None or found.run_id != ref.run_id:
         raise LeaseLostError(f"{ref.url} now holds another run than the one that was started")
-    found = differences(dict(run.settings.environment), environment())
-    if found:
-        raise EnvironmentMismatchError("this worker differs from what the run was made with: " + "; ".join(found))
+    differing = differences(dict(found.environment), environment())
+    if differing:
+        raise EnvironmentMismatchError("this worker differs from what the run was made with: " + "; ".join(differing))
     return run
 
 
