@@ -157,6 +157,10 @@ SMALL: dict[str, Any] = {
     "deploy.dashboard_address": "127.0.0.1:0",
 }
 """A whole job in some seconds."""
+FEW: dict[str, Any] = {
+    "mixture__n_components": [4], "mixture__covariance_type": ["full"], "projection__views": [], "deploy__n_workers": 1,
+}  # fmt: skip
+"""For ``new_command``, where a run has to come to its end and neither the grid nor a view is looked at."""
 
 
 Once = Callable[[str, Callable[[Path], object]], Path]

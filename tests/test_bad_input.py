@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from conftest import Command, make_run, planted_rows, unequal, write_input
+from conftest import FEW, Command, make_run, planted_rows, unequal, write_input
 
 from distcluster.errors import JobError
 from distcluster.job_file import load_job, parse_job
@@ -191,7 +191,7 @@ def test_invalid_rows_stop_the_job_with_their_number_and_can_be_skipped(
     new_command: Callable[..., Command], tmp_path: Path
 ) -> None:
     source = write_input(tmp_path / "input", damaged_rows())
-    command = new_command(source, projection__metric="cosine")
+    command = new_command(source, projection__metric="cosine", **FEW)
     done = command.run()
     assert done.returncode == 2
     said = " ".join(done.stderr.split())
@@ -209,7 +209,7 @@ def test_invalid_rows_stop_the_job_with_their_number_and_can_be_skipped(
 
 def test_an_input_mended_in_place_is_scanned_again(new_command: Callable[..., Command], tmp_path: Path) -> None:
     source = write_input(tmp_path / "input", damaged_rows())
-    command = new_command(source)
+    command = new_command(source, **FEW)
     assert command.run().returncode == 2
     zarr.open_array(str(source), path="embeddings", mode="r+")[:] = planted_rows(6000, 4)[0]
     command.run_to_the_end()
@@ -226,7 +226,7 @@ def test_an_input_that_was_only_copied_is_the_same_input_and_one_that_changed_is
 ) -> None:
     rows = planted_rows(4000, 4)[0]
     source = write_input(tmp_path / "input", rows)
-    command = new_command(source)
+    command = new_command(source, **FEW)
     command.run_to_the_end()
     command.source = write_input(tmp_path / "copy", rows)
     assert command.run().returncode == 0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from conftest import Command, make_run, planted_rows, unequal, write_input
+from conftest import FEW, Command, make_run, planted_rows, unequal, write_input
 
 from distcluster.errors import JobError
 from distcluster.job import Job
@@ -68,7 +68,7 @@ def test_overwrite_refuses_a_place_that_is_not_a_run(tmp_path: Path) -> None:
 
 def test_overwrite_makes_a_finished_run_anew(new_command: Callable[..., Command], tmp_path: Path) -> None:
     source = write_input(tmp_path / "input", planted_rows(4000, 4)[0])
-    command = new_command(source, deploy__n_workers=1, mixture__covariance_type=["full"])
+    command = new_command(source, **FEW)
     first = command.run_to_the_end().settings.run_id
     command.settings |= {"sample.seed": 1, "mixture.covariance_type": ["diag"]}  # its arrays have other axes
     refused = command.run()

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from conftest import Command, planted_rows, unequal, write_input
+from conftest import FEW, Command, planted_rows, unequal, write_input
 from test_resume import kill_at
 
 from distcluster.storage.run import Run
@@ -55,7 +55,7 @@ def test_another_input_of_the_same_shape_is_refused_by_its_first_differing_block
     new_command: Callable[..., Command], tmp_path: Path
 ) -> None:
     rows = planted_rows(8000, 4)[0]
-    command = new_command(write_input(tmp_path / "first", rows))
+    command = new_command(write_input(tmp_path / "first", rows), **FEW)
     command.run_to_the_end()
     other = rows.copy()
     other[5000:] += 1.0  # from the tenth block of 512 on, in partitions 4 to 7
