@@ -186,6 +186,7 @@ def test_a_stopped_job_that_is_continued_after_another_took_its_output_harms_not
     command, first = two
     other = Command(command.directory, command.source, command.output, command.settings | {"sample.seed": 5})
     os.killpg(first.pid, signal.SIGSTOP)
+    time.sleep(2.0)  # the lease ends
     taking = other.start("--overwrite")
     store = ArrayStore(str(command.output))
     try:
