@@ -10,6 +10,7 @@ import pytest
 from conftest import planted_rows
 from scipy.linalg import subspace_angles
 from scipy.sparse import block_diag, csr_matrix, diags_array
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from sklearn.manifold import trustworthiness
 from umap import UMAP
@@ -104,6 +105,27 @@ def test_components_of_the_graph_start_apart() -> None:
     nearest_mean = np.square(places[:, None] - means).sum(axis=2).argmin(axis=1)
     assert (nearest_mean == truth).mean() > 0.99
     np.testing.assert_allclose((places.min(), places.max()), (0, 10), atol=1e-2)
+
+
+def with_crumbs(rows: np.ndarray, n_crumbs: int, n_rows: int, away: float) -> np.ndarray:
+    """And some groups of rows that are nearly the same, each at a place beside a row."""
+    random = np.random.default_rng(1)
+    middles = rows[:n_crumbs] + random.normal(scale=away, size=(n_crumbs, rows.shape[1]))
+    crumbs = np.repeat(middles, n_rows, axis=0) + random.normal(scale=1e-4, size=(n_crumbs * n_rows, rows.shape[1]))
+    return np.concatenate([rows, crumbs]).astype(np.float32)
+
+
+@pytest.mark.parametrize("n_rows", [18, 10])  # each a component of the graph; or hanging on the rest by a thread
+def test_a_few_near_duplicates_leave_the_others_their_room(n_rows: int, manifold: Problem) -> None:
+    sample, index, distance = searched(with_crumbs(manifold[0], 12, n_rows, 0.3), 15)
+    graph = fuzzy_graph(index, distance)
+    n_parts, _ = connected_components(graph, directed=False)
+    assert (n_parts == 13) if n_rows == 18 else (n_parts == 1)
+    places = spectral_start(graph, sample, np.arange(len(sample), dtype=np.int32), 3, seed=0)
+    low, high = np.quantile(places[:2000], [0.05, 0.95], axis=0)
+    assert (high - low).min() > 2.0
+    beside = np.linalg.norm(places[2000::n_rows] - places[:12], axis=1)
+    assert np.median(beside) < 1.5
 
 
 @pytest.mark.parametrize("d", [2, 5])

@@ -1,5 +1,7 @@
 """Where UMAP's layout starts: the graph's leading eigenvectors, its components apart from each other."""
 
+import itertools
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,9 @@ _ROUNDS = 30  # of filtering at most; four on sentence embeddings
 _DEGREE = 16  # of the filter's polynomial
 _TOLERANCE = 0.01  # of the eigenvalues' distances from 1, between two rounds
 _SPARE = 3  # vectors at least beyond those that are wanted, the constant one among them
+_WIDTH = 0.05  # of a coordinate's extent, that nine tenths of the rows take at least
+_LARGE = 0.01  # of the rows, of a component that is placed apart
+_MARKS = 1000  # rows, at the nearest of which a small component is placed
 _LANES = 8  # of which there are whole vectors
 _FEATURES = 128  # of the sample, that the first directions are made of
 _FEW_ROWS = 100  # of a component that is placed by its principal components
@@ -33,7 +38,9 @@ def spectral_start(
 
     A connected graph is placed by eigenvectors of its normalised Laplacian, found by subspace iteration with a
     Chebyshev filter (Zhou, Saad, Tiago, Chelikowsky 2006) that begins with random directions of the sample. Components
-    of a graph are placed at the principal components of their centroids, each as wide as half the way to the next.
+    of a graph are placed at the principal components of their centroids, each as wide as half the way to the next; those
+    of less than a hundredth of the rows at the nearest of a thousand others, or the rest would have to stay within half
+    the way to the nearest of them.
 
     Parameters
     ----------
@@ -76,14 +83,25 @@ def spectral_start(
 def _place_parts(
     graph: csr_matrix, sample: Float32, rows: Int32, part: Int32, d: int, chance: np.random.Generator, run: RowTasks
 ) -> Float64:
-    members = np.split(np.argsort(part, kind="stable"), np.cumsum(np.bincount(part))[:-1])
-    centres = _principal_places(np.array([sample[rows[own]].mean(axis=0, dtype=np.float64) for own in members]), d)
+    """Parts apart from each other; a few rows that hang together with no others begin where rows like them do."""
+    size = np.bincount(part)
+    is_large = size >= _LARGE * len(rows)
+    if 2 * size[is_large].sum() < len(rows):
+        is_large[:] = True
+    members = np.split(np.argsort(part, kind="stable"), np.cumsum(size)[:-1])
+    means = np.array([sample[rows[own]].mean(axis=0, dtype=np.float64) for own in members])
+    centres = _principal_places(means[is_large], d)
     places = np.empty((len(rows), d))
-    for number, own in enumerate(members):
+    for number, own in enumerate(itertools.compress(members, is_large)):
         away = np.sqrt(np.square(centres - centres[number]).sum(axis=1))
-        radius = np.sort(away)[1] / 2.0
+        radius = np.sort(away)[1] / 2.0 if len(centres) > 1 else 1.0
         inner = _place_part(graph[own][:, own], sample, rows[own], d, chance, run)
         places[own] = centres[number] + radius * inner / max(np.abs(inner).max(), 1e-30)
+    marks = chance.permutation(np.flatnonzero(is_large[part]))[:_MARKS]
+    there = sample[rows[marks]].astype(np.float64)
+    for number in np.flatnonzero(~is_large):
+        nearest = np.square(there - means[number]).sum(axis=1).argmin()
+        places[members[number]] = places[marks[nearest]]
     return places
 
 
@@ -109,7 +127,9 @@ def _principal_places(rows: Float64, d: int) -> Float64:
 def leading_vectors(graph: csr_matrix, some: Float32, d: int, chance: np.random.Generator, run: RowTasks) -> Float32:
     """Eigenvectors 2 to d + 1 of D^-1/2 W D^-1/2, by falling eigenvalue; (S, d) float32, orthonormal.
 
-    They are looked for from random directions of ``some`` (S, F) features.
+    They are looked for from random directions of ``some`` (S, F) features. In a large graph some leading eigenvectors
+    may lie on a few rows that hardly hang together with the rest, and have all others at one place: the search ends
+    before it comes to such vectors, with what is still smooth.
     """
     root = np.sqrt(np.asarray(graph.sum(axis=1), np.float64).ravel())
     starts, tails = graph.indptr.astype(np.int64), graph.indices.astype(np.int32)
@@ -120,11 +140,20 @@ def leading_vectors(graph: csr_matrix, some: Float32, d: int, chance: np.random.
     block = _first_block(some, directions, root, run)
     block, values = _rotated(matrix, block, run)
     for _ in range(_ROUNDS):
-        before = values
+        last, before = block, values
         block, values = _rotated(matrix, _filtered(matrix, block, float(values[-1]), run), run)
+        if _width(block[:, 1 : d + 1]).min() < _WIDTH:
+            block = last
+            break
         if np.all(np.abs(values - before)[1 : d + 1] <= _TOLERANCE * (1.0 - values[1 : d + 1])):
             break
     return np.ascontiguousarray(block[:, 1 : d + 1])
+
+
+def _width(vectors: Float32) -> Float64:
+    """How much of each vector's extent nine tenths of the rows take, (c,)."""
+    low, high = np.quantile(vectors, [0.05, 0.95], axis=0, method="nearest")
+    return np.asarray((high - low) / np.ptp(vectors, axis=0), np.float64)
 
 
 def _first_block(some: Float32, directions: Float32, root: Float64, run: RowTasks) -> Float32:
