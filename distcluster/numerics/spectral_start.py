@@ -38,9 +38,9 @@ def spectral_start(
 
     A connected graph is placed by eigenvectors of its normalised Laplacian, found by subspace iteration with a
     Chebyshev filter (Zhou, Saad, Tiago, Chelikowsky 2006) that begins with random directions of the sample. Components
-    of a graph are placed at the principal components of their centroids, each as wide as half the way to the next; those
-    of less than a hundredth of the rows at the nearest of a thousand others, or the rest would have to stay within half
-    the way to the nearest of them.
+    of a graph are placed at the principal components of their centroids, each as wide as half the way to the next.
+    Those of less than a hundredth of the rows are placed at the nearest of a thousand others: so near to the rest, they
+    would leave it no room.
 
     Parameters
     ----------
@@ -99,9 +99,9 @@ def _place_parts(
         places[own] = centres[number] + radius * inner / max(np.abs(inner).max(), 1e-30)
     marks = chance.permutation(np.flatnonzero(is_large[part]))[:_MARKS]
     there = sample[rows[marks]].astype(np.float64)
-    for number in np.flatnonzero(~is_large):
-        nearest = np.square(there - means[number]).sum(axis=1).argmin()
-        places[members[number]] = places[marks[nearest]]
+    for small in np.flatnonzero(~is_large):
+        nearest = np.square(there - means[small]).sum(axis=1).argmin()
+        places[members[small]] = places[marks[nearest]]
     return places
 
 
