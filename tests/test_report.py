@@ -96,11 +96,16 @@ def test_moments_are_those_of_all_rows(reference: Run, statistics: RowStatistics
         np.testing.assert_allclose(statistics.moments.mean[k], rows[label == k].mean(axis=0))
 
 
-def test_class_based_tf_idf_equals_its_formula() -> None:
-    counts = np.array([[3, 0, 1], [0, 2, 2]])
-    shares = [[0.75, 0.0, 0.25], [0.0, 0.5, 0.5]]
-    idf = [np.log(1 + 4 / 3), np.log(1 + 4 / 2), np.log(1 + 4 / 3)]
-    np.testing.assert_allclose(weights(counts), np.multiply(shares, idf))
+def test_a_words_weight_is_the_z_score_of_its_log_odds_ratio_times_how_far_it_is_the_clusters_own() -> None:
+    counts, size = np.array([[30, 5], [12, 5], [0, 90]]), np.array([60, 40, 100])
+    here, there, n_here, n_there = 12 + 0.42, 30 + 0.42, 40 + 2, 160 + 2
+    z = (np.log(here / (n_here - here)) - np.log(there / (n_there - there))) / np.sqrt(1 / here + 1 / there)
+    own = (here / n_here) / (30.42 / 62)
+    found = weights(counts, size)
+    np.testing.assert_allclose(found[1, 0], z * own)
+    assert found[0, 0] > found[1, 0] > 0 > found[2, 0]
+    assert found[2, 1] > 0 > found[:2, 1].max()
+    assert weights(np.array([[4], [6]]), np.array([4, 6])).tolist() == [[0.0], [0.0]], "all rows have it"
 
 
 def test_planted_words_set_clusters_apart() -> None:
@@ -109,6 +114,9 @@ def test_planted_words_set_clusters_apart() -> None:
     assert found[0] == ["whale"]
     assert found[1] == []
     assert set(found[2]) == {"car", "engine"}
+    texts = ["new york by night", "night in new york"] * 5 + ["ships of new zealand", "the ship"] * 5
+    found = distinguishing_words(texts, np.arange(20) // 10, K=2, n_words=3)
+    assert found == [["new", "night", "york"], ["new zealand", "ship"]]
 
 
 def test_items_without_words_have_no_distinguishing_words() -> None:

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
@@ -34,6 +35,10 @@ def opened(browser: Browser, path: Path, scheme: str = "light", size: tuple[int,
     return page, said
 
 
+def unfold(page: Page) -> None:
+    page.locator("details").evaluate_all("(all) => all.forEach((each) => { each.open = true; })")
+
+
 @pytest.mark.parametrize(
     ("name", "scheme", "size", "section"),
     [
@@ -53,6 +58,7 @@ def test_it_draws_without_a_word_on_the_console(
     browser: Browser, page_file: Path, name: str, scheme: str, size: tuple[int, int], section: str
 ) -> None:
     page, said = opened(browser, page_file, scheme, size)
+    unfold(page)
     page.locator(section).evaluate("(each) => each.scrollIntoView({behavior: 'instant'})")
     page.wait_for_timeout(300)
     page.screenshot(path=PICTURES / f"{name}.png")
@@ -67,6 +73,7 @@ def test_it_draws_without_a_word_on_the_console(
 @pytest.mark.parametrize("size", [DESK, PHONE])
 def test_axe_finds_nothing(browser: Browser, page_file: Path, scheme: str, size: tuple[int, int]) -> None:
     page, _ = opened(browser, page_file, scheme, size)
+    unfold(page)
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     page.close()
@@ -91,7 +98,8 @@ def point_at_a_row(page: Page) -> None:
     """Move the pointer to the first row that the map can read out."""
     where = page.evaluate(
         """() => {
-            const data = JSON.parse(document.getElementById("map-data").textContent), [low, high] = data.extent;
+            const data = JSON.parse(document.getElementById("held-rows").textContent);
+            const [low, high] = JSON.parse(document.getElementById("map-data").textContent).extent;
             const stage = document.getElementById("stage");
             stage.scrollIntoView({behavior: "instant"});
             const box = stage.getBoundingClientRect();
@@ -106,12 +114,16 @@ def test_the_table_sorts_and_searches(browser: Browser, page_file: Path) -> None
     page, _ = opened(browser, page_file)
     rows = page.locator("#cluster-table tbody tr")
     assert descending(page, 2), "the most stable come first"
-    page.get_by_role("button", name="Rows").click()
+    by_rows = page.locator("#cluster-table").get_by_role("button", name="Rows")
+    by_rows.click()
     assert descending(page, 1)
-    page.get_by_role("button", name="Rows").click()
+    by_rows.click()
     assert descending(page, 1, -1.0)
     total = rows.count()
-    page.get_by_label("Search").fill(page.locator(".words").first.inner_text().split(",")[0])
+    assert rows.locator("visible=true").count() == 10 < total
+    page.get_by_role("button", name=f"Show all {total} clusters").click()
+    assert rows.locator("visible=true").count() == total
+    page.get_by_label("Search", exact=True).fill(page.locator(".words").first.inner_text().split(",")[0])
     visible = rows.locator("visible=true").count()
     assert 0 < visible < total
     assert page.locator("#shown").inner_text() == f"{visible} of {total}"
@@ -140,6 +152,72 @@ def test_a_cluster_can_be_seen_alone_and_the_map_zooms_by_keys(browser: Browser,
     assert "scale(1)" in (page.locator("#map-image").get_attribute("style") or "")
     assert button.get_attribute("aria-pressed") == "false"
     assert said == []
+    page.close()
+
+
+def test_the_rows_of_a_cluster_have_an_address_are_filtered_and_saved(browser: Browser, page_file: Path) -> None:
+    page, said = opened(browser, page_file)
+    page.goto(f"{page_file.as_uri()}#rows-3")
+    held = page.evaluate("JSON.parse(document.getElementById('held-rows').textContent)")
+    of_cluster = [i for i, label in enumerate(held["label"]) if label == 3]
+    listed = page.locator("#rows-table tbody tr")
+    assert listed.count() == min(25, len(of_cluster))
+    assert page.locator("#rows-count").inner_text().startswith(f"{len(of_cluster)} of {len(held['row']):,} rows")
+    page.get_by_label("to", exact=True).fill("0.6")
+    unsure = [i for i in of_cluster if held["probability"][i] is not None and held["probability"][i] <= 0.6]
+    assert 0 < len(unsure) < len(of_cluster)
+    page.get_by_label("Order", exact=True).select_option("probability")
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Save as CSV").click()
+    saved = pd.read_csv(saving.value.path())
+    assert sorted(saved.row) == sorted(held["row"][i] for i in unsure)
+    assert saved.probability.is_monotonic_increasing
+    assert set(saved.item) == {held["item"][i] for i in unsure}
+    page.get_by_label("Search rows").fill("no such word anywhere")
+    assert listed.count() == 0
+    assert said == []
+    page.close()
+
+
+def test_rows_are_selected_on_the_map_and_coloured_by_what_is_known_of_them(browser: Browser, page_file: Path) -> None:
+    page, said = opened(browser, page_file, size=(1280, 1200))
+    seen = {page.evaluate("document.getElementById('map-canvas').toDataURL()")}
+    for colouring in ("probability", "support", "stability", "class (labels.txt)"):
+        page.get_by_label("Coloured by").select_option(colouring)
+        seen.add(page.evaluate("document.getElementById('map-canvas').toDataURL()"))
+    assert len(seen) == 5
+    page.get_by_role("button", name="Draw around rows").click()
+    page.locator("#stage").evaluate("(each) => each.scrollIntoView({behavior: 'instant'})")
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    left, top, side = box["x"], box["y"], box["width"]
+    page.mouse.move(left + 5, top + 5)  # within the round corner
+    page.mouse.down()
+    for x, y in ((side / 2, 5), (side / 2, side - 5), (5, side - 5)):
+        page.mouse.move(left + x, top + y)
+    page.mouse.up()
+    held = page.evaluate("JSON.parse(document.getElementById('held-rows').textContent)")
+    low, high = page.evaluate("JSON.parse(document.getElementById('map-data').textContent).extent")
+    n_left = sum(x is not None and x < (low[0] + high[0]) / 2 for x in held["x"])
+    shown = int(page.locator("#rows-count").inner_text().split(" of ")[0].replace(",", ""))
+    assert abs(shown - n_left) <= 0.01 * n_left
+    page.get_by_role("button", name="Drop the selection").click()
+    assert page.locator("#rows-count").inner_text().startswith(f"{len(held['row']):,} of")
+    assert said == []
+    page.close()
+
+
+def test_what_is_folded_opens_where_it_is_linked_to(browser: Browser, page_file: Path) -> None:
+    page, _ = opened(browser, page_file)
+    assert page.evaluate("document.documentElement.scrollHeight") < 12_000
+    fidelity = page.locator("#fidelity dl")
+    assert not fidelity.is_visible()
+    page.get_by_role("link", name="Fidelity").click()
+    fidelity.wait_for(state="visible")
+    last = page.locator("#cluster-table tbody tr").last
+    assert not last.is_visible()
+    page.goto(f"{page_file.as_uri()}#{last.get_attribute('id')}")
+    last.wait_for(state="visible")
     page.close()
 
 

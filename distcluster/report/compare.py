@@ -53,6 +53,8 @@ class Comparison:
         The mixture first.
     of_subsample : (n, C) bool
         The classes of some rows of the mixture subsample.
+    of_points : (points,) int64
+        The first class of each row that is spread evenly; -1 for none.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Comparison:
     n_without: int
     methods: list[Yardstick]
     of_subsample: npt.NDArray[np.bool_]
+    of_points: Int64
 
 
 def compare(run: Run, url: Url, statistics: RowStatistics, subsample_row: Int64) -> Comparison:
@@ -109,7 +112,13 @@ def compare(run: Run, url: Url, statistics: RowStatistics, subsample_row: Int64)
         counted.of_mixture.n_without,
         [_yardstick(name, each, taxonomy) for name, each in tables.items()],
         taxonomy.has(counted.subsample_code),
+        first_class(taxonomy.has(code)),
     )
+
+
+def first_class(has: npt.NDArray[np.bool_]) -> Int64:
+    """The first of each row's classes, (n,), from (n, C); -1 where it has none."""
+    return np.where(has.any(axis=1), has.argmax(axis=1), -1)
 
 
 def _fit_yardsticks(run: Run, statistics: RowStatistics) -> tuple["KMeans", npt.NDArray[np.integer]]:

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distcluster.report.compare import Comparison
-from distcluster.report.palette import colours
+from distcluster.report.compare import Comparison, first_class
+from distcluster.report.palette import colouring, colours
 from distcluster.report.subsample_rows import SubsampleRows, principal_axes
 
 _ROWS = 3_000  # a phone turns as many without a stutter
-_CLASSES = 100  # with colours of their own; the rarer ones are grey
 _LETTERS = 80
 
 
@@ -44,7 +43,7 @@ def interactive_views(
     by_class = [
         {
             "name": f"class ({each.name.rpartition('/')[2]})",
-            **_colouring(first_class(each.of_subsample[some]), each.classes),
+            **colouring(first_class(each.of_subsample[some]), each.classes),
         }
         for each in comparisons
     ]
@@ -78,20 +77,3 @@ def scaled(rows: npt.NDArray[Any]) -> list[float]:
     centred = rows - (low + high) / 2.0
     radius = np.quantile(np.linalg.norm(centred, axis=1), 0.98) or 1.0
     return [float(value) for value in np.round((centred / radius).astype(float), 3).ravel()]
-
-
-def first_class(has: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The first of each row's classes, (n,), from (n, C); -1 where it has none."""
-    return np.where(has.any(axis=1), has.argmax(axis=1), -1)
-
-
-def _colouring(code: npt.NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
-    """Colours by frequency: the most frequent classes differ most."""
-    found, size = np.unique(code[code >= 0], return_counts=True)
-    frequent = found[np.argsort(-size, kind="stable")][:_CLASSES]
-    place = {int(each): i for i, each in enumerate(frequent)}
-    return {
-        "of": [place.get(int(each), -1) for each in code],
-        "names": [classes[each] for each in frequent],
-        "colours": colours(len(frequent)),
-    }

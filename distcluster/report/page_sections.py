@@ -13,6 +13,7 @@ from distcluster.report.criteria_panels import criteria_panels
 from distcluster.report.figures import MOST_CLASSES, heat_map, leaf_order, map_png, tree
 from distcluster.report.findings import Findings
 from distcluster.report.forest import Forests, grow_forests
+from distcluster.report.held_rows import KINDS, held_rows
 from distcluster.report.interactive_3d import interactive_views
 from distcluster.report.job_text import job_toml
 from distcluster.report.levels import read_levels
@@ -27,7 +28,7 @@ from distcluster.stages.searching import BUILD_INDEX
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
 
-_POINT_LETTERS = 80
+_NAME_WORDS = 2  # of a cluster, on the map
 
 Shown = dict[str, Any]
 
@@ -65,21 +66,14 @@ def appended(findings: Findings) -> Shown:
 
 
 def row_map(findings: Findings) -> Shown:
-    """All rows of the two-dimensional view, and those that the page's script can read out."""
+    """All rows of the two-dimensional view, and where the names of clusters stand on it."""
     statistics = findings.statistics
     if statistics.colour_sums is None:
         return {"map_image": None, "map_data": None}
     assert statistics.moments.extent is not None
-    points = statistics.points
-    middles = points.groupby("label")[["x", "y"]].median()
+    middles = statistics.points.groupby("label")[["x", "y"]].median()
     data = {
         "extent": np.round(statistics.moments.extent.astype(float), 4).tolist(),
-        "x": np.round(points.x.to_numpy(float), 3).tolist(),
-        "y": np.round(points.y.to_numpy(float), 3).tolist(),
-        "label": points.label.tolist(),
-        "probability": np.round(points.probability.to_numpy(float), 2).tolist(),
-        "item": [shown_item(row, findings.shown.texts, _POINT_LETTERS) for row in points.row],
-        "colours": colours(findings.n_components),
         "middle": [[int(k), round(float(x), 3), round(float(y), 3)] for k, x, y in middles.itertuples()],
     }
     return {"map_image": map_png(statistics.colour_sums), "map_data": data}
@@ -120,6 +114,21 @@ def cluster_table(findings: Findings) -> Shown:
         "has_items": bool(findings.shown.source),
         "frequent": [_frequent(each, findings.n_components) for each in findings.comparisons],
     }
+
+
+def rows(findings: Findings) -> Shown:
+    """The rows that can be searched, listed and seen on the map one by one."""
+    held = held_rows(findings.statistics, findings.clusters, findings.comparisons, findings.shown.texts)
+    of_cluster = {
+        each.label: {"name": ", ".join(each.words[:_NAME_WORDS]), "stability": _known(each.stability)}
+        for each in findings.clusters
+    }
+    data = held | {"clusters": of_cluster, "colours": colours(findings.n_components), "kinds_of": KINDS}
+    return {"held": data, "kinds": KINDS}
+
+
+def _known(value: float) -> float | None:
+    return round(value, 2) if np.isfinite(value) else None
 
 
 def _frequent(comparison: Comparison, K: int) -> list[str]:
@@ -248,7 +257,7 @@ def provenance(findings: Findings) -> Shown:
 
 
 SECTIONS: Sequence[Callable[[Findings], Shown]] = (
-    verdict, appended, curves, crosswalk, row_map, three_dimensions, cluster_table, lineage, shape, taxonomies,
+    verdict, appended, curves, crosswalk, row_map, three_dimensions, cluster_table, rows, lineage, shape, taxonomies,
     outliers, hierarchy, fidelity, provenance,
 )  # fmt: skip
 """As they follow each other on the page."""

@@ -1,5 +1,13 @@
 """The colours of clusters, told apart by colour-blind readers too, on light paper and on dark."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_CLASSES = 100  # with colours of their own; the rarer ones are grey
+
 COLOURS = (
     "#0475ff", "#c24100", "#f72da6", "#efba00", "#39dbff", "#00dfa2", "#008a61", "#eb1ce3", "#00868e", "#ffa2d2",
     "#ff6545", "#fb3d82", "#08aeba", "#35b69e", "#ba3d7d", "#7965be", "#fbae75", "#289e49", "#00baff", "#1496ff",
@@ -30,3 +38,27 @@ def colours(n: int) -> list[str]:
         ``#rrggbb``.
     """
     return [COLOURS[i % len(COLOURS)] for i in range(n)]
+
+
+def colouring(code: npt.NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+    """Rows coloured by class, for the page's scripts: the most frequent classes differ most.
+
+    Parameters
+    ----------
+    code : (n,) int64
+        -1 for rows without a class.
+    classes : sequence of str
+
+    Returns
+    -------
+    dict
+        ``of``: each row's place among ``names``, -1 for none; ``colours`` of these.
+    """
+    found, size = np.unique(code[code >= 0], return_counts=True)
+    frequent = found[np.argsort(-size, kind="stable")][:_CLASSES]
+    place = {int(each): i for i, each in enumerate(frequent)}
+    return {
+        "of": [place.get(int(each), -1) for each in code],
+        "names": [classes[each] for each in frequent],
+        "colours": colours(len(frequent)),
+    }

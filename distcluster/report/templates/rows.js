@@ -1,0 +1,141 @@
+"use strict";
+
+// --- the rows that this page holds: filters, a list, copies of it ---
+const heldRows = (function () {
+  const data = JSON.parse(document.getElementById("held-rows").textContent);
+  const form = document.getElementById("row-filters"), body = document.getElementById("rows-table").tBodies[0];
+  const count = document.getElementById("rows-count"), more = document.getElementById("more-rows");
+  const chip = document.getElementById("rows-selected");
+  const AT_ONCE = 25;
+  const lower = data.item.map((item) => item.toLowerCase());
+  let selected = null, found = [], listed = 0;
+
+  function kindsOf(i) { return data.kinds_of.filter((_, bit) => data.kinds[i] >> bit & 1).join(", "); }
+  function known(value, digits) { return value === null ? "" : value.toFixed(digits); }
+
+  function find() {
+    const value = (name) => form.elements[name].value;
+    const words = value("words").toLowerCase().split(/\s+/).filter(Boolean);
+    const cluster = value("cluster"), kind = value("kind");
+    const least = Number(value("least") || 0), most = Number(value("most") || 1);
+    const isAny = least <= 0 && most >= 1;
+    found = [];
+    for (let i = 0; i < data.row.length; i++) {
+      if (selected && !selected.has(i)) continue;
+      if (cluster !== "" && data.label[i] !== Number(cluster)) continue;
+      if (kind !== "" && !(data.kinds[i] >> Number(kind) & 1)) continue;
+      const p = data.probability[i];
+      if (!isAny && (p === null || p < least || p > most)) continue;
+      if (!words.every((word) => lower[i].includes(word) || String(data.row[i]) === word)) continue;
+      found.push(i);
+    }
+    const order = value("order"), column = data[order.replace("-", "")], sign = order[0] === "-" ? -1 : 1;
+    // What is not known comes last.
+    const rank = (i) => (column[i] === null ? Infinity : sign * column[i]);
+    found.sort((i, j) => { const a = rank(i), b = rank(j); return a < b ? -1 : a > b ? 1 : i - j; });
+    body.replaceChildren();
+    listed = 0;
+    list();
+  }
+  function list() {
+    for (const i of found.slice(listed, listed + AT_ONCE)) {
+      const row = body.insertRow();
+      const head = document.createElement("th");
+      head.scope = "row";
+      head.dataset.name = "Row";
+      head.textContent = data.row[i];
+      row.append(head);
+      const cell = (name, text, isNumber) => {
+        const made = row.insertCell();
+        made.dataset.name = name;
+        made.textContent = text; // an item is text, whatever it looks like
+        if (isNumber) made.className = "n";
+        return made;
+      };
+      const of = cell("Cluster", " " + data.label[i]), swatch = document.createElement("span");
+      swatch.className = "swatch k" + data.label[i];
+      of.prepend(swatch);
+      cell("Probability", known(data.probability[i], 2), true);
+      cell("Support", known(data.support[i], 2), true);
+      cell("Kind", kindsOf(i));
+      cell("Item", data.item[i]);
+    }
+    listed = Math.min(found.length, listed + AT_ONCE);
+    const all = data.row.length.toLocaleString("en");
+    count.textContent = found.length.toLocaleString("en") + " of " + all + " rows" + (listed < found.length ? ", " + listed + " shown" : "");
+    more.hidden = listed === found.length;
+    chip.hidden = !selected;
+    if (selected) chip.firstElementChild.textContent = selected.size + " rows selected on the map";
+  }
+  function asText(separator, quoted) {
+    const lines = [["row", "cluster", "probability", "support", "log_density", "kind", "item"]];
+    for (const i of found) {
+      lines.push([data.row[i], data.label[i], data.probability[i], data.support[i], data.log_density[i], kindsOf(i), data.item[i]]);
+    }
+    return lines.map((line) => line.map((each) => quoted(String(each ?? ""))).join(separator)).join("\r\n") + "\r\n";
+  }
+  function offer(name, text) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+  async function copy(text) {
+    try { await navigator.clipboard.writeText(text); return true; }
+    catch { // a page from a plain server may not
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      const isDone = document.execCommand("copy");
+      area.remove();
+      return isDone;
+    }
+  }
+  function show(cluster) {
+    selected = null;
+    form.reset();
+    form.elements.cluster.value = cluster;
+    find();
+    document.getElementById("rows").scrollIntoView();
+  }
+  form.addEventListener("input", find);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  chip.querySelector("button").addEventListener("click", () => { selected = null; find(); });
+  more.addEventListener("click", list);
+  document.getElementById("save-rows").addEventListener("click", () => {
+    offer("rows.csv", asText(",", (each) => (/[",\r\n]/.test(each) ? '"' + each.replaceAll('"', '""') + '"' : each)));
+  });
+  document.getElementById("copy-rows").addEventListener("click", async () => {
+    const isDone = await copy(asText("\t", (each) => each.replace(/[\t\r\n]+/g, " ")));
+    count.textContent = isDone ? found.length.toLocaleString("en") + " rows copied" : "this browser does not let the page copy";
+  });
+  find();
+  return {
+    data,
+    show,
+    select(which) { form.reset(); selected = new Set(which); find(); document.getElementById("rows").scrollIntoView(); },
+  };
+})();
+
+// --- addresses: #cluster-12 shows a cluster, #rows-12 its rows, and what is folded opens ---
+(function () {
+  function follow() {
+    const rows = /^#rows-(\d+)$/.exec(location.hash);
+    if (rows) { heldRows.show(rows[1]); return; }
+    const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+    if (!target) return;
+    const folded = target.querySelector(":scope > details");
+    if (folded) folded.open = true;
+    if (target.hidden) document.getElementById("more-clusters").click();
+    target.scrollIntoView();
+  }
+  window.addEventListener("hashchange", follow);
+  window.addEventListener("DOMContentLoaded", follow);
+  document.addEventListener("click", (event) => { // the same address once more
+    const link = event.target.closest("a[href^='#']");
+    if (link && link.getAttribute("href") === location.hash) follow();
+  });
+  window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));
+})();
