@@ -19,6 +19,7 @@ from distcluster.job import ReportTable
 from distcluster.numerics.mixture.parameters import to_sklearn
 from distcluster.numerics.partition import Partitioning, RowRange
 from distcluster.numerics.shown_rows import spread_evenly
+from distcluster.report.names import kept_names
 from distcluster.report.words import distinguishing_words
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.flow import is_finished
@@ -90,11 +91,13 @@ def _parts(run: Run, table: ReportTable) -> Iterator[tuple[RowRange, list[str | 
 
 def _frames(run: Run, table: ReportTable, columns: Mapping[str, InputColumn]) -> Iterator[pa.Table]:
     """All that a person may want of the rows, a partition at a time."""
-    name_of_id = readable_id(run)
+    name_of_id, names = readable_id(run), kept_names(run).clusters
     ids = {"id": open_input_column(run, name_of_id, "input.id")} if name_of_id is not None else {}
     for partition, texts in _parts(run, table):
         own = _columns(run, partition)
         own |= {each.path.replace("/", "_"): run.read_rows(each, partition) for each in level_arrays(run)}
+        if names:
+            own["name"] = pa.array([names.get(int(label)) for label in own["label"]], pa.string())
         if texts is not None:
             own["item"] = pa.array(texts, pa.string())
         others = {f"input_{name}" if name in own | ids else name: column for name, column in columns.items()}
@@ -152,7 +155,8 @@ def _export_atlas(run: Run, target: Path, table: ReportTable) -> None:
     """
     if "view_2d" not in views(run.job):
         raise JobError("the run has no two-dimensional view (projection.views), which embedding-atlas draws.")
-    names = np.array([f"cluster {k}" for k in range(published_mixture(run).candidate.n_components)])
+    given, K = kept_names(run).clusters, published_mixture(run).candidate.n_components
+    names = np.array([" ".join(filter(None, (f"cluster {k}", given.get(k)))) for k in range(K)])
     writer = None
     try:
         for partition, texts in _parts(run, table):
@@ -191,14 +195,16 @@ def _export_atlas_labels(run: Run, target: Path, table: ReportTable) -> None:
     ks, of_levels = run.read(layout.LEVEL_CLUSTERS).tolist(), run.read(layout.LEVEL)
     cuts = [*zip(ks[::-1], of_levels[::-1], strict=True), (K, np.arange(K, dtype=np.int32))]
     columns: dict[str, list[Any]] = {name: [] for name in ("x", "y", "text", "level", "priority", "cluster")}
+    given = kept_names(run)
     named_texts = [texts.get(int(row), "") for row in named["row"]]
     for level, (k, of) in enumerate(cuts):
         words = distinguishing_words(named_texts, of[named["label"]], k, _NAME_WORDS)
+        of_level = given.clusters if level == len(cuts) - 1 else given.levels.get(k, {})
         for number in range(k):
             own = of == number
             x, y, count = place[own].sum(axis=0)
             if count:
-                name = ", ".join(words[number]) or f"cluster {number}"
+                name = of_level.get(number) or ", ".join(words[number]) or f"cluster {number}"
                 found = (x / count, y / count, name, level, int(size[own].sum()), number)
                 for column, value in zip(columns, found, strict=True):
                     columns[column].append(value)

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
+from distcluster.naming import NamesTable, require_namer
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, CovarianceType
 from distcluster.numerics.mixture.selection import Rule
 from distcluster.numerics.partition import BLOCK_ROWS, Partitioning
@@ -223,6 +224,8 @@ class ReportTable(Table):
     columns; an empty label is none. "input:NAME" is a column of the input."""
     remote_images: bool = False
     """Show thumbnails of entries that are URLs of images, too: whoever wrote the items then says what is asked for."""
+    names: NamesTable | None = None
+    """Who gives clusters names; by default they have words."""
     tsne: bool = False
     """Show t-SNE of some rows beside UMAP and PCA, by openTSNE: ``pip install 'distcluster[tsne]'``."""
     performance: bool = False
@@ -305,3 +308,5 @@ def require_extras(table: ReportTable) -> None:
     """
     if table.tsne and find_spec("openTSNE") is None:
         raise JobError("report.tsne needs the package openTSNE: pip install 'distcluster[tsne]'")
+    if table.names is not None:
+        require_namer(table.names)

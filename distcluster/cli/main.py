@@ -97,6 +97,13 @@ def report(
     ] = False,
     labels: Labels = None,
     tsne: Annotated[bool, typer.Option("--tsne", help="Show t-SNE too, as report.tsne.")] = False,
+    names_model: Annotated[
+        str | None, typer.Option(help="Have this language model name the clusters, as report.names.model.")
+    ] = None,
+    names_url: Annotated[str | None, typer.Option(help="Its API, as report.names.url.")] = None,
+    names_function: Annotated[
+        str | None, typer.Option(help="Have a function name them, as report.names.function.", metavar="MODULE:FUNCTION")
+    ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
 ) -> None:
     """Write the report of a finished run again: RUN/report/index.html, one file that needs nothing else.
@@ -106,9 +113,11 @@ def report(
     from distcluster.report.page import write_report
     from distcluster.storage.run import Run
 
+    names = {"model": names_model, "url": names_url, "function": names_function}
     table = report_table(
-        items=items, item_column=item_column, labels=tuple(labels or ()), remote_images=remote_images, tsne=tsne
-    )
+        items=items, item_column=item_column, labels=tuple(labels or ()), remote_images=remote_images, tsne=tsne,
+        names={name: value for name, value in names.items() if value is not None} or None,
+    )  # fmt: skip
     url = write_report(Run(run_url), table)
     open_console().print(f"Report: {plain(url)}", highlight=False, soft_wrap=True)
     if open_it:

@@ -67,5 +67,8 @@ def report_table(**options: Any) -> ReportTable:
     try:
         return ReportTable(**options)
     except ValidationError as error:
-        wrong = "; ".join(f"--{each['loc'][0]}: {each['msg'].removeprefix('Value error, ')}" for each in error.errors())
+        wrong = "; ".join(
+            f"--{'-'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
+            for each in error.errors()
+        )
         raise JobError(wrong.replace("_", "-")) from error

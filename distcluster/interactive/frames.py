@@ -13,6 +13,7 @@ from distcluster.interactive.extras import require_extra
 from distcluster.numerics.mixture.assignment import merge_nearest, nearest_to_means
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.parameters import Mixture
+from distcluster.report.names import kept_names
 from distcluster.report.shown_items import kept_items
 from distcluster.report.subsample_rows import rows_of
 from distcluster.stages.flow import row_arrays
@@ -48,6 +49,8 @@ def clusters(run: Run) -> pd.DataFrame:
         "stability": run.read(layout.CLUSTER_STABILITY),
         "typical_rows": typical,
     }
+    if names := kept_names(run).clusters:
+        columns["name"] = [names.get(label, "") for label in range(len(size))]
     if texts := kept_items(run).texts:
         columns["items"] = [[texts[row] for row in rows[:_ITEMS] if row in texts] for rows in typical]
     return pd.DataFrame(columns, index=pd.RangeIndex(len(size), name="label"))

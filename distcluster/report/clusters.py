@@ -52,6 +52,7 @@ class ClusterRow:
     words: list[str]
     typical: list[Item]
     borderline: list[Item]
+    name: str = ""
 
 
 def cluster_rows(

@@ -1,7 +1,7 @@
 """All that the page's sections are made of, read from a finished run once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from distcluster.job import ReportTable
 from distcluster.numerics.mixture.parameters import Mixture
 from distcluster.report.clusters import ClusterRow, cluster_rows
 from distcluster.report.compare import Comparison, compare
+from distcluster.report.levels import Level, read_levels
+from distcluster.report.names import Names, levels_with_names, with_names
 from distcluster.report.row_statistics import RowStatistics, collect_row_statistics
 from distcluster.report.shown_items import ShownItems, kept_items
 from distcluster.report.subsample_rows import SubsampleRows, read_subsample_rows, silhouettes
@@ -45,7 +47,11 @@ class Findings:
         Those with rows.
     comparisons : list of Comparison
         One an entry of ``table.labels``.
+    levels : list of Level
+        The coarsest first.
     seed : int
+    names : Names
+        That the clusters have, where they have any.
     """
 
     run: Run
@@ -57,7 +63,14 @@ class Findings:
     shown: ShownItems
     clusters: list[ClusterRow]
     comparisons: list[Comparison]
+    levels: list[Level]
     seed: int
+    names: Names = field(default_factory=Names)
+
+    def named(self, names: Names) -> "Findings":
+        """The same with names."""
+        clusters, levels = with_names(names, self.clusters), levels_with_names(names, self.levels)
+        return replace(self, names=names, clusters=clusters, levels=levels)
 
     @property
     def n_components(self) -> int:
@@ -93,6 +106,7 @@ def read_findings(run: Run, table: ReportTable) -> Findings:
         shown=shown,
         clusters=clusters,
         comparisons=[compare(run, url, statistics, subsample.row) for url in table.labels],
+        levels=read_levels(run, statistics, shown.texts, has_items=bool(shown.source)),
         seed=run.job.sample.seed,
     )
 

@@ -24,6 +24,7 @@ class LevelCluster:
     components: list[int]
     words: list[str]
     typical: list[Item]
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from distcluster.errors import JobError
 from distcluster.job import ReportTable, require_extras
 from distcluster.report.findings import Findings, read_findings
 from distcluster.report.made import made_of, report_url
+from distcluster.report.names import name_clusters
 from distcluster.report.page_sections import SECTIONS
 from distcluster.report.shown_items import keep_items
 from distcluster.stages.flow import is_finished
@@ -43,10 +44,12 @@ def write_report(run: Run, table: ReportTable) -> str:
         run.forget_settings()  # another process may have had it since
         made = made_of(run, table)  # what is read below may be others' files, which change
         findings = _find(run, table)
+        names, is_named = name_clusters(run, table.names, findings.clusters, findings.levels)
         run.store.put(REPORT_MADE, b"")
-        run.store.put(REPORT, _render(findings).encode())
+        run.store.put(REPORT, _render(findings.named(names)).encode())
         keep_items(run, findings.shown)
-        run.store.put(REPORT_MADE, made)
+        if is_named:
+            run.store.put(REPORT_MADE, made)
         return report_url(run)
 
 
@@ -58,7 +61,8 @@ def render_page(run: Run, table: ReportTable) -> str:
     JobError
         When the run is not finished, or a file of the table is not there.
     """
-    return _render(_find(run, table))
+    findings = _find(run, table)
+    return _render(findings.named(name_clusters(run, None, findings.clusters, findings.levels)[0]))
 
 
 def _find(run: Run, table: ReportTable) -> Findings:

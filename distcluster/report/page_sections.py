@@ -16,7 +16,6 @@ from distcluster.report.forest import Forests, grow_forests
 from distcluster.report.held_rows import KINDS, held_rows
 from distcluster.report.interactive_3d import interactive_views
 from distcluster.report.job_text import job_toml
-from distcluster.report.levels import read_levels
 from distcluster.report.palette import colours
 from distcluster.report.predecessors import read_lineage
 from distcluster.report.prediction import drift_lines, summarise_appended
@@ -28,7 +27,7 @@ from distcluster.stages.searching import BUILD_INDEX
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
 
-_NAME_WORDS = 2  # of a cluster, on the map
+_NAME_WORDS, _TREE_WORDS = 2, 4  # of a cluster without a name, on the map and in the tree
 
 Shown = dict[str, Any]
 
@@ -120,7 +119,7 @@ def rows(findings: Findings) -> Shown:
     """The rows that can be searched, listed and seen on the map one by one."""
     held = held_rows(findings.statistics, findings.clusters, findings.comparisons, findings.shown.texts)
     of_cluster = {
-        each.label: {"name": ", ".join(each.words[:_NAME_WORDS]), "stability": _known(each.stability)}
+        each.label: {"name": each.name or ", ".join(each.words[:_NAME_WORDS]), "stability": _known(each.stability)}
         for each in findings.clusters
     }
     data = held | {"clusters": of_cluster, "colours": colours(findings.n_components), "kinds_of": KINDS}
@@ -214,11 +213,12 @@ def outliers(findings: Findings) -> Shown:
 
 def hierarchy(findings: Findings) -> Shown:
     """The tree over the components, and the clusters of each level."""
-    names = {each.label: f"{each.label}  {', '.join(each.words[:4])}" for each in findings.clusters}
-    shown = findings.shown
+    names = {
+        each.label: f"{each.label}  {each.name or ', '.join(each.words[:_TREE_WORDS])}" for each in findings.clusters
+    }
     return {
         "tree": tree(_merges(findings), names, colours(findings.n_components)),
-        "levels": read_levels(findings.run, findings.statistics, shown.texts, has_items=bool(shown.source)),
+        "levels": findings.levels,
     }
 
 
@@ -253,6 +253,7 @@ def provenance(findings: Findings) -> Shown:
         "environment": run.settings.environment,
         "job": job_toml(run.settings.job, findings.table, findings.shown.source),
         "run_id": run.settings.run_id,
+        "names": findings.names,
     }
 
 

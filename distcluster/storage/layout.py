@@ -20,7 +20,7 @@ LEASE = "commit/lease"
 """The writer's lease, by its number: it outlives the run that it was taken for."""
 
 REPORT = "report/index.html"
-SHOWN_ITEMS = "report/items.json"  # what the last report showed of the items
+SHOWN_ITEMS, NAMES = "report/items.json", "report/names.json"  # what the last report showed of items; names of clusters
 REPORT_MADE = "report/made.json"  # what it was made of
 PERFORMANCE = "report/performance.html"  # Dask's own, where a job asks for it
 LOGS = "log"  # of sessions
@@ -31,7 +31,7 @@ CHOICES = "choice"
 GROUPS = ("commit", "partial", "model", "sample", "selection", "cluster", "report", LOGS)
 """Zarr groups that a new run has, so that other libraries can walk it."""
 
-OBJECTS = (ROOT, ERROR, REPORT, REPORT_MADE, PERFORMANCE, SHOWN_ITEMS, *(f"{group}/zarr.json" for group in GROUPS))
+OBJECTS = (ROOT, ERROR, REPORT, REPORT_MADE, PERFORMANCE, SHOWN_ITEMS, NAMES, *(f"{each}/zarr.json" for each in GROUPS))
 """What a run holds beside what its stages write."""
 
 
