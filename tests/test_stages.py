@@ -7,14 +7,14 @@ import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Command, SilentReporter, make_run, planted_rows, write_input
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_worker
 from test_resume import flip_bit
 
 from distcluster.errors import CorruptError
@@ -87,6 +87,11 @@ def play(run: Run) -> Output[ToyFacts]:
 TOY = Stage("toy", play, facts=ToyFacts, items=one, reads=(), cost=lambda _: Cost(1, seconds=8.0), is_result=True)
 
 
+def play_task(_run: Run, _item: int) -> Output[ToyFacts]:
+    """Tell Dask's tasks apart."""
+    return Output(ToyFacts(hash(get_worker().get_current_task())))
+
+
 @pytest.fixture
 def with_toy(reference: Run, tmp_path: Path) -> Iterator[Run]:
     """A finished run, and one more stage in the list."""
@@ -94,6 +99,17 @@ def with_toy(reference: Run, tmp_path: Path) -> Iterator[Run]:
     STAGES.append(TOY)
     yield copied
     STAGES.remove(TOY)
+
+
+def test_items_beyond_the_most_tasks_share_tasks_and_are_committed_each(
+    with_toy: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, reporter = with_toy, SilentReporter()
+    toys = replace(TOY, task=play_task, items=lambda _: range(10))
+    monkeypatch.setattr(runner_module, "MOST_TASKS", 4)
+    on_cluster(run, reporter, lambda runner: runner.each(toys))
+    facts = toys.facts_of_all(run, range(10))
+    assert [facts.index(each) for each in facts] == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9]
 
 
 def test_a_stage_that_is_added_to_the_list_is_seen_everywhere(with_toy: Run, reference: Run) -> None:

@@ -26,6 +26,9 @@ from distcluster.storage.settings import RunRef
 
 log = logging.getLogger("distcluster")
 
+MOST_TASKS = 4_000
+"""Dask's tasks of a stage, where it has more items and the cluster no more threads: each takes 4 ms of the scheduler."""
+
 _STORAGE_TRIES = 3
 _LANES_PER_THREAD = 2  # tasks of a stage under way for each thread of the cluster: one runs, one waits beside it
 _LEAST_LANES = 64
@@ -112,19 +115,22 @@ class Runner:
         self, stage: Stage[Any], waiting: list[Any], answers: dict[str, Any], advance: Callable[[Any], None]
     ) -> None:
         """Run a task for every item that waits, in as many lanes as the cluster has work for."""
-        queue = iter(waiting)
+        size = -(-len(waiting) // max(MOST_TASKS, _LANES_PER_THREAD * await self._threads()))
+        parcels = [waiting[first : first + size] for first in range(0, len(waiting), size)]
+        queue = iter(parcels)
 
         async def lane() -> None:
-            for item in queue:
-                answers[str(item)] = await self._submit(stage, item)
-                advance(item)
+            for parcel in queue:
+                for item, answer in zip(parcel, await self._submit(stage, parcel), strict=True):
+                    answers[str(item)] = answer
+                    advance(item)
             widening.cancel()
 
         async def widen() -> None:
             opened = 0
-            while opened < len(waiting):
-                wanted = max(_LEAST_LANES, _LANES_PER_THREAD * sum((await self._client.nthreads()).values()))
-                for _ in range(opened, min(wanted, len(waiting))):
+            while opened < len(parcels):
+                wanted = max(_LEAST_LANES, _LANES_PER_THREAD * await self._threads())
+                for _ in range(opened, min(wanted, len(parcels))):
                     lanes.create_task(lane())
                 opened = max(opened, wanted)
                 await asyncio.sleep(_WIDENED_SECONDS)
@@ -132,31 +138,35 @@ class Runner:
         async with asyncio.TaskGroup() as lanes:
             widening = lanes.create_task(widen())
 
-    async def _submit(self, stage: Stage[Any], item: Any) -> Any:
-        """Have a task done; one whose storage fails is tried again elsewhere."""
+    async def _threads(self) -> int:
+        return sum((await self._client.nthreads()).values())
+
+    async def _submit(self, stage: Stage[Any], items: list[Any]) -> list[Any]:
+        """Have items done, one after the other by one worker; where its storage fails, they are tried again elsewhere."""
         failed: list[str] = []
         while True:
             try:
-                return await self._try(stage, item, failed)
+                return await self._try(stage, items, failed)
             except StorageError as error:
                 failed.append(str(getattr(error, "worker", "")))
                 if len(failed) == _STORAGE_TRIES:
                     raise
-                log.warning("%s %s: %s It is tried again.", stage.name, item, error)
+                log.warning("%s %s: %s It is tried again.", stage.name, _named(items), error)
 
-    async def _try(self, stage: Stage[Any], item: Any, failed: list[str]) -> Any:
+    async def _try(self, stage: Stage[Any], items: list[Any], failed: list[str]) -> list[Any]:
         ref = self._run.ref
         # No other's task; Dask would answer a failed one that is submitted again with its old error.
-        key = (f"{stage.name}-{ref.run_id[:8]}", str(item), ref.token, ref.attempt, len(failed))
+        key = (f"{stage.name}-{ref.run_id[:8]}", str(items[0]), ref.token, ref.attempt, len(failed))
         others = [worker for worker in await self._client.nthreads() if worker not in failed] if failed else None
         try:
-            return await self._client.submit(
-                _perform, ref, stage.name, stage.task, item, stage.commits, key=key, priority=stage.priority,
+            answers: list[Any] = await self._client.submit(
+                _perform, ref, stage.name, stage.task, items, stage.commits, key=key, priority=stage.priority,
                 workers=others or None, allow_other_workers=bool(others), pure=False,
             )  # fmt: skip
+            return answers
         except KilledWorker as error:
             raise JobFailedError(
-                f"{stage.name} {item} killed every worker that tried it, most likely for lack of memory. Give workers "
+                f"{stage.name} {_named(items)} killed every worker that tried it, most likely for lack of memory. Give workers "
                 f"more (deploy.memory_limit; in pods deploy.worker_memory), or make assign.partition_rows smaller."
             ) from error
 
@@ -241,10 +251,15 @@ class Runner:
                     self._run.records.discard(stage.name, item)
 
 
-def _perform(*of_task: Any) -> Any:
-    """On a worker: perform a task, and say where its storage failed."""
+def _named(items: list[Any]) -> str:
+    return ", ".join(map(str, items))
+
+
+def _perform(ref: RunRef, stage: str, task: Callable[..., Output[Any]], items: list[Any], commits: bool) -> list[Any]:
+    """On a worker: perform items of a stage, and say where its storage failed."""
+    threads = get_worker().state.nthreads
     try:
-        return perform(*of_task, threads=get_worker().state.nthreads)
+        return [perform(ref, stage, task, item, commits, threads=threads) for item in items]
     except StorageError as error:
         error.worker = get_worker().address  # type: ignore[attr-defined]
         raise

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from distcluster.errors import JobError
-from distcluster.stages.flow import is_finished, lines, stages_of
+from distcluster.stages.context import at_once
+from distcluster.stages.flow import lines, stages_of
 from distcluster.stages.stage import Stage
 from distcluster.storage.lease import Holder, find_writer, heard_from
 from distcluster.storage.run import Run
@@ -97,23 +98,26 @@ def read_status(url: str, now: datetime | None = None) -> Status:
     run = Run(url)
     if run.find_settings() is None:
         raise JobError(f"there is no run at {run.url}.")
-    stages, wanted, open_stages = [], stages_of(run), {}
-    for line, stage in lines().items():
-        items = stage.items(run) if stage in wanted else []
-        if items is None or len(items) > 0:
-            done = set(stage.committed(run))
-            if items is not None:  # a person may have had more candidates fitted than the grid has
-                done &= {str(item) for item in items}
-            stages.append(StageStatus(line, len(done), None if items is None else len(items)))
-            if items is None or len(done) < len(items):
-                open_stages[line] = stage
-    writer = find_writer(run.store)
-    finished, last_error = is_finished(run), run.last_error()
+    wanted = {line: stage for line, stage in lines().items() if stage in stages_of(run)}
+    found = at_once(lambda line: _status_of(run, line, wanted[line]), wanted)
+    stages = [each for each in found if each.total != 0]
+    open_stages = {each.name: wanted[each.name] for each in stages if each.done != each.total}
+    finished = not any(stage.is_result for stage in open_stages.values())
+    writer, last_error = find_writer(run.store), run.last_error()
     if writer is None:
         return Status(stages, finished, last_error)
     live = _live(run, writer, now or datetime.now(UTC))
     paces = tuple(_paces(run, writer, open_stages, {each.name: each for each in stages}))
     return Status(stages, finished, last_error, str(writer), live, paces)
+
+
+def _status_of(run: Run, line: str, stage: Stage[Any]) -> StageStatus:
+    items = stage.items(run)
+    if items is None:
+        return StageStatus(line, len(stage.committed(run)), None)
+    # A person may have had more candidates fitted than the grid has.
+    done = {str(item) for item in items} & stage.committed(run).keys() if len(items) else ()
+    return StageStatus(line, len(done), len(items))
 
 
 def _live(run: Run, writer: Holder, now: datetime) -> Live:

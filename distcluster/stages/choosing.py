@@ -13,7 +13,7 @@ from distcluster.numerics.mixture.trust import Trust, assess
 from distcluster.numerics.partition import RowRange, tree_sum, tree_sums
 from distcluster.stages.context import read_model, reading_around
 from distcluster.stages.cost import Cost, one_task
-from distcluster.stages.fitting import FIT_CANDIDATES, candidates, fitted_mixture, grid_parameters, unscored
+from distcluster.stages.fitting import candidates, facts_of_fits, grid_parameters, unscored
 from distcluster.stages.replicating import common_points, replicated_labels
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.stages.subsampling import SUBSAMPLE
@@ -216,12 +216,12 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
         numerics.stability.agreement(labels) if labels else (nan, nan) for labels in (data, null)
     )
     table = []
-    for place, each in enumerate(candidates(run)):
-        facts = FIT_CANDIDATES.facts_of(run, each)
-        row = unscored(run, each)
+    for place, (each, facts) in enumerate(facts_of_fits(run).items()):
+        row = unscored(each, facts)
         if not facts.error:
             sums, of_rows = next(fitted)
-            row = add_criteria(row, fitted_mixture(run, each).n_parameters, sums, n_rows, n_valid)
+            n_parameters = each.n_parameters(run.job.projection.n_components)
+            row = add_criteria(row, n_parameters, sums, n_rows, n_valid)
             row = replace(
                 row,
                 silhouette=float("nan") if each.n_components == 1 else float(of_rows) / n_valid,

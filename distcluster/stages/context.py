@@ -2,21 +2,25 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from distcluster.environment import differences, environment, pin_to_one_thread
 from distcluster.errors import CorruptError, EnvironmentMismatchError, JobFailedError, LeaseLostError
 from distcluster.stages.stage import Output
 from distcluster.storage.array_store import Array
+from distcluster.storage.content import READERS
 from distcluster.storage.faults import storage_errors
 from distcluster.storage.layout import ONE, ItemArray
 from distcluster.storage.records import Kept
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
+
+T = TypeVar("T")
 
 task_threads = ContextVar("task_threads", default=1)
 """How many threads a task may use for what has the same bits on any number: as many as its worker has."""
@@ -79,6 +83,12 @@ def reading_around(run: Run) -> Iterator[Run]:
 def commit(run: Run, stage: str, item: Any, output: Output[Any], seconds: float) -> Kept:
     """Commit what a task has given, and how long it took."""
     return run.commit(stage, str(item), asdict(output.facts), rows=output.rows, arrays=output.arrays, seconds=seconds)
+
+
+def at_once(read: Callable[[T], Any], items: Iterable[T]) -> list[Any]:
+    """What is read for each of some items, many at a time, for a store answers in its own time."""
+    with ThreadPoolExecutor(READERS) as threads:
+        return list(threads.map(read, items))
 
 
 def read_model(run: Run, array: ItemArray, item: object = ONE) -> Any:

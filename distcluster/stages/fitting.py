@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from distcluster import numerics
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.candidate_grid import grid, largest_k, missing_ks
 from distcluster.numerics.mixture.criteria import Criteria, add_fitted_criteria
-from distcluster.stages.context import open_run, read_model
+from distcluster.stages.context import at_once, open_run, read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.projecting import read_points
 from distcluster.stages.stage import NoFacts, Output, Stage
@@ -67,11 +68,11 @@ def extend_grid(run: Run, number: int) -> Output[ExtendFacts]:
     """Decide in a round which ks the automatic grid still lacks, from the rows that its candidates were fitted on."""
     facts = SUBSAMPLE.facts_of(run)
     table = []
-    for each in candidates(run):
-        row = unscored(run, each)
-        mean = FIT_CANDIDATES.facts_of(run, each).mean_log_likelihood
-        if mean is not None:
-            row = add_fitted_criteria(row, fitted_mixture(run, each).n_parameters, mean, facts.mixture)
+    for each, of_fit in facts_of_fits(run).items():
+        row = unscored(each, of_fit)
+        if of_fit.mean_log_likelihood is not None:
+            n_parameters = each.n_parameters(run.job.projection.n_components)
+            row = add_fitted_criteria(row, n_parameters, of_fit.mean_log_likelihood, facts.mixture)
         table.append(row)
     has_between = any(each.why == "between" for each in _additions(run)[:number])
     limit = largest_k(facts.sample, facts.mixture)
@@ -88,9 +89,8 @@ def _rounds(run: Run) -> range | None:
     return range(len(_additions(run)))
 
 
-def unscored(run: Run, wanted: Candidate) -> Criteria:
+def unscored(wanted: Candidate, facts: "CandidateFacts") -> Criteria:
     """A candidate's row of the selection table before it has criteria."""
-    facts = FIT_CANDIDATES.facts_of(run, wanted)
     return Criteria(wanted.n_components, wanted.covariance_type, *(float("nan"),) * 4, facts.n_iter,
                     facts.converged, facts.error)  # fmt: skip
 
@@ -215,9 +215,15 @@ def fitted_mixture(run: Run, wanted: Candidate) -> "Mixture":
     )
 
 
+def facts_of_fits(run: Run) -> dict[Candidate, CandidateFacts]:
+    """How the fit of every candidate of the grid ended, in its order."""
+    wanted = candidates(run)
+    return dict(zip(wanted, at_once(partial(FIT_CANDIDATES.facts_of, run), wanted), strict=True))
+
+
 def fitted_candidates(run: Run) -> list[Candidate]:
     """The candidates of the grid that could be fitted, in its order."""
-    return [each for each in candidates(run) if not FIT_CANDIDATES.facts_of(run, each).error]
+    return [each for each, facts in facts_of_fits(run).items() if not facts.error]
 
 
 def centre_of(run: Run) -> Float64:
@@ -229,10 +235,8 @@ def centre_of(run: Run) -> Float64:
 def _parameters_of(ref: RunRef) -> "tuple[Float64, list[NaturalParameters]]":
     run = open_run(ref)
     centre = centre_of(run)
-    return centre, [
-        numerics.mixture.parameters.natural_parameters(fitted_mixture(run, each), centre)
-        for each in fitted_candidates(run)
-    ]
+    mixtures = at_once(partial(fitted_mixture, run), fitted_candidates(run))
+    return centre, [numerics.mixture.parameters.natural_parameters(each, centre) for each in mixtures]
 
 
 def grid_parameters(run: Run) -> "tuple[Float64, list[NaturalParameters]]":

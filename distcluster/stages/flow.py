@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Collection
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from distcluster.errors import CorruptError
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
+from distcluster.stages.context import at_once
 from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS
 from distcluster.stages.growing import CHECK_NEW_ROWS
@@ -99,8 +101,9 @@ def lines() -> dict[str, Stage[Any]]:
 
 def is_finished(run: Run) -> bool:
     """Whether every row has its results and every summary is there."""
-    # The last stages first: of a run that is not finished they are missing.
-    return all(is_complete(run, stage) for stage in reversed(stages_of(run)) if stage.is_result)
+    *others, last = (stage for stage in stages_of(run) if stage.is_result)
+    # Of a run that is not finished it is missing; the others are asked for at once, for each takes some round trips.
+    return is_complete(run, last) and all(at_once(partial(is_complete, run), others))
 
 
 def is_complete(run: Run, stage: Stage[Any]) -> bool:

@@ -1,6 +1,7 @@
 """UMAP fitted on its subsample, and every row's place among its neighbours."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +9,7 @@ import numpy.typing as npt
 from distcluster import numerics
 from distcluster.job import Job
 from distcluster.numerics.support import support
-from distcluster.stages.context import read_model, task_threads
+from distcluster.stages.context import at_once, read_model, task_threads
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.searching import BUILD_INDEX, find_nearest, search_seconds
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
@@ -148,7 +149,7 @@ PROJECT_SUBSAMPLE = Stage(
 def read_points(run: Run) -> Float32:
     """The projected mixture subsample, (M, d)."""
     parts = range(-(-SUBSAMPLE.facts_of(run).mixture // run.partitioning.block_rows))
-    return np.concatenate([read_model(run, layout.MIXTURE_POINTS, part) for part in parts])
+    return np.concatenate(at_once(partial(read_model, run, layout.MIXTURE_POINTS), parts))
 
 
 @dataclass(frozen=True, slots=True)

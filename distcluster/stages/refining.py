@@ -1,5 +1,6 @@
 """EM of the chosen mixture over all rows, one iteration two stages."""
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,8 @@ class StepFacts:
 
 def iterations_done(run: Run) -> int:
     """Iterations of EM over all rows that are complete, from the first on without a gap."""
-    done = 0
-    while done < most_iterations(run) and REFINE_MAXIMISE.find_facts(run, done) is not None:
-        done += 1
-    return done
+    found, most = REFINE_MAXIMISE.all_facts(run), most_iterations(run)
+    return next(number for number in itertools.count() if number == most or str(number) not in found)
 
 
 def most_iterations(run: Run) -> int:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from distcluster.errors import CorruptError
-from distcluster.numerics.partition import Partitioning
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.storage.array_store import Array
 from distcluster.storage.layout import ONE, ItemArray, RowArray, arrays
@@ -118,17 +117,19 @@ class Stage(Generic[F]):
         One of a partition that rows were appended to since does not count.
         """
         found, parts = run.records.committed(self.name, under), run.holder(self.name).partitioning
+        of_rows = {each.path for each in self.writes if isinstance(each, RowArray) and each.counts == "rows"}
+
+        def reaches_to_the_end(record: Record, item: str) -> bool:
+            if not (item.isdecimal() and int(item) < len(parts)):
+                return True
+            stop = parts[int(item)].stop
+            return all(part.stop == stop for path, part in record.parts.items() if path in of_rows)
+
         return {
             item: each
             for item, each in found.items()
-            if self.fits(each.record.facts, item) and self._reaches_to_the_end(each.record, item, parts)
+            if self.fits(each.record.facts, item) and reaches_to_the_end(each.record, item)
         }
-
-    def _reaches_to_the_end(self, record: Record, item: str, parts: Partitioning) -> bool:
-        if not (item.isdecimal() and int(item) < len(parts)):
-            return True
-        of_rows = {each.path for each in self.writes if isinstance(each, RowArray) and each.counts == "rows"}
-        return all(part.stop == parts[int(item)].stop for path, part in record.parts.items() if path in of_rows)
 
     def fits(self, facts: Mapping[str, object], item: str) -> bool:
         """Whether a record's facts are this stage's."""

@@ -16,7 +16,8 @@ from distcluster.storage.dimensions import dimensions
 from distcluster.storage.layout import ONE, ItemArray, RowArray, in_object
 from distcluster.storage.records import Kept, Part, Record, Records
 
-_READERS = 32  # threads that read partial results: a store answers in its own time
+READERS = 128
+"""Threads that read small objects: a store answers in its own time, and many requests at once."""
 
 
 class Content(ABC):
@@ -69,7 +70,7 @@ class Content(ABC):
 
     def read_partitions(self, array: RowArray, partitions: Sequence[RowRange]) -> Iterator[Array]:
         """The same for some partitions, read at a time and given in their order."""
-        with ThreadPoolExecutor(_READERS) as threads:
+        with ThreadPoolExecutor(READERS) as threads:
             yield from threads.map(lambda partition: self.read_rows(array, partition), partitions)
 
     def read(self, array: ItemArray, item: str = ONE) -> Array:
@@ -125,8 +126,8 @@ class Content(ABC):
             return values
 
         left = iter(items)
-        with ThreadPoolExecutor(_READERS) as threads:
-            while some := list(itertools.islice(left, _READERS)):
+        with ThreadPoolExecutor(READERS) as threads:
+            while some := list(itertools.islice(left, READERS)):
                 yield from threads.map(read, map(str, some))
 
     def verify(self, stage: str, item: str) -> bool:

@@ -171,8 +171,7 @@ class Records:
         """Keep a copy of a stage's many records in one object, for those who read them all."""
         if len(kept) >= _FEW:
             self._before_change()
-            copies = {item: asdict(each) for item, each in kept.items()}
-            self._store.put(collection_key(stage), json.dumps(copies).encode())
+            self._store.put(collection_key(stage), _reader(dict[str, Kept]).dump_json(kept))
 
     def kept(self, stage: str, under: str = "") -> dict[str, Kept]:
         """All records of a stage, or of its items ``under/...``; unreadable ones are left out, as if never written.
@@ -189,17 +188,19 @@ class Records:
         }
         copies = self._collection(stage) if len(tags) >= _FEW and not under else {}
 
+        found = {item: copies[item] for item, tag in tags.items() if item in copies and copies[item].tag == tag != ""}
+
         def find(item: str) -> Kept | None:
-            if item in copies and copies[item].tag == tags[item] != "":
-                return copies[item]
             try:
                 record = self.read(stage, item)
             except CorruptError:
                 return None
             return None if record is None else Kept(tags[item], record)
 
+        missing = [item for item in tags if item not in found]
         with ThreadPoolExecutor(_READERS) as threads:
-            return {item: each for item, each in zip(tags, threads.map(find, tags), strict=True) if each}
+            found |= {item: each for item, each in zip(missing, threads.map(find, missing), strict=True) if each}
+        return {item: found[item] for item in tags if item in found}
 
     def _collection(self, stage: str) -> dict[str, Kept]:
         content = self._store.get(collection_key(stage))
@@ -219,13 +220,17 @@ class Records:
         kept = self.kept(stage, under)
         objects = (key for each in kept.values() for key in each.record.objects)
         prefixes = {"/".join(key.split("/")[:2]).removesuffix("/c") for key in objects}
-        sizes = {item["path"]: item["size"] for prefix in prefixes for item in self._store.listed(prefix)}
+        with ThreadPoolExecutor(_READERS) as threads:  # a listing is a request for each thousand, one after the other
+            sizes = {key: size for found in threads.map(self._sizes_under, prefixes) for key, size in found.items()}
         dropped = tuple(f"{path}/" for path in self._dropped())
         return {
             item: each
             for item, each in kept.items()
             if all(sizes.get(key) == size for key, size in each.record.objects.items() if not key.startswith(dropped))
         }
+
+    def _sizes_under(self, prefix: str) -> dict[str, int]:
+        return {item["path"]: item["size"] for item in self._store.listed(prefix)}
 
     def discard(self, stage: str, item: str) -> None:
         """Forget that an item was committed, so that it is done again."""
