@@ -44,18 +44,19 @@ def count_requests(directory: Path, partitions: int) -> Requests:
     directory.mkdir(exist_ok=True)
     job = write_job(directory, partitions, RUN.format(f"counted-{partitions}"))
     with faulty_store() as proxy:
-        proxy.watch = lambda method, path: requests.update([(_owner(path), _kind(method, path))])
+        proxy.watch = lambda method, path: requests.update([(owner_of(path), kind_of(method, path))])
         run_seconds(job, *LOCAL)
     return requests
 
 
-def _kind(method: str, path: str) -> str:
+def kind_of(method: str, path: str) -> str:
+    """What is asked for."""
     if method == "GET" and "list-type" in path:
         return "LIST"
     return "DELETE" if method == "POST" and "delete" in path else method
 
 
-def _owner(path: str) -> str:
+def owner_of(path: str) -> str:
     """The stage that writes an object, or what it is."""
     place, _, query = path.partition("?")
     key = place.split("/", 3)[3] if place.count("/") > 2 else ""
