@@ -3,8 +3,9 @@
     python -m benchmarks.scheduler [--rows 100000000] [--workers 128] [--large 1000000000] [--json FILE]
 
 The driver is ``api.run_job`` as it is, the scheduler Dask's, and the store an S3 API in memory, 30 ms away. Workers are
-Dask's, of one thread each, in one process; their tasks wait instead of computing (``benchmarks.simulated_workers``). So a job of ``--rows`` is simulated from its first stage to its last, and the
-processor seconds that scheduler and driver need for a task are taken.
+Dask's, of one thread each, in one process; their tasks wait instead of computing (``benchmarks.simulated_workers``). So
+a job of ``--rows`` is simulated from its first stage to its last, and the processor seconds that scheduler and driver
+need for a task are taken.
 
 Of a job of ``--large`` rows the store is filled with all records and the objects that they name, and what is serial in
 it is measured: the tasks that reduce all partitions, which are the real ones, status, and resuming.
@@ -38,14 +39,15 @@ from benchmarks.servers import dask_cluster
 from benchmarks.simulated_workers import LATENCY, REDUCES, TASKS, likeness
 from distcluster.api import run_job
 from distcluster.environment import environment
+from distcluster.execution.runner import MOST_TASKS
 from distcluster.execution.status import read_status
 from distcluster.job import Job
 from distcluster.job_file import parse_job
 from distcluster.prepare import check_job, prepared_run
 from distcluster.stages.context import open_run
-from distcluster.stages.flow import is_finished, stages_of
+from distcluster.stages.flow import STAGES, is_finished, stages_of
 from distcluster.stages.refining import REFINE_EXPECT, REFINE_MAXIMISE, expectations, iterations_done
-from distcluster.stages.stage import Stage, partitions
+from distcluster.stages.stage import Stage
 from distcluster.storage import layout
 from distcluster.storage.array_store import entity_tag
 from distcluster.storage.records import Kept, collection_key, record_key
@@ -53,6 +55,9 @@ from distcluster.storage.run import Run
 
 FEATURES = 384
 LARGE_WORKERS = 1_000
+BUSY = ("workers", "scheduler", "driver")
+BESIDE = ("find_neighbours", "refine")  # others run at the same time; a line of many stages
+LEAST_TASKS = 100  # of a stage that says what a task costs
 TEMPLATE_ROWS, TEMPLATE_BLOCK, TEMPLATE_FEATURES = 8_192, 512, 16
 KS = [2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128]
 MIXTURE: dict[str, Any] = {"n_components": KS, "n_init": 1, "max_iter": 8}
@@ -88,6 +93,7 @@ class Result:
     reductions: dict[str, float] = field(default_factory=dict)
     afterwards: dict[str, float] = field(default_factory=dict)
     extrapolated: dict[str, dict[str, float]] = field(default_factory=dict)
+    utilisation: float = 0.0
     environment: dict[str, str] = field(default_factory=environment)
 
 
@@ -240,32 +246,30 @@ def measure_large(job: Job, result: Result, environ: dict[str, str], scheduler: 
 
 
 def extrapolate(job: Job, result: Result) -> None:
-    """Every stage of the large job on 1,000 workers."""
+    """The stages over all rows of the large job on 1,000 workers, one iteration of the refinement."""
     run = Run(job.output.url)
-    beside = {"find_neighbours", "fit_views", "replicate", "recluster", "project_subsample", "fit_candidates"}
-    alone = [stage for name, stage in result.stages.items() if name not in beside and stage.tasks > 100]
+    alone = [stage for name, stage in result.stages.items() if name not in BESIDE and stage.tasks >= LEAST_TASKS]
     tasks = sum(each.tasks for each in alone)
-    of_scheduler, of_driver = (
-        sum(getattr(each, name) for each in alone) / tasks for name in ("scheduler_seconds", "driver_seconds")
-    )
-    for stage in stages_of(run):
-        of = TASKS.get(stage.name)
-        n = len(expectations(run, 0)) if stage is REFINE_EXPECT else len(stage.items(run) or [])
-        if stage.unit == "rows" and of is not None:
-            n = len(partitions(run))
-        if of is None or n < LARGE_WORKERS:
+    of_scheduler = sum(each.scheduler_seconds for each in alone) / tasks
+    of_driver = sum(each.driver_seconds for each in alone) / tasks
+    for stage in STAGES:
+        if (of := TASKS.get(stage.name)) is None or of.row_seconds == 0.0:
             continue
-        rows = run.partitioning.n_rows / n
-        numbers, waits = of.seconds + of.row_seconds * rows, of.trips * LATENCY
+        n = len(expectations(run, 0)) if stage is REFINE_EXPECT else result.partitions
+        size = -(-n // max(MOST_TASKS, 2 * LARGE_WORKERS))
+        numbers = of.row_seconds * run.partitioning.n_rows
+        turns = -(-n // size // LARGE_WORKERS) * size  # items that the busiest worker has
         needs = {
-            "tasks": float(n),
-            "numbers": n * numbers / LARGE_WORKERS,
-            "workers": -(-n // LARGE_WORKERS) * (numbers + waits) + of.first_trips * LATENCY,
-            "scheduler": n * of_scheduler,
+            "items": n,
+            "tasks": -(-n // size),
+            "numbers": numbers / LARGE_WORKERS,
+            "workers": turns * (numbers / n + of.trips * LATENCY) + of.first_trips * LATENCY,
+            "scheduler": -(-n // size) * of_scheduler,
             "driver": n * of_driver,
         }
-        needs["seconds"] = max(needs[each] for each in ("workers", "scheduler", "driver"))
-        result.extrapolated[stage.name] = needs
+        result.extrapolated[stage.name] = {**needs, "seconds": max(needs[each] for each in BUSY)}
+    seconds, numbers = (sum(each[what] for each in result.extrapolated.values()) for what in ("seconds", "numbers"))
+    result.utilisation = numbers / seconds
 
 
 def measure(arguments: argparse.Namespace, directory: Path) -> Result:

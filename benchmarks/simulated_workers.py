@@ -82,7 +82,7 @@ TASKS = {
     "fit_candidates": Task(seconds=0.6, trips=12),
     "extend_grid": Task(seconds=1.1, trips=20),
     "recluster": Task(seconds=4.2, trips=10),
-    "score_candidates": Task(row_seconds=1.02e-5, trips=6, first_trips=380),
+    "score_candidates": Task(row_seconds=1.02e-5, trips=6, first_trips=20),
     "sum_silhouettes": Task(row_seconds=6.3e-6, trips=6, first_trips=2),
     "refine_expect": Task(row_seconds=1.1e-6, trips=10),
     "publish_mixture": Task(trips=12),

@@ -27,7 +27,7 @@ from distcluster.storage.settings import RunRef
 log = logging.getLogger("distcluster")
 
 MOST_TASKS = 4_000
-"""Dask's tasks of a stage, where it has more items and the cluster no more threads: each takes 4 ms of the scheduler."""
+"""Dask's tasks of a stage, where it has more items and the cluster no more threads: each costs the scheduler 4 ms."""
 
 _STORAGE_TRIES = 3
 _LANES_PER_THREAD = 2  # tasks of a stage under way for each thread of the cluster: one runs, one waits beside it
@@ -142,7 +142,7 @@ class Runner:
         return sum((await self._client.nthreads()).values())
 
     async def _submit(self, stage: Stage[Any], items: list[Any]) -> list[Any]:
-        """Have items done, one after the other by one worker; where its storage fails, they are tried again elsewhere."""
+        """Have items done, one after the other by one worker; where its storage fails, they are tried elsewhere."""
         failed: list[str] = []
         while True:
             try:
@@ -166,8 +166,9 @@ class Runner:
             return answers
         except KilledWorker as error:
             raise JobFailedError(
-                f"{stage.name} {_named(items)} killed every worker that tried it, most likely for lack of memory. Give workers "
-                f"more (deploy.memory_limit; in pods deploy.worker_memory), or make assign.partition_rows smaller."
+                f"{stage.name} {_named(items)} killed every worker that tried it, most likely for lack of memory. Give "
+                f"workers more (deploy.memory_limit; in pods deploy.worker_memory), or make assign.partition_rows "
+                f"smaller."
             ) from error
 
     async def driven(self, stage: Stage[Any], function: Callable[[RunRef], Output[Any]]) -> None:

@@ -13,10 +13,9 @@ from distcluster.environment import differences, environment, pin_to_one_thread
 from distcluster.errors import CorruptError, EnvironmentMismatchError, JobFailedError, LeaseLostError
 from distcluster.stages.stage import Output
 from distcluster.storage.array_store import Array
-from distcluster.storage.content import READERS
 from distcluster.storage.faults import storage_errors
 from distcluster.storage.layout import ONE, ItemArray
-from distcluster.storage.records import Kept
+from distcluster.storage.records import READERS, Kept
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
 

@@ -14,10 +14,7 @@ from distcluster.numerics.partition import Partitioning, RowRange
 from distcluster.storage.array_store import READ_ERRORS, Array, ArrayStore, checksum
 from distcluster.storage.dimensions import dimensions
 from distcluster.storage.layout import ONE, ItemArray, RowArray, in_object
-from distcluster.storage.records import Kept, Part, Record, Records
-
-READERS = 128
-"""Threads that read small objects: a store answers in its own time, and many requests at once."""
+from distcluster.storage.records import READERS, Kept, Part, Record, Records
 
 
 class Content(ABC):

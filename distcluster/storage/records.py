@@ -14,7 +14,8 @@ from distcluster.storage.array_store import ArrayStore, entity_tag
 
 T = TypeVar("T")
 
-_READERS = 64  # threads that read records: each is a small object, and a store answers in its own time
+READERS = 128
+"""Threads that read small objects: a store answers in its own time, and many requests at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ class Records:
             return None if record is None else Kept(tags[item], record)
 
         missing = [item for item in tags if item not in found]
-        with ThreadPoolExecutor(_READERS) as threads:
+        with ThreadPoolExecutor(READERS) as threads:
             found |= {item: each for item, each in zip(missing, threads.map(find, missing), strict=True) if each}
         return {item: found[item] for item in tags if item in found}
 
@@ -220,7 +221,7 @@ class Records:
         kept = self.kept(stage, under)
         objects = (key for each in kept.values() for key in each.record.objects)
         prefixes = {"/".join(key.split("/")[:2]).removesuffix("/c") for key in objects}
-        with ThreadPoolExecutor(_READERS) as threads:  # a listing is a request for each thousand, one after the other
+        with ThreadPoolExecutor(READERS) as threads:  # a listing is a request for each thousand, one after the other
             sizes = {key: size for found in threads.map(self._sizes_under, prefixes) for key, size in found.items()}
         dropped = tuple(f"{path}/" for path in self._dropped())
         return {
