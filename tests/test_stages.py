@@ -17,7 +17,7 @@ from conftest import Command, SilentReporter, make_run, planted_rows, write_inpu
 from distributed import Client, LocalCluster, get_worker
 from test_resume import flip_bit
 
-from distcluster.errors import CorruptError
+from distcluster.errors import CorruptError, StorageError
 from distcluster.execution import runner as runner_module
 from distcluster.execution.runner import Runner
 from distcluster.execution.status import read_status
@@ -26,7 +26,7 @@ from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.pipeline import flow
 from distcluster.plan import make_plan
 from distcluster.report.timings import stage_times
-from distcluster.stages import context, fitting, searching
+from distcluster.stages import context, fitting, projecting, searching
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.cost import Cost
 from distcluster.stages.flow import STAGES, is_finished, own_keys
@@ -87,9 +87,16 @@ def play(run: Run) -> Output[ToyFacts]:
 TOY = Stage("toy", play, facts=ToyFacts, items=one, reads=(), cost=lambda _: Cost(1, seconds=8.0), is_result=True)
 
 
-def play_task(_run: Run, _item: int) -> Output[ToyFacts]:
-    """Tell Dask's tasks apart."""
-    return Output(ToyFacts(hash(get_worker().get_current_task())))
+ASKED: list[tuple[int, object]] = []
+"""The items that were asked for in this process, each with its Dask task."""
+
+
+def play_for(_run: Run, item: int) -> Output[ToyFacts]:
+    """Fail when 3, the second of its task, is asked for the first time."""
+    ASKED.append((item, get_worker().get_current_task()))
+    if item == 3 and [each for each, _ in ASKED].count(item) == 1:
+        raise StorageError("the storage is away.")
+    return Output(ToyFacts(item))
 
 
 @pytest.fixture
@@ -101,15 +108,17 @@ def with_toy(reference: Run, tmp_path: Path) -> Iterator[Run]:
     STAGES.remove(TOY)
 
 
-def test_items_beyond_the_most_tasks_share_tasks_and_are_committed_each(
+def test_items_that_share_a_task_are_done_once_where_one_in_their_middle_fails(
     with_toy: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, reporter = with_toy, SilentReporter()
-    toys = replace(TOY, task=play_task, items=lambda _: range(10))
+    toys = replace(TOY, task=play_for, items=lambda _: range(10))
     monkeypatch.setattr(runner_module, "MOST_TASKS", 4)
+    ASKED.clear()
     on_cluster(run, reporter, lambda runner: runner.each(toys))
-    facts = toys.facts_of_all(run, range(10))
-    assert [facts.index(each) for each in facts] == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9]
+    assert sorted(item for item, _ in ASKED) == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9]
+    assert len({task for _, task in ASKED}) == 5
+    assert toys.facts_of_all(run, range(10)) == [ToyFacts(item) for item in range(10)]
 
 
 def test_a_stage_that_is_added_to_the_list_is_seen_everywhere(with_toy: Run, reference: Run) -> None:
@@ -188,6 +197,8 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     monkeypatch.setattr(
         Records, "of_stage", lambda self, stage, under="": (note(stage), of_stage(self, stage, under))[1]
     )
+    for module in (fitting, projecting):  # threads of their own would not be known
+        monkeypatch.setattr(module, "at_once", lambda read, items: list(map(read, items)))
     for name in ("read_rows", "read_partitions"):  # the second reads in threads of its own
         monkeypatch.setattr(Run, name, noted(getattr(Run, name)))
     return SEEN

@@ -1,6 +1,7 @@
 """Runs the stages of one run on one cluster, a bounded number of tasks at a time."""
 
 import asyncio
+import itertools
 import logging
 import operator
 import time
@@ -115,8 +116,9 @@ class Runner:
         self, stage: Stage[Any], waiting: list[Any], answers: dict[str, Any], advance: Callable[[Any], None]
     ) -> None:
         """Run a task for every item that waits, in as many lanes as the cluster has work for."""
-        size = -(-len(waiting) // max(MOST_TASKS, _LANES_PER_THREAD * await self._threads()))
-        parcels = [waiting[first : first + size] for first in range(0, len(waiting), size)]
+        n = min(len(waiting), max(MOST_TASKS, _LANES_PER_THREAD * await self._threads()))
+        cuts = [len(waiting) * number // n for number in range(n + 1)]
+        parcels = [waiting[first:stop] for first, stop in itertools.pairwise(cuts)]
         queue = iter(parcels)
 
         async def lane() -> None:
@@ -142,34 +144,40 @@ class Runner:
         return sum((await self._client.nthreads()).values())
 
     async def _submit(self, stage: Stage[Any], items: list[Any]) -> list[Any]:
-        """Have items done, one after the other by one worker; where its storage fails, they are tried elsewhere."""
+        """Have items done, one after the other by one worker; one whose storage fails is tried again elsewhere."""
+        answers: list[Any] = []
         failed: list[str] = []
-        while True:
+        most = len(items)
+        while left := items[len(answers) :][:most]:
             try:
-                return await self._try(stage, items, failed)
+                answers += await self._try(stage, left, failed)
+                failed = []
             except StorageError as error:
                 failed.append(str(getattr(error, "worker", "")))
                 if len(failed) == _STORAGE_TRIES:
                     raise
-                log.warning("%s %s: %s It is tried again.", stage.name, _named(items), error)
+                log.warning("%s %s: %s It is tried again.", stage.name, left[0], error)
+            except KilledWorker as error:
+                if len(left) == 1:
+                    raise JobFailedError(
+                        f"{stage.name} {left[0]} killed every worker that tried it, most likely for lack of memory. "
+                        f"Give workers more (deploy.memory_limit; in pods deploy.worker_memory), or make "
+                        f"assign.partition_rows smaller."
+                    ) from error
+                most = 1  # it is one of them, and the others are to be done
+        return answers
 
     async def _try(self, stage: Stage[Any], items: list[Any], failed: list[str]) -> list[Any]:
+        """Have a task do items; gives the answers of the first ones, of one at least."""
         ref = self._run.ref
         # No other's task; Dask would answer a failed one that is submitted again with its old error.
-        key = (f"{stage.name}-{ref.run_id[:8]}", str(items[0]), ref.token, ref.attempt, len(failed))
+        key = (f"{stage.name}-{ref.run_id[:8]}", str(items[0]), len(items), ref.token, ref.attempt, len(failed))
         others = [worker for worker in await self._client.nthreads() if worker not in failed] if failed else None
-        try:
-            answers: list[Any] = await self._client.submit(
-                _perform, ref, stage.name, stage.task, items, stage.commits, key=key, priority=stage.priority,
-                workers=others or None, allow_other_workers=bool(others), pure=False,
-            )  # fmt: skip
-            return answers
-        except KilledWorker as error:
-            raise JobFailedError(
-                f"{stage.name} {_named(items)} killed every worker that tried it, most likely for lack of memory. Give "
-                f"workers more (deploy.memory_limit; in pods deploy.worker_memory), or make assign.partition_rows "
-                f"smaller."
-            ) from error
+        answers: list[Any] = await self._client.submit(
+            _perform, ref, stage.name, stage.task, items, stage.commits, key=key, priority=stage.priority,
+            workers=others or None, allow_other_workers=bool(others), pure=False,
+        )  # fmt: skip
+        return answers
 
     async def driven(self, stage: Stage[Any], function: Callable[[RunRef], Output[Any]]) -> None:
         """Run a stage whose function computes Dask collections, in a thread with a client that it may block."""
@@ -252,18 +260,18 @@ class Runner:
                     self._run.records.discard(stage.name, item)
 
 
-def _named(items: list[Any]) -> str:
-    return ", ".join(map(str, items))
-
-
 def _perform(ref: RunRef, stage: str, task: Callable[..., Output[Any]], items: list[Any], commits: bool) -> list[Any]:
-    """On a worker: perform items of a stage, and say where its storage failed."""
-    threads = get_worker().state.nthreads
-    try:
-        return [perform(ref, stage, task, item, commits, threads=threads) for item in items]
-    except StorageError as error:
-        error.worker = get_worker().address  # type: ignore[attr-defined]
-        raise
+    """On a worker: perform items of a stage until its storage fails; where it does for the first, say so and where."""
+    answers: list[Any] = []
+    for item in items:
+        try:
+            answers.append(perform(ref, stage, task, item, commits, threads=get_worker().state.nthreads))
+        except StorageError as error:
+            if answers:
+                break
+            error.worker = get_worker().address  # type: ignore[attr-defined]
+            raise
+    return answers
 
 
 def _folder(items: list[Any]) -> str:

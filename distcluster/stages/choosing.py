@@ -13,7 +13,7 @@ from distcluster.numerics.mixture.trust import Trust, assess
 from distcluster.numerics.partition import RowRange, tree_sum, tree_sums
 from distcluster.stages.context import read_model, reading_around
 from distcluster.stages.cost import Cost, one_task
-from distcluster.stages.fitting import candidates, facts_of_fits, grid_parameters, unscored
+from distcluster.stages.fitting import candidates, facts_of_fits, fitted_mixtures, grid_parameters, unscored
 from distcluster.stages.replicating import common_points, replicated_labels
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.stages.subsampling import SUBSAMPLE
@@ -211,7 +211,7 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
     fitted = iter(zip(read_model(run, layout.CRITERIA_SUMS), silhouettes, strict=True))
     data, null = (replicated_labels(run, what) for what in ("data", "null"))
     nan = np.full(len(candidates(run)), np.nan)
-    common = common_points(run) if data else None
+    common, mixtures = (common_points(run), fitted_mixtures(run)) if data else (None, {})
     (agreed, error), (agreed_null, _) = (
         numerics.stability.agreement(labels) if labels else (nan, nan) for labels in (data, null)
     )
@@ -233,7 +233,7 @@ def _selection_table(run: Run, n_rows: int) -> list[Criteria]:
                 stability_null=float(agreed_null[place]),
             )
             if common is not None and not np.isnan(row.stability):
-                label = numerics.mixture.assignment.assign_rows(common, fitted_mixture(run, each), top=1).label
+                label = numerics.mixture.assignment.assign_rows(common, mixtures[each], top=1).label
                 of_clusters = numerics.stability.cluster_agreement(label, [a[place] for a in data], each.n_components)
                 row_stability, n_returning = numerics.stability.row_stability(of_clusters, label)
                 row = replace(row, row_stability=row_stability, n_returning=n_returning)

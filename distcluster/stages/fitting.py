@@ -226,6 +226,12 @@ def fitted_candidates(run: Run) -> list[Candidate]:
     return [each for each, facts in facts_of_fits(run).items() if not facts.error]
 
 
+def fitted_mixtures(run: Run) -> "dict[Candidate, Mixture]":
+    """The same with their parameters."""
+    fitted = fitted_candidates(run)
+    return dict(zip(fitted, at_once(partial(fitted_mixture, run), fitted), strict=True))
+
+
 def centre_of(run: Run) -> Float64:
     """The mean of the projected mixture subsample, (d,): what all sums over rows are relative to."""
     return np.asarray(read_points(run).mean(axis=0, dtype=np.float64))
@@ -235,7 +241,7 @@ def centre_of(run: Run) -> Float64:
 def _parameters_of(ref: RunRef) -> "tuple[Float64, list[NaturalParameters]]":
     run = open_run(ref)
     centre = centre_of(run)
-    mixtures = at_once(partial(fitted_mixture, run), fitted_candidates(run))
+    mixtures = fitted_mixtures(run).values()
     return centre, [numerics.mixture.parameters.natural_parameters(each, centre) for each in mixtures]
 
 
