@@ -104,7 +104,8 @@ class Watch:
         self._result, self._scheduler, self._driver = result, scheduler, psutil.Process()
         self._begun: dict[str, tuple[float, float, float]] = {}
 
-    def _now(self) -> tuple[float, float, float]:
+    def now(self) -> tuple[float, float, float]:
+        """The time, and processor seconds of scheduler and driver."""
         scheduler, driver = (sum(each.cpu_times()[:2]) for each in (self._scheduler, self._driver))
         return time.perf_counter(), scheduler, driver
 
@@ -113,7 +114,7 @@ class Watch:
 
     def start(self, stage: str, *_: object) -> None:
         """A stage begins."""
-        self._begun[stage] = self._now()
+        self._begun[stage] = self.now()
         self._result.stages[stage] = StageTime()
 
     def advance(self, stage: str, *_: object) -> None:
@@ -122,7 +123,7 @@ class Watch:
 
     def finish(self, stage: str, *_: object) -> None:
         """A stage ends."""
-        took = [now - begun for now, begun in zip(self._now(), self._begun[stage], strict=True)]
+        took = [now - begun for now, begun in zip(self.now(), self._begun[stage], strict=True)]
         own, found = self._result.stages[stage], self._result
         own.seconds, own.scheduler_seconds, own.driver_seconds = took
         found.scheduler_bytes = max(found.scheduler_bytes, self._scheduler.memory_info().rss)
@@ -136,10 +137,15 @@ class FirstTask(Exception):  # noqa: N818 - it is no error
 
 
 class Until(Watch):
-    """Ends a job where its first task would begin."""
+    """Ends a job where its first task would begin, and keeps when."""
+
+    def __init__(self, result: Result, scheduler: psutil.Process) -> None:
+        super().__init__(result, scheduler)
+        self.began = self.reached = self.now()
 
     def start(self, *_: object) -> None:
         """All that comes before is over."""
+        self.reached = self.now()
         raise FirstTask
 
 
@@ -218,14 +224,20 @@ def measure_large(job: Job, result: Result, environ: dict[str, str], scheduler: 
     url = str(job.output.url)
 
     def take(where: dict[str, float], what: str, function: Callable[[], object]) -> None:
-        began = time.perf_counter()
+        watch = Until(result, scheduler)
         function()
-        where[what] = time.perf_counter() - began
-        print(f"{what}: {where[what]:.1f} s", flush=True)
+        keep(where, what, watch.began, watch.now())
 
-    def resume() -> None:
+    def keep(where: dict[str, float], what: str, began: tuple[float, ...], ended: tuple[float, ...]) -> None:
+        where[what], where[f"{what}, processor"] = ended[0] - began[0], ended[2] - began[2]
+        print(f"{what}: {where[what]:.1f} s, processor {where[f'{what}, processor']:.1f}", flush=True)
+
+    def resume(what: str) -> None:
+        until = Until(result, scheduler)
         with suppress(FirstTask):
-            run_job(job, Until(result, scheduler))
+            run_job(job, until)
+            until.reached = until.now()
+        keep(result.afterwards, what, until.began, until.reached)
 
     for stage, reduce in REDUCES.items():
         run = open_run(Run(url).ref)  # a process that has read nothing
@@ -236,13 +248,13 @@ def measure_large(job: Job, result: Result, environ: dict[str, str], scheduler: 
             run.drop(path)
     take(result.afterwards, "finished: is_finished", lambda: is_finished(Run(url)))
     take(result.afterwards, "finished: status", lambda: read_status(url))
-    take(result.afterwards, "finished: resume", resume)
+    resume("finished: resume")
     with (run := Run(url)).writing(60):
         run.store.delete([record_key("label_rows", str(each)) for each in range(0, result.partitions, 2)])
         run.store.delete([collection_key("label_rows")])
         run.records.forget("summarise_clusters")
     take(result.afterwards, "half labelled: status", lambda: read_status(url))
-    take(result.afterwards, "half labelled: resume, to the first task", resume)
+    resume("half labelled: resume, to the first task")
 
 
 def extrapolate(job: Job, result: Result) -> None:

@@ -63,7 +63,7 @@ async def on_dashboard(client: Client, run: Run, reporter: Reporter) -> AsyncIte
     try:
         yield live
     finally:
-        live.ended.set()
+        live.end()
         with _worth_no_job(f"last word on the dashboard's page /{PAGE}"):
             await asyncio.wait_for(sender, _LAST_SECONDS)
 
@@ -106,7 +106,7 @@ class LiveReporter:
         self._stages: dict[str, _Progress] = {}
         self._changed: set[str] = set()
         self._candidates: set[str] = set()
-        self.ended = asyncio.Event()
+        self._begun, self._ended = asyncio.Event(), asyncio.Event()
 
     def dashboard(self, link: str) -> None:
         """As ``Reporter``."""
@@ -118,6 +118,7 @@ class LiveReporter:
         size = self._run.partitioning.partition_rows if unit == "rows" else 1
         self._stages[stage] = _Progress(total, done, unit, size)
         self._changed.add(stage)
+        self._begun.set()
 
     def advance(self, stage: str, amount: int) -> None:
         """As ``Reporter``."""
@@ -131,12 +132,18 @@ class LiveReporter:
         self._stages[stage].finish()
         self._changed.add(stage)
 
+    def end(self) -> None:
+        """The run has ended, or its session has."""
+        self._begun.set()
+        self._ended.set()
+
     async def send_on(self) -> None:
         """Send what earlier runs of the job have done, then what changes, until the run has ended."""
+        await self._begun.wait()  # until then the flow reads all that a resumed job has, and so would this
         await self._log(await asyncio.to_thread(self._so_far))
-        while not self.ended.is_set():
+        while not self._ended.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), _SECONDS)
+                await asyncio.wait_for(self._ended.wait(), _SECONDS)
             changed, self._changed = self._changed, set()
             if changed:
                 stages = {stage: self._stages[stage].shown() for stage in changed}

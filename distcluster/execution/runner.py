@@ -6,6 +6,7 @@ import logging
 import operator
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,11 +18,12 @@ from distcluster.errors import CorruptError, JobError, JobFailedError, StorageEr
 from distcluster.execution.progress import Reporter
 from distcluster.job import InputTable
 from distcluster.stages.context import commit, perform
-from distcluster.stages.flow import STAGES
+from distcluster.stages.flow import STAGES, lines, stages_of
 from distcluster.stages.matching import needs_previous, previous_of
 from distcluster.stages.stage import Output, Stage
 from distcluster.storage.inputs import open_input
 from distcluster.storage.layout import ONE
+from distcluster.storage.records import READERS, Kept
 from distcluster.storage.run import Run
 from distcluster.storage.settings import RunRef
 
@@ -51,6 +53,8 @@ class Runner:
         self._client = client
         self._run = run
         self._reporter = reporter
+        self._ahead: dict[str, Future[dict[str, Kept]]] = {}
+        self._looked_in = -1  # the attempt
 
     async def check_workers(self, *, read_input: bool) -> None:
         """Refuse workers that compute other bits, or do not see the output, the input or the previous run they read.
@@ -100,7 +104,7 @@ class Runner:
             raise CorruptError(f"{stage.name} has lost what decides its items", stage.reads[0], ONE)
         items = list(decided)
         under = _folder(items)
-        committed = stage.committed(self._run, under) if stage.commits else {}
+        committed = await self._committed(stage, under) if stage.commits else {}
         waiting = [item for item in items if str(item) not in committed]
         answers: dict[str, Any] = {}
         if waiting:
@@ -111,6 +115,21 @@ class Runner:
         for path in stage.drops:
             self._run.drop(path)
         return list(answers.values())
+
+    async def _committed(self, stage: Stage[Any], under: str) -> dict[str, Kept]:
+        """What a stage has committed; with the first all others are asked for, for a store answers in its own time.
+
+        What they have written before is good until they run: nobody else writes to the run.
+        """
+        if self._looked_in != self._run.attempt:
+            self._looked_in = self._run.attempt
+            shown, threads = lines().values(), ThreadPoolExecutor(READERS)
+            found = [each for each in stages_of(self._run) if each in shown]
+            self._ahead = {each.name: threads.submit(each.committed, self._run) for each in found}
+            threads.shutdown(wait=False)
+        if under or stage.name not in self._ahead:
+            return await asyncio.to_thread(stage.committed, self._run, under)
+        return await asyncio.wrap_future(self._ahead.pop(stage.name))
 
     async def _work(
         self, stage: Stage[Any], waiting: list[Any], answers: dict[str, Any], advance: Callable[[Any], None]
