@@ -58,7 +58,7 @@ LARGE_WORKERS = 1_000
 BUSY = ("workers", "scheduler", "driver")
 BESIDE = ("find_neighbours", "refine")  # others run at the same time; a line of many stages
 LEAST_TASKS = 100  # of a stage that says what a task costs
-TEMPLATE_ROWS, TEMPLATE_BLOCK, TEMPLATE_FEATURES = 8_192, 512, 16
+TEMPLATE_ROWS, TEMPLATE_BLOCK, TEMPLATE_FEATURES = 8_192, 4_096, 16  # a block holds the mixture subsample
 KS = [2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128]
 MIXTURE: dict[str, Any] = {"n_components": KS, "n_init": 1, "max_iter": 8}
 
