@@ -261,22 +261,22 @@ def extrapolate(job: Job, result: Result) -> None:
     """The stages over all rows of the large job on 1,000 workers, one iteration of the refinement."""
     run = Run(job.output.url)
     alone = [stage for name, stage in result.stages.items() if name not in BESIDE and stage.tasks >= LEAST_TASKS]
-    tasks = sum(each.tasks for each in alone)
-    of_scheduler = sum(each.scheduler_seconds for each in alone) / tasks
-    of_driver = sum(each.driver_seconds for each in alone) / tasks
+    done = sum(each.tasks for each in alone)
+    of_scheduler = sum(each.scheduler_seconds for each in alone) / done
+    of_driver = sum(each.driver_seconds for each in alone) / done
     for stage in STAGES:
         if (of := TASKS.get(stage.name)) is None or of.row_seconds == 0.0:
             continue
         n = len(expectations(run, 0)) if stage is REFINE_EXPECT else result.partitions
-        size = -(-n // max(MOST_TASKS, 2 * LARGE_WORKERS))
+        tasks = min(n, max(MOST_TASKS, 2 * LARGE_WORKERS))
         numbers = of.row_seconds * run.partitioning.n_rows
-        turns = -(-n // size // LARGE_WORKERS) * size  # items that the busiest worker has
+        turns = -(-tasks // LARGE_WORKERS) * -(-n // tasks)  # items that the busiest worker has
         needs = {
             "items": n,
-            "tasks": -(-n // size),
+            "tasks": tasks,
             "numbers": numbers / LARGE_WORKERS,
             "workers": turns * (numbers / n + of.trips * LATENCY) + of.first_trips * LATENCY,
-            "scheduler": -(-n // size) * of_scheduler,
+            "scheduler": tasks * of_scheduler,
             "driver": n * of_driver,
         }
         result.extrapolated[stage.name] = {**needs, "seconds": max(needs[each] for each in BUSY)}
