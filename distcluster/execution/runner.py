@@ -30,7 +30,7 @@ from distcluster.storage.settings import RunRef
 log = logging.getLogger("distcluster")
 
 MOST_TASKS = 4_000
-"""Dask's tasks of a stage, where it has more items and the cluster no more threads: each costs the scheduler 4 ms."""
+"""Dask's tasks of a stage, where it has more items and the cluster no more threads: each costs the scheduler 3 to 5 ms."""
 
 _STORAGE_TRIES = 3
 _LANES_PER_THREAD = 2  # tasks of a stage under way for each thread of the cluster: one runs, one waits beside it
