@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ByteSize, Field, TypeAdapter, ValidationError, model_validator
 
+from distcluster.pod_table import PodTable
 from distcluster.table import PositiveInt, Table
 
 
@@ -88,10 +89,14 @@ class DeployTable(Table):
     """A job that runs longer is stopped, retries included; a week, so that a job that hangs does not cost for ever."""
     keep_seconds: Annotated[int, Field(ge=0)] = 1800
     """How long a finished job's pods stay, where nobody follows it and cleans up; workers cost meanwhile."""
+    pods: PodTable = PodTable()
+    """``[deploy.pods]``: what the platform asks of pods."""
 
     @model_validator(mode="after")
     def _complete(self) -> "DeployTable":
         files = (self.tls_ca_file, self.tls_client_cert, self.tls_client_key)
         if any(files) and not all(files):
             raise ValueError("tls_ca_file, tls_client_cert and tls_client_key go together")
+        if self.pods.cpu_limit is not None and self.pods.cpu_limit < self.cpu:
+            raise ValueError(f"pods.cpu_limit = {self.pods.cpu_limit} is less than cpu = {self.cpu}: raise it")
         return self

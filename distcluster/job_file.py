@@ -5,7 +5,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -69,8 +69,8 @@ def override(tables: dict[str, Any], assignment: str) -> None:
         When it is no such assignment.
     """
     key, equals, text = assignment.partition("=")
-    table, dot, field = key.strip().partition(".")
-    if not (equals and dot and table and field):
+    *path, field = key.strip().split(".")
+    if not (equals and path and all(path) and field):
         raise JobError(f"--set {assignment}: expected table.key=value, such as sample.rows=20000")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -78,9 +78,11 @@ def override(tables: dict[str, Any], assignment: str) -> None:
         value = text
     except (ValueError, RecursionError) as error:
         raise JobError(f"--set {key}: {error}") from error
-    section = tables.setdefault(table, {})
-    if not isinstance(section, dict):
-        raise JobError(f"--set {assignment}: {table} is not a table in the job file")
+    section: Any = tables
+    for depth, table in enumerate(path):
+        section = section.setdefault(table, {})
+        if not isinstance(section, dict):
+            raise JobError(f"--set {assignment}: {'.'.join(path[: depth + 1])} is not a table in the job file")
     section[field] = value
 
 
@@ -89,7 +91,7 @@ def _explain(detail: Any) -> tuple[str, str]:
     location = [part for part in detail["loc"] if isinstance(part, str)]
     if detail["type"] == "extra_forbidden":
         *table, key = location
-        known = _fields(table)
+        known = list(_fields(table))
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         kind = "key" if table else "table"
         return ".".join(location), f"no such {kind}; did you mean {nearest[0]!r}? Known: {', '.join(known)}"
@@ -98,11 +100,18 @@ def _explain(detail: Any) -> tuple[str, str]:
     # A union adds the name of its member, a list its position.
     message = detail["msg"].removeprefix("Value error, ")
     given = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"
-    return ".".join(location[:2]) or "job", f"{message}{given}"
+    while len(location) > 1 and location[-1] not in _fields(location[:-1]):
+        location.pop()
+    return ".".join(location) or "job", f"{message}{given}"
 
 
-def _fields(table: Iterable[str]) -> list[str]:
-    model: Any = Job
+def _fields(table: Iterable[str]) -> dict[str, Any]:
+    """The keys of a table, of one within it, or of one in a list of them; none of what is no table."""
+    fields: dict[str, Any] = Job.model_fields
     for name in table:
-        model = model.model_fields[name].annotation
-    return list(model.model_fields)
+        if name not in fields:  # a key of the user's own, whose value is a table
+            continue
+        annotation = fields[name].annotation
+        tables = [each for each in (annotation, *get_args(annotation)) if hasattr(each, "model_fields")]
+        fields = tables[0].model_fields if tables else {}
+    return fields

@@ -3,8 +3,9 @@
 import ast
 import inspect
 from importlib.metadata import version as installed
+from types import ModuleType
 
-from distcluster import job
+from distcluster import deploy, job, pod_table
 
 project = "distcluster"
 author = copyright = "the distcluster maintainers"  # noqa: A001 - Sphinx's name
@@ -31,18 +32,26 @@ html_title = f"distcluster {release}"
 html_extra_path = ["site"]
 
 
+_TITLES = {"PlacementTable": "deploy.pods] and [deploy.pods.workers", "PodTable": "deploy.pods"}
+
+
+def _classes(module: ModuleType) -> list[ast.ClassDef]:
+    return [each for each in ast.parse(inspect.getsource(module)).body if isinstance(each, ast.ClassDef)]
+
+
 def job_keys() -> str:
     """Every key of a job file with its default and its docstring, as Markdown."""
     lines = []
-    for table in ast.parse(inspect.getsource(job)).body:
-        if not (isinstance(table, ast.ClassDef) and table.name.endswith("Table") and table.name != "Table"):
+    parsed = [(module, table) for module in (job, deploy, pod_table) for table in _classes(module)]
+    for module, table in parsed:
+        if not table.name.endswith("Table"):
             continue
-        lines += [f"## [{table.name.removesuffix('Table').lower()}]", ""]
-        fields = getattr(job, table.name).model_fields
+        lines += [f"## [{_TITLES.get(table.name, table.name.removesuffix('Table').lower())}]", ""]
+        fields = getattr(module, table.name).model_fields
         for key, after in zip(table.body, table.body[1:], strict=False):
             if isinstance(key, ast.AnnAssign) and isinstance(after, ast.Expr):
                 field = fields[key.target.id]
-                default = "required" if field.is_required() else f"`{field.default!r}`"
+                default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
                 said = " ".join(inspect.cleandoc(ast.literal_eval(after.value)).replace("``", "`").split())
                 lines += [f"**`{key.target.id}`** · {default}", f": {said}", ""]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distcluster import job
+from distcluster import deploy, job, pod_table
 from distcluster.stages.flow import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -53,9 +53,10 @@ def test_a_job_key_touches_the_job_and_where_it_is_used() -> None:
 
 
 def test_every_job_key_says_what_it_is() -> None:
-    module = ast.parse(Path(job.__file__).read_text())
+    modules = [ast.parse(Path(each.__file__).read_text()) for each in (job, deploy, pod_table)]
     silent = [
         f"{table.name}.{key.target.id}"
+        for module in modules
         for table in module.body
         if isinstance(table, ast.ClassDef) and table.name not in ("Table", "Job")
         for key, after in zip(table.body, [*table.body[1:], None], strict=True)

@@ -1,5 +1,6 @@
 """The environment of every container: Dask's configuration, and where and how libraries run."""
 
+from distcluster.kubernetes.platform import platform_settings
 from distcluster.kubernetes.submission import SCRATCH_PATH, TLS_PATH, Submission
 
 _TLS_ROLES = ("SCHEDULER", "WORKER", "CLIENT")
@@ -39,8 +40,9 @@ SETTINGS: dict[str, str] = {
 
 
 def container_settings(submission: Submission) -> dict[str, str]:
-    """The variables of a submission's containers: ``SETTINGS``, the scheduler's address, the certificate's files."""
-    return SETTINGS | {"DASK_SCHEDULER_ADDRESS": submission.scheduler_address} | _tls_settings(submission)
+    """The variables of a submission's containers: ``SETTINGS``, how they find each other, what the platform asks."""
+    found = SETTINGS | {"DASK_SCHEDULER_ADDRESS": submission.scheduler_address} | _tls_settings(submission)
+    return found | platform_settings(submission)
 
 
 def _tls_settings(submission: Submission) -> dict[str, str]:

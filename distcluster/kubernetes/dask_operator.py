@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from distcluster.kubernetes.manifests import render
-from distcluster.kubernetes.objects import Object, labels
+from distcluster.kubernetes.objects import COMPONENT, Object, of_component
 from distcluster.kubernetes.submission import DASHBOARD_PORT, SCHEDULER_PORT, Submission
 
 _ROUTES = (
@@ -17,32 +16,34 @@ _ROUTES = (
 )
 
 
-def render_for_operator(submission: Submission) -> list[Object]:
-    """Every object of a submission but the Secret with its certificate; the operator makes scheduler and workers.
+def for_operator(submission: Submission, plain: list[Object]) -> list[Object]:
+    """A submission's objects with a DaskCluster, from which the operator makes scheduler and workers.
 
     The driver stays our own Job: the operator's DaskJob runs it as a bare pod, which is never tried again.
 
     Parameters
     ----------
     submission : Submission
+    plain : list of dict
+        As ``manifests.render`` gives them, whatever components have changed in them.
 
     Returns
     -------
     list of dict
-        As ``manifests.render``, with one DaskCluster instead of two Deployments and a Service.
+        One DaskCluster instead of two Deployments and a Service.
     """
-    plain = render(submission)
-    scheduler, worker = (each for each in plain if each["kind"] == "Deployment")
+    scheduler, worker = (of_component(plain, role) for role in ("scheduler", "worker"))
+    labelled = {key: text for key, text in worker["metadata"]["labels"].items() if key != COMPONENT}
     cluster: Object = {
         "apiVersion": "kubernetes.dask.org/v1",
         "kind": "DaskCluster",
-        "metadata": worker["metadata"] | {"name": submission.name, "labels": labels(submission.name)},
+        "metadata": worker["metadata"] | {"name": submission.name, "labels": labelled},
         "spec": {
             "worker": {"replicas": worker["spec"]["replicas"]} | _pods(submission, worker),
             "scheduler": _pods(submission, scheduler) | {"service": _service(submission)},
         },
     }
-    rest = [each for each in plain if each["kind"] not in ("Deployment", "Service")]
+    rest = [each for each in plain if each not in (scheduler, worker) and each["kind"] != "Service"]
     for each in rest:
         if each["metadata"]["name"] == f"{submission.name}-settings":
             # The operator scales down through the api route; without it, it kills the newest workers, busy or not.
@@ -52,9 +53,12 @@ def render_for_operator(submission: Submission) -> list[Object]:
 
 def _pods(submission: Submission, deployment: Object) -> dict[str, Any]:
     template = deployment["spec"]["template"]
-    (container,) = template["spec"]["containers"]
-    # The operator would set tcp://, and sets the worker's name, which its own scaling goes by.
-    container["env"] = [{"name": "DASK_SCHEDULER_ADDRESS", "value": submission.scheduler_address}]
+    for container in template["spec"]["containers"]:
+        # The operator would set tcp://, and sets the worker's name, which its own scaling goes by.
+        container["env"] = [
+            {"name": "DASK_SCHEDULER_ADDRESS", "value": submission.scheduler_address},
+            *(each for each in container.get("env", []) if each["name"] != "DASK_WORKER_NAME"),
+        ]
     return {"metadata": template["metadata"], "spec": template["spec"]}
 
 

@@ -1,12 +1,10 @@
 """What kubectl is asked: objects as JSON in and out, logs as text."""
 
 import json
-import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from distcluster.errors import WRONG, ExpectedError
 from distcluster.kubernetes.objects import Object
@@ -81,27 +79,3 @@ class Kubectl:
             return self.run("logs", pod, *options)
         except KubectlError:
             return ""
-
-
-def kustomize(objects: str, directories: Sequence[Path], work: Path) -> str:
-    """Kustomize components on top of a rendering.
-
-    Parameters
-    ----------
-    objects : str
-        YAML documents.
-    directories : sequence of Path
-        Each holds a ``kustomization.yaml`` of ``kind: Component``, applied in this order.
-    work : Path
-        An empty directory.
-
-    Raises
-    ------
-    KubectlError
-        When kustomize refuses.
-    """
-    (work / "rendered.yaml").write_text(objects)
-    # Kustomize takes only relative paths.
-    components = [os.path.relpath(each.resolve(), work.resolve()) for each in directories]
-    (work / "kustomization.yaml").write_text(json.dumps({"resources": ["rendered.yaml"], "components": components}))
-    return Kubectl().run("kustomize", str(work))

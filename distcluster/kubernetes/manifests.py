@@ -8,6 +8,7 @@ from typing import Any
 from distcluster.errors import FAILED, WRONG
 from distcluster.kubernetes.container_settings import container_settings
 from distcluster.kubernetes.objects import Object, labels
+from distcluster.kubernetes.platform import metadata_of_pods
 from distcluster.kubernetes.pod_specs import driver_pod, scheduler_pod, worker_pod
 from distcluster.kubernetes.submission import DASHBOARD_PORT, SCHEDULER_PORT, Submission
 
@@ -31,7 +32,7 @@ def render(submission: Submission) -> list[Object]:
         _job_file(submission),
         _scheduler_service(submission),
         _deployment(submission, "scheduler", 1, scheduler_pod(submission)),
-        _deployment(submission, "worker", submission.deploy.n_workers or 2, worker_pod(submission)),
+        _deployment(submission, "worker", submission.n_workers, worker_pod(submission)),
         _driver_job(submission),
         _disruption_budget(submission),
         _network_policy(submission),
@@ -63,7 +64,7 @@ def _object(submission: Submission, api: str, kind: str, suffix: str, **content:
     metadata: Object = {"name": f"{submission.name}{suffix}"}
     if submission.deploy.namespace is not None:
         metadata["namespace"] = submission.deploy.namespace
-    metadata["labels"] = labels(submission.name)
+    metadata["labels"] = submission.deploy.pods.labels | labels(submission.name)
     return {"apiVersion": api, "kind": kind, "metadata": metadata, **content}
 
 
@@ -96,14 +97,13 @@ def _deployment(submission: Submission, component: str, replicas: int, pod: Obje
     spec: Object = {"replicas": replicas, "selector": {"matchLabels": selector}}
     if component == "scheduler":
         spec["strategy"] = {"type": "Recreate"}  # two schedulers behind one Service would split the workers
-    spec["template"] = {"metadata": {"labels": selector}, "spec": pod}
+    spec["template"] = {"metadata": metadata_of_pods(submission, component), "spec": pod}
     found = _object(submission, "apps/v1", "Deployment", f"-{component}", spec=spec)
-    found["metadata"]["labels"] = selector
+    found["metadata"]["labels"] |= selector
     return found
 
 
 def _driver_job(submission: Submission) -> Object:
-    labelled = labels(submission.name, "driver")
     found = _object(
         submission, "batch/v1", "Job", "-driver",
         spec={
@@ -111,10 +111,10 @@ def _driver_job(submission: Submission) -> Object:
             "activeDeadlineSeconds": submission.deploy.deadline_seconds,
             "ttlSecondsAfterFinished": submission.deploy.keep_seconds,
             "podFailurePolicy": {"rules": _FAILURE_RULES},
-            "template": {"metadata": {"labels": labelled}, "spec": driver_pod(submission)},
+            "template": {"metadata": metadata_of_pods(submission, "driver"), "spec": driver_pod(submission)},
         },
     )  # fmt: skip
-    found["metadata"]["labels"] = labelled
+    found["metadata"]["labels"] |= labels(submission.name, "driver")
     return found
 
 

@@ -8,12 +8,20 @@ import yaml
 Object = dict[str, Any]
 
 PART_OF = "distcluster"
+COMPONENT = "app.kubernetes.io/component"
+"""The label that names a role: scheduler, worker or driver."""
 
 
 def labels(name: str, component: str | None = None) -> dict[str, str]:
     """Labels of a submission's objects; with a component, of one role's."""
     common = {"app.kubernetes.io/name": PART_OF, "app.kubernetes.io/instance": name}
-    return common if component is None else common | {"app.kubernetes.io/component": component}
+    return common if component is None else common | {COMPONENT: component}
+
+
+def of_component(objects: Iterable[Object], role: str) -> Object:
+    """The object that makes a role's pods."""
+    (found,) = [each for each in objects if each["metadata"].get("labels", {}).get(COMPONENT) == role]
+    return found
 
 
 def to_yaml(objects: Iterable[Object]) -> str:

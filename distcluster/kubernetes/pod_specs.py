@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from distcluster.deploy import memory_bytes
 from distcluster.kubernetes.objects import Object
+from distcluster.kubernetes.platform import put_on_platform
 from distcluster.kubernetes.submission import (
     DASHBOARD_PORT,
     JOB_PATH,
@@ -100,21 +101,19 @@ def _mounts(submission: Submission) -> list[Object]:
 
 
 def _pod(submission: Submission, container: Object, grace_seconds: int) -> Object:
-    return {
+    pod = {
         "serviceAccountName": submission.deploy.service_account or submission.name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_seconds,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": 10001,
-            "runAsGroup": 10001,
-            "fsGroup": 10001,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],
         "volumes": _volumes(submission, container["name"]),
     }
+    return put_on_platform(submission, container["name"], pod)
 
 
 def _volumes(submission: Submission, role: str) -> list[Object]:

@@ -15,6 +15,8 @@ JOB_PATH = "/etc/distcluster/job"
 """The directory of the job file, for the driver."""
 TLS_PATH = "/etc/distcluster/tls"
 """The directory of the certificate."""
+CA_PATH = "/etc/distcluster/ca"
+"""The directory of ``deploy.pods.ca_bundle``."""
 SCRATCH_PATH = "/scratch"
 """The only directory that pods may write to, besides the volume; emptied with the pod."""
 
@@ -36,6 +38,11 @@ class Submission:
     def image(self) -> str:
         """The image of all roles."""
         return self.deploy.image or f"{PART_OF}:{version(PART_OF)}"
+
+    @property
+    def n_workers(self) -> int:
+        """Worker pods."""
+        return self.deploy.n_workers or 2
 
     @property
     def scheme(self) -> str:

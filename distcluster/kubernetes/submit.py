@@ -2,26 +2,29 @@
 
 import re
 import secrets
-import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
-
-import yaml
 
 from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
 from distcluster.job import Job
 from distcluster.job_file import load_job
-from distcluster.kubernetes.dask_operator import render_for_operator
-from distcluster.kubernetes.kubectl import Kubectl, KubectlError, kustomize
+from distcluster.kubernetes.dask_operator import for_operator
+from distcluster.kubernetes.kubectl import Kubectl, KubectlError
 from distcluster.kubernetes.manifests import render
-from distcluster.kubernetes.objects import Object, to_yaml
+from distcluster.kubernetes.objects import Object
+from distcluster.kubernetes.overlays import overlaid
+from distcluster.kubernetes.platform import is_queued
 from distcluster.kubernetes.submission import VOLUME_PATH, Submission
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 
-BACKENDS: dict[str, Callable[[Submission], list[Object]]] = {"manifests": render, "operator": render_for_operator}
+BACKENDS: dict[str, Callable[[Submission, list[Object]], list[Object]]] = {
+    "manifests": lambda _, plain: plain,
+    "operator": for_operator,
+}
 """Plain objects, or the dask-kubernetes operator's."""
 
 _NEVER_OWNED = ("Namespace", "PersistentVolumeClaim")  # what an overlay may add, and must outlive the job
@@ -93,12 +96,10 @@ def objects_of(submission: Submission, overlays: Sequence[Path] = (), backend: s
     ------
     KubectlError
         When kustomize refuses a component, or kubectl is not there.
+    JobError
+        When a component changes nothing.
     """
-    rendered = BACKENDS[backend](submission)
-    if not overlays:
-        return rendered
-    with tempfile.TemporaryDirectory() as work:
-        return list(yaml.safe_load_all(kustomize(to_yaml(rendered), overlays, Path(work))))
+    return overlaid(render(submission), overlays, partial(BACKENDS[backend], submission))
 
 
 def refuse_missing(kubectl: Kubectl, deploy: DeployTable) -> None:
@@ -107,17 +108,23 @@ def refuse_missing(kubectl: Kubectl, deploy: DeployTable) -> None:
     Raises
     ------
     JobError
-        When the volume's claim, the Secret or the service account is not there.
+        When the volume's claim, a Secret, the service account or another object that the job names is not there.
     KubectlError
         When the cluster does not answer.
     """
+    pods = deploy.pods
     wanted = {
         "volume": ("persistentvolumeclaim", deploy.volume),
         "secret": ("secret", deploy.secret),
         "service_account": ("serviceaccount", deploy.service_account),
+        "pods.priority_class": ("priorityclass", pods.priority_class),
+        "pods.ca_bundle.name": ("configmap", None if pods.ca_bundle is None else pods.ca_bundle.name),
+        "pods.queue": ("localqueues.kueue.x-k8s.io", pods.queue),
+        **{f"pods.image_pull_secrets[{i}]": ("secret", name) for i, name in enumerate(pods.image_pull_secrets)},
+        **{f"pods.environment_from.{key}": ("secret", each.name) for key, each in pods.environment_from.items()},
     }
     missing = [
-        f'  deploy.{key} = "{name}": no {kind} {name}'
+        f'  deploy.{key} = "{name}": no {kind.partition(".")[0]} {name}'
         for key, (kind, name) in wanted.items()
         if name is not None and not kubectl.exists(kind, name)
     ]
@@ -129,7 +136,7 @@ def refuse_missing(kubectl: Kubectl, deploy: DeployTable) -> None:
 def apply(kubectl: Kubectl, objects: Sequence[Object]) -> None:
     """Create a submission's objects; all of them, or none.
 
-    The driver's Job comes first, suspended, and owns the others: whoever deletes it, we or Kubernetes some time after
+    The driver's Job comes first, suspended where no queue holds its pod, and owns the others: whoever deletes it, we or Kubernetes some time after
     its end, deletes scheduler, workers and certificate with it.
 
     Raises
@@ -141,13 +148,15 @@ def apply(kubectl: Kubectl, objects: Sequence[Object]) -> None:
     kept = [each for each in objects if each["kind"] in _NEVER_OWNED]
     others = [each for each in objects if each is not job and each["kind"] not in _NEVER_OWNED]
     kubectl.create(each for each in kept if not kubectl.exists(each["kind"].lower(), each["metadata"]["name"]))
-    (created,) = kubectl.create([job | {"spec": job["spec"] | {"suspend": True}}])
+    held = not is_queued(job)  # the queue lets no pod start before the last one is there
+    (created,) = kubectl.create([job | {"spec": job["spec"] | ({"suspend": True} if held else {})}])
     name = job["metadata"]["name"]
     try:
         owner = {"apiVersion": job["apiVersion"], "kind": "Job", "name": name, "uid": created["metadata"]["uid"]}
         owned = {"ownerReferences": [owner]}
         kubectl.create(each | {"metadata": each["metadata"] | owned} for each in others)
-        kubectl.patch("job", name, {"spec": {"suspend": False}})
+        if held:
+            kubectl.patch("job", name, {"spec": {"suspend": False}})
     except (KubectlError, KeyboardInterrupt):
         kubectl.delete("job", name)
         raise

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from distcluster.errors import JobError
-from distcluster.kubernetes.dask_operator import render_for_operator
+from distcluster.kubernetes.dask_operator import for_operator
 from distcluster.kubernetes.manifests import render
 from distcluster.kubernetes.objects import to_yaml
 from distcluster.kubernetes.submit import prepare
@@ -41,7 +41,8 @@ def test_the_default_rendering_is_what_kustomize_makes_of_the_base() -> None:
 
 @needs_kubectl
 def test_the_operators_rendering_is_what_kustomize_makes_of_its_directory() -> None:
-    rendered = render_for_operator(prepare(DEFAULT, name="distcluster"))
+    submission = prepare(DEFAULT, name="distcluster")
+    rendered = for_operator(submission, render(submission))
     assert by_name(rendered) == by_name(kustomize(K8S / "operator" / "cluster"))
 
 
