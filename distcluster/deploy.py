@@ -88,7 +88,12 @@ class DeployTable(Table):
     deadline_seconds: PositiveInt = 7 * 24 * 3600
     """A job that runs longer is stopped, retries included; a week, so that a job that hangs does not cost for ever."""
     keep_seconds: Annotated[int, Field(ge=0)] = 1800
-    """How long a finished job's pods stay, where nobody follows it and cleans up; workers cost meanwhile."""
+    """How long a finished job's objects and logs stay, where nobody follows it and cleans up. Its pods have ended."""
+    idle_seconds: Annotated[int, Field(ge=60)] = 1800
+    """Scheduler and workers leave at once when the driver is done, and after this long when it went without a word and
+    no other came: longer than Kubernetes takes to try again, ten minutes at most, and to find a node."""
+    backoff_limit: Annotated[int, Field(ge=0, le=1000)] = 6
+    """How often a driver that ends with 75, or is killed, is tried again; it resumes. Drained nodes do not count."""
     pods: PodTable = PodTable()
     """``[deploy.pods]``: what the platform asks of pods."""
 

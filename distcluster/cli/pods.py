@@ -14,7 +14,7 @@ from distcluster.kubernetes.follow import follow, look
 from distcluster.kubernetes.forward import DashboardForward
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
 from distcluster.kubernetes.manifests import tls_secret as certificate_secret
-from distcluster.kubernetes.objects import PART_OF, Object, to_yaml
+from distcluster.kubernetes.objects import PART_OF, Object, of_component, to_yaml
 from distcluster.kubernetes.pod_logs import keep_logs, kept_directory
 from distcluster.kubernetes.submission import DASHBOARD_PORT
 from distcluster.kubernetes.submit import BACKENDS, apply, objects_of, prepare, refuse_missing
@@ -62,8 +62,8 @@ def submit(
     if dry_run:
         typer.echo(to_yaml(objects), nl=False)
         return
-    (job,) = [each for each in objects if each["kind"] == "Job"]  # an overlay may have set its namespace
-    kubectl = Kubectl(context, job["metadata"].get("namespace"))
+    driver = of_component(objects, "driver")  # an overlay may have set its namespace
+    kubectl = Kubectl(context, driver["metadata"].get("namespace"))
     refuse_missing(kubectl, submission.deploy)
     if submission.deploy.tls:
         from distcluster.execution.connect import new_certificate

@@ -1,8 +1,9 @@
-"""A submission for sites with the dask-kubernetes operator: a DaskCluster in the place of Deployments and Service."""
+"""A submission for sites with the dask-kubernetes operator: a DaskCluster in the place of two Jobs and a Service."""
 
 from typing import Any
 
 from distcluster.kubernetes.objects import COMPONENT, Object, of_component
+from distcluster.kubernetes.pod_specs import DRIVE, SERVE
 from distcluster.kubernetes.submission import DASHBOARD_PORT, SCHEDULER_PORT, Submission
 
 _ROUTES = (
@@ -30,7 +31,8 @@ def for_operator(submission: Submission, plain: list[Object]) -> list[Object]:
     Returns
     -------
     list of dict
-        One DaskCluster instead of two Deployments and a Service.
+        One DaskCluster instead of two Jobs and a Service. The operator starts its pods again whatever they end with,
+        and deletes them when they are idle: they do not leave by themselves.
     """
     scheduler, worker = (of_component(plain, role) for role in ("scheduler", "worker"))
     labelled = {key: text for key, text in worker["metadata"]["labels"].items() if key != COMPONENT}
@@ -39,10 +41,13 @@ def for_operator(submission: Submission, plain: list[Object]) -> list[Object]:
         "kind": "DaskCluster",
         "metadata": worker["metadata"] | {"name": submission.name, "labels": labelled},
         "spec": {
-            "worker": {"replicas": worker["spec"]["replicas"]} | _pods(submission, worker),
+            "idleTimeout": submission.deploy.idle_seconds,
+            "worker": {"replicas": worker["spec"]["parallelism"]} | _pods(submission, worker),
             "scheduler": _pods(submission, scheduler) | {"service": _service(submission)},
         },
     }
+    for container in of_component(plain, "driver")["spec"]["template"]["spec"]["containers"]:
+        container["args"] = _without(DRIVE, container.get("args", []))
     rest = [each for each in plain if each not in (scheduler, worker) and each["kind"] != "Service"]
     for each in rest:
         if each["metadata"]["name"] == f"{submission.name}-settings":
@@ -51,15 +56,21 @@ def for_operator(submission: Submission, plain: list[Object]) -> list[Object]:
     return [*rest, cluster]
 
 
-def _pods(submission: Submission, deployment: Object) -> dict[str, Any]:
-    template = deployment["spec"]["template"]
+def _pods(submission: Submission, job: Object) -> dict[str, Any]:
+    template = job["spec"]["template"]
+    del template["spec"]["restartPolicy"]
     for container in template["spec"]["containers"]:
+        container["args"] = _without(SERVE, container.get("args", []))
         # The operator would set tcp://, and sets the worker's name, which its own scaling goes by.
         container["env"] = [
             {"name": "DASK_SCHEDULER_ADDRESS", "value": submission.scheduler_address},
             *(each for each in container.get("env", []) if each["name"] != "DASK_WORKER_NAME"),
         ]
     return {"metadata": template["metadata"], "spec": template["spec"]}
+
+
+def _without(first: tuple[str, ...], args: list[str]) -> list[str]:
+    return args[len(first) :] if tuple(args[: len(first)]) == first else args
 
 
 def _service(submission: Submission) -> Object:

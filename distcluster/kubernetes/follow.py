@@ -7,7 +7,7 @@ from typing import Any
 
 from distcluster.errors import DONE, FAILED, TRY_AGAIN, WRONG
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
-from distcluster.kubernetes.objects import Object, labels
+from distcluster.kubernetes.objects import COMPONENT, Object, labels
 from distcluster.kubernetes.pod_logs import DriverLog
 
 _POLL_SECONDS = 2.0
@@ -39,7 +39,7 @@ class Submitted:
 
     def of_role(self, role: str) -> list[Object]:
         """Pods of a role, the oldest first."""
-        found = [pod for pod in self.pods if pod["metadata"]["labels"]["app.kubernetes.io/component"] == role]
+        found = [pod for pod in self.pods if pod["metadata"]["labels"][COMPONENT] == role]
         return sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
 
@@ -47,13 +47,13 @@ def look(kubectl: Kubectl, name: str) -> Submitted:
     """Ask for a submission's job, its pods and what went wrong with them."""
     selector = ",".join(f"{key}={value}" for key, value in labels(name).items())
     found = kubectl.get("jobs,pods", "--selector", selector)
-    jobs = [each for each in found if each["kind"] == "Job"]
+    drivers = [each for each in found if each["kind"] == "Job" and each["metadata"]["labels"][COMPONENT] == "driver"]
     try:
         events = kubectl.get("events", "--field-selector", "type=Warning")
     except KubectlError:  # not everybody may read them
         events = []
     named = [each for each in events if each["involvedObject"].get("name", "").startswith(f"{name}-")]
-    return Submitted(jobs[0] if jobs else None, [each for each in found if each["kind"] == "Pod"], named)
+    return Submitted(drivers[0] if drivers else None, [each for each in found if each["kind"] == "Pod"], named)
 
 
 # --- what pods are up to ----------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def _container_states(pod: Object, key: str) -> Iterator[dict[str, Any]]:
 
 def _pod_troubles(pod: Object) -> Iterator[str]:
     name, status = pod["metadata"]["name"], pod.get("status", {})
-    role = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+    role = pod["metadata"]["labels"][COMPONENT]
     (container,) = pod["spec"]["containers"]
     for condition in status.get("conditions", []):
         message = condition.get("message", "")

@@ -23,7 +23,7 @@ def render(submission: Submission) -> list[Object]:
     Returns
     -------
     list of dict
-        ServiceAccount, two ConfigMaps, Service, two Deployments, Job, PodDisruptionBudget, NetworkPolicy. The same
+        ServiceAccount, two ConfigMaps, NetworkPolicy, Service, and Jobs of scheduler, workers and driver. The same
         submission always gives the same objects.
     """
     return [
@@ -31,11 +31,10 @@ def render(submission: Submission) -> list[Object]:
         _settings(submission),
         _job_file(submission),
         _scheduler_service(submission),
-        _deployment(submission, "scheduler", 1, scheduler_pod(submission)),
-        _deployment(submission, "worker", submission.n_workers, worker_pod(submission)),
-        _driver_job(submission),
-        _disruption_budget(submission),
         _network_policy(submission),
+        _scheduler_job(submission),
+        _worker_job(submission),
+        _driver_job(submission),
     ]
 
 
@@ -92,30 +91,48 @@ def _scheduler_service(submission: Submission) -> Object:
     )  # fmt: skip
 
 
-def _deployment(submission: Submission, component: str, replicas: int, pod: Object) -> Object:
-    selector = labels(submission.name, component)
-    spec: Object = {"replicas": replicas, "selector": {"matchLabels": selector}}
-    if component == "scheduler":
-        spec["strategy"] = {"type": "Recreate"}  # two schedulers behind one Service would split the workers
-    spec["template"] = {"metadata": metadata_of_pods(submission, component), "spec": pod}
-    found = _object(submission, "apps/v1", "Deployment", f"-{component}", spec=spec)
-    found["metadata"]["labels"] |= selector
-    return found
+def _scheduler_job(submission: Submission) -> Object:
+    """Not a Deployment, whose pods are started again whatever they end with: this one ends when the job is over."""
+    spec = {
+        "backoffLimit": _MANY,
+        "podReplacementPolicy": "Failed",  # two schedulers behind one Service would split the workers
+    }
+    return _job(submission, "scheduler", _outliving(submission) | spec, scheduler_pod(submission))
+
+
+def _worker_job(submission: Submission) -> Object:
+    """Every worker is an index, so that none waits before it is replaced because others have died."""
+    n_workers = submission.n_workers
+    spec = {
+        "completionMode": "Indexed", "completions": n_workers, "parallelism": n_workers, "backoffLimitPerIndex": _MANY,
+    }  # fmt: skip
+    return _job(submission, "worker", _outliving(submission) | spec, worker_pod(submission))
+
+
+def _outliving(submission: Submission) -> Object:
+    """Scheduler and workers have longer than the driver, so that its end is the job's."""
+    seconds = submission.deploy.deadline_seconds + submission.deploy.idle_seconds
+    return {"activeDeadlineSeconds": seconds, "ttlSecondsAfterFinished": submission.deploy.keep_seconds}
 
 
 def _driver_job(submission: Submission) -> Object:
-    found = _object(
-        submission, "batch/v1", "Job", "-driver",
-        spec={
-            "backoffLimit": 6,
-            "activeDeadlineSeconds": submission.deploy.deadline_seconds,
-            "ttlSecondsAfterFinished": submission.deploy.keep_seconds,
-            "podFailurePolicy": {"rules": _FAILURE_RULES},
-            "template": {"metadata": metadata_of_pods(submission, "driver"), "spec": driver_pod(submission)},
-        },
-    )  # fmt: skip
-    found["metadata"]["labels"] |= labels(submission.name, "driver")
+    spec = {
+        "backoffLimit": submission.deploy.backoff_limit,
+        "activeDeadlineSeconds": submission.deploy.deadline_seconds,
+        "ttlSecondsAfterFinished": submission.deploy.keep_seconds,
+        "podFailurePolicy": {"rules": _FAILURE_RULES},
+    }
+    return _job(submission, "driver", spec, driver_pod(submission))
+
+
+def _job(submission: Submission, component: str, spec: Object, pod: Object) -> Object:
+    template = {"metadata": metadata_of_pods(submission, component), "spec": pod}
+    found = _object(submission, "batch/v1", "Job", f"-{component}", spec=spec | {"template": template})
+    found["metadata"]["labels"] |= labels(submission.name, component)
     return found
+
+
+_MANY = 1000  # deaths of a pod, before it is not replaced any more
 
 
 _FAILURE_RULES: list[Object] = [
@@ -124,14 +141,6 @@ _FAILURE_RULES: list[Object] = [
     # A drained node is not the job's fault, and the next attempt resumes.
     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
 ]
-
-
-def _disruption_budget(submission: Submission) -> Object:
-    """One worker at a time, so that each can hand over; the scheduler and the driver never hold up a drain."""
-    selector = {"matchLabels": labels(submission.name, "worker")}
-    return _object(
-        submission, "policy/v1", "PodDisruptionBudget", "-worker", spec={"maxUnavailable": 1, "selector": selector}
-    )
 
 
 def _network_policy(submission: Submission) -> Object:

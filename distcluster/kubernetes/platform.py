@@ -7,6 +7,8 @@ from distcluster.kubernetes.submission import CA_PATH, Submission
 
 _QUEUE = "kueue.x-k8s.io"
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
+_STAY = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+"""Scheduler and driver are one each: nodes are not tidied up under them. Workers hand over and move."""
 _INSIDE = ("localhost", "127.0.0.1", ".svc", ".cluster.local")
 
 
@@ -27,7 +29,7 @@ def metadata_of_pods(submission: Submission, role: str) -> Object:
     """Labels and annotations of a role's pods."""
     pods = submission.deploy.pods
     found: Object = {"labels": pods.labels | labels(submission.name, role)}
-    annotations = dict(pods.annotations)
+    annotations = pods.annotations | ({} if role == "worker" else _STAY)
     if pods.queue is not None:
         # Not the Jobs carry the queue's name, but all pods as one group: Kueue would admit one Job after the other.
         found["labels"] |= {f"{_QUEUE}/queue-name": pods.queue, f"{_QUEUE}/pod-group-name": submission.name}

@@ -20,13 +20,16 @@ from distcluster.kubernetes.submission import (
 
 _DASK_SHARE = 0.85  # of a worker's memory: Dask must act before the kernel does, and the nanny needs some too
 _MIB, _GIB = 2**20, 2**30
+_IN_POD = ("python", "-m", "distcluster.kubernetes.in_pod")
+SERVE, DRIVE = (*_IN_POD, "serve"), (*_IN_POD, "drive")
+"""Before the command of scheduler and workers, and of the driver: they end when the job is over."""
 _RETIRE_SECONDS = 60  # to hand over and leave; the pod's grace period is twice that
 
 
 def scheduler_pod(submission: Submission) -> Object:
     """``dask scheduler``, with its dashboard."""
-    args = ["dask", "scheduler", "--protocol", submission.scheme, "--port", str(SCHEDULER_PORT),
-            "--dashboard-address", f":{DASHBOARD_PORT}"]  # fmt: skip
+    args = [*SERVE, "dask", "scheduler", "--protocol", submission.scheme, "--port", str(SCHEDULER_PORT),
+            "--dashboard-address", f":{DASHBOARD_PORT}", "--preload", "distcluster.kubernetes.dismissal"]  # fmt: skip
     container = _container(
         submission, "scheduler", args, "500m", submission.deploy.scheduler_memory,
         ports={"comm": SCHEDULER_PORT, "dashboard": DASHBOARD_PORT},
@@ -34,13 +37,15 @@ def scheduler_pod(submission: Submission) -> Object:
     probe = {"httpGet": {"path": "/health", "port": "dashboard"}}
     container["readinessProbe"] = probe | {"periodSeconds": 5}
     container["livenessProbe"] = probe | {"initialDelaySeconds": 30, "periodSeconds": 20, "failureThreshold": 6}
-    return _pod(submission, container, grace_seconds=30)
+    pod = _pod(submission, container, grace_seconds=30)
+    pod["restartPolicy"] = "OnFailure"  # there, at once; the workers and the driver find it again by its Service
+    return pod
 
 
 def worker_pod(submission: Submission) -> Object:
     """``dask worker``, which hands over what it holds before it goes."""
     limit = int(memory_bytes(submission.deploy.worker_memory) * _DASK_SHARE) // _MIB
-    args = ["dask", "worker", "--name", "$(DASK_WORKER_NAME)",
+    args = [*SERVE, "dask", "worker", "--name", "$(DASK_WORKER_NAME)",
             "--protocol", submission.scheme, "--nthreads", str(submission.deploy.cpu),
             "--memory-limit", f"{limit}MiB", "--local-directory", SCRATCH_PATH,
             "--worker-port", str(WORKER_PORT), "--nanny-port", str(NANNY_PORT),
@@ -53,12 +58,14 @@ def worker_pod(submission: Submission) -> Object:
     container["readinessProbe"] = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10}
     retire = ["python", "-m", "distcluster.kubernetes.retire", "--timeout", str(_RETIRE_SECONDS)]
     container["lifecycle"] = {"preStop": {"exec": {"command": retire}}}
-    return _pod(submission, container, grace_seconds=2 * _RETIRE_SECONDS)
+    pod = _pod(submission, container, grace_seconds=2 * _RETIRE_SECONDS)
+    pod["restartPolicy"] = "Never"  # a limit for each index asks for it
+    return pod
 
 
 def driver_pod(submission: Submission) -> Object:
     """``distcluster run`` with the job file, once: the Job makes another pod for another attempt."""
-    args = ["distcluster", "run", f"{JOB_PATH}/job.toml", "--set", "deploy.kind=kubernetes"]
+    args = [*DRIVE, "distcluster", "run", f"{JOB_PATH}/job.toml", "--set", "deploy.kind=kubernetes"]
     for override in submission.overrides:
         args += ["--set", override]
     container = _container(submission, "driver", args, "500m", submission.deploy.driver_memory)
@@ -77,6 +84,7 @@ def _container(
     if submission.deploy.secret is not None:
         env_from.append({"secretRef": {"name": submission.deploy.secret}})
     container: Object = {"name": name, "image": submission.image, "args": list(args), "envFrom": env_from}
+    container["terminationMessagePolicy"] = "FallbackToLogsOnError"  # its last words, in `kubectl describe pod`
     if ports:
         container["ports"] = [{"name": key, "containerPort": port} for key, port in ports.items()]
     # Memory that is requested but not limited, or the other way round, is what gets pods evicted. Processor time is

@@ -14,7 +14,7 @@ from distcluster.job_file import load_job
 from distcluster.kubernetes.dask_operator import for_operator
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
 from distcluster.kubernetes.manifests import render
-from distcluster.kubernetes.objects import Object
+from distcluster.kubernetes.objects import Object, of_component
 from distcluster.kubernetes.overlays import overlaid
 from distcluster.kubernetes.platform import is_queued
 from distcluster.kubernetes.submission import VOLUME_PATH, Submission
@@ -136,27 +136,40 @@ def refuse_missing(kubectl: Kubectl, deploy: DeployTable) -> None:
 def apply(kubectl: Kubectl, objects: Sequence[Object]) -> None:
     """Create a submission's objects; all of them, or none.
 
-    The driver's Job comes first, suspended where no queue holds its pod, and owns the others: whoever deletes it, we or Kubernetes some time after
-    its end, deletes scheduler, workers and certificate with it.
+    The driver's Job comes first and owns the others: whoever deletes it, we or Kubernetes some time after its end,
+    deletes scheduler, workers and certificate with it. All Jobs are suspended until everything is there, so that
+    nothing runs where we are killed meanwhile, and start in an order in which workers are never without a scheduler
+    that dismisses them. Where a queue holds the pods, ``suspend`` is left alone: none starts before the last is there.
 
     Raises
     ------
     KubectlError
         When the cluster refuses one of them.
     """
-    (job,) = [each for each in objects if each["kind"] == "Job"]
+    driver = of_component(objects, "driver")
     kept = [each for each in objects if each["kind"] in _NEVER_OWNED]
-    others = [each for each in objects if each is not job and each["kind"] not in _NEVER_OWNED]
+    others = [each for each in objects if each is not driver and each["kind"] not in _NEVER_OWNED]
+    started = [] if is_queued(driver) else [each["metadata"]["name"] for each in [*others, driver] if _is_job(each)]
     kubectl.create(each for each in kept if not kubectl.exists(each["kind"].lower(), each["metadata"]["name"]))
-    held = not is_queued(job)  # the queue lets no pod start before the last one is there
-    (created,) = kubectl.create([job | {"spec": job["spec"] | ({"suspend": True} if held else {})}])
-    name = job["metadata"]["name"]
+    (created,) = kubectl.create([_held(driver, started)])
+    name = driver["metadata"]["name"]
     try:
-        owner = {"apiVersion": job["apiVersion"], "kind": "Job", "name": name, "uid": created["metadata"]["uid"]}
+        owner = {"apiVersion": driver["apiVersion"], "kind": "Job", "name": name, "uid": created["metadata"]["uid"]}
         owned = {"ownerReferences": [owner]}
-        kubectl.create(each | {"metadata": each["metadata"] | owned} for each in others)
-        if held:
-            kubectl.patch("job", name, {"spec": {"suspend": False}})
+        kubectl.create(_held(each, started) | {"metadata": each["metadata"] | owned} for each in others)
+        for each in started:
+            kubectl.patch("job", each, {"spec": {"suspend": False}})
     except (KubectlError, KeyboardInterrupt):
         kubectl.delete("job", name)
         raise
+
+
+def _is_job(each: Object) -> bool:
+    return bool(each["kind"] == "Job")
+
+
+def _held(each: Object, started: Sequence[str]) -> Object:
+    """The object, suspended where it is one of those that are started later."""
+    if not _is_job(each) or each["metadata"]["name"] not in started:
+        return each
+    return each | {"spec": each["spec"] | {"suspend": True}}

@@ -17,12 +17,13 @@ import aiohttp.web
 import yaml
 from kmock import KubernetesEmulator, Server
 
+from distcluster.kubernetes.objects import of_component
+
 NAMESPACE = "team"
 KINDS = {
     "v1/pods": "Pod", "v1/services": "Service", "v1/configmaps": "ConfigMap", "v1/secrets": "Secret",
     "v1/serviceaccounts": "ServiceAccount", "v1/events": "Event", "v1/persistentvolumeclaims": "PersistentVolumeClaim",
-    "batch/v1/jobs": "Job", "apps/v1/deployments": "Deployment",
-    "policy/v1/poddisruptionbudgets": "PodDisruptionBudget",
+    "batch/v1/jobs": "Job",
     "networking.k8s.io/v1/networkpolicies": "NetworkPolicy", "kubernetes.dask.org/v1/daskclusters": "DaskCluster",
 }  # fmt: skip
 
@@ -124,9 +125,8 @@ class Cluster(KubernetesEmulator):
 
     @property
     def job(self) -> Object:
-        """The only Job."""
-        (job,) = self.stored("Job")
-        return job
+        """The driver's Job."""
+        return of_component(self.stored("Job"), "driver")
 
     def put(self, key: str, name: str, content: Object) -> None:
         """Store an object."""
@@ -135,9 +135,8 @@ class Cluster(KubernetesEmulator):
         self.objects[key, NAMESPACE, name] = content | kinds | {"metadata": metadata}
 
     def start_pod(self, role: str, suffix: str, status: Object) -> str:
-        """A pod from the template of the stored Deployment or Job; its name."""
-        kind = "Job" if role == "driver" else "Deployment"
-        (owner,) = [each for each in self.stored(kind) if each["metadata"]["name"].endswith(f"-{role}")]
+        """A pod from the template of the role's stored Job; its name."""
+        owner = of_component(self.stored("Job"), role)
         name = f"{owner['metadata']['name']}-{suffix}"
         pod = copy.deepcopy(owner["spec"]["template"])
         pod["metadata"] |= {"ownerReferences": [{"uid": owner["metadata"]["uid"]}]}

@@ -1,6 +1,6 @@
 """Play rendered manifests with podman: real containers of the real image, on one machine, without a cluster.
 
-What podman's own player lacks is made up for: a Deployment's and a Job's template become Pods, a Service becomes a
+What podman's own player lacks is made up for: a Job's template becomes Pods, a Service becomes a
 network alias, a claim a directory, and volumes get names of their own, because it shares those of one name.
 """
 
@@ -164,7 +164,7 @@ def machine(directory: Path) -> Iterator[Machine]:
 
 
 def as_pod(template: Object, name: str, directory: Path, secret: dict[str, str]) -> Object:
-    """The Pod that a Deployment's or Job's template stands for, as podman plays it.
+    """The Pod that a Job's template stands for, as podman plays it.
 
     Claims are the directory, and Secrets that become variables hold what is given.
     """

@@ -8,7 +8,7 @@ from play import Machine, as_pod, as_stored
 
 from distcluster.execution.connect import new_certificate
 from distcluster.kubernetes.manifests import render, tls_secret
-from distcluster.kubernetes.objects import Object
+from distcluster.kubernetes.objects import Object, of_component
 from distcluster.kubernetes.submit import prepare
 
 
@@ -20,9 +20,7 @@ class Played:
         objects = render(prepare(job, name=self._name))
         self._settings = [each for each in objects if each["kind"] == "ConfigMap"]
         self._templates: dict[str, Object] = {
-            each["metadata"]["name"].removeprefix(f"{self._name}-"): each["spec"]["template"]
-            for each in objects
-            if each["kind"] in ("Deployment", "Job")
+            role: of_component(objects, role)["spec"]["template"] for role in ("scheduler", "worker", "driver")
         }
         (container,) = self._templates["worker"]["spec"]["containers"]
         self.hand_over: list[str] = container["lifecycle"]["preStop"]["exec"]["command"]
@@ -43,6 +41,17 @@ class Played:
         """The Job's next attempt."""
         self.attempts += 1
         return self._play("driver", f"pod{self.attempts}")
+
+    def replace_worker(self, index: int) -> None:
+        """Another pod for a worker that has died, as its Job makes it."""
+        self._machine.podman("wait", self.workers[index])
+        self.workers[index] = self._play("worker", f"pod{index}-again")
+
+    def leave(self) -> list[int]:
+        """Wait until scheduler and workers have left, a minute at most; their exit codes."""
+        servers = [self.scheduler, *self.workers]
+        self._wait(lambda: not any(self._machine.state(each)["Running"] for each in servers), 60)
+        return [self._machine.state(each)["ExitCode"] for each in servers]
 
     def committed(self) -> int:
         """Items committed so far, on the volume."""

@@ -26,7 +26,7 @@ from conftest import RESULTS
 from distcluster.kubernetes.follow import look
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
 from distcluster.kubernetes.manifests import render
-from distcluster.kubernetes.objects import Object
+from distcluster.kubernetes.objects import Object, of_component
 from distcluster.kubernetes.submit import prepare
 from jobs import PLANTED, write_job
 
@@ -112,7 +112,7 @@ class Place:
 
     def run_python(self, name: str, code: str, *arguments: str) -> str:
         """What a program prints that runs in a pod like the driver's, but of no submission."""
-        (job,) = [each for each in render(prepare(self.job("of-no-job"), name=name)) if each["kind"] == "Job"]
+        job = of_component(render(prepare(self.job("of-no-job"), name=name)), "driver")
         spec = job["spec"]["template"]["spec"]
         (container,) = spec["containers"]
         ours = {"job", "tls"}  # belong to a submission

@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,13 +28,19 @@ def tls_environment(directory: Path) -> dict[str, str | None]:
     return {**paths, f"{prefix}DEFAULT_SCHEME": "tls", f"{prefix}REQUIRE_ENCRYPTION": "True"}
 
 
+IN_POD = [sys.executable, "-m", "distcluster.kubernetes.in_pod"]
+
+
 @contextmanager
-def pods(directory: Path, environ: dict[str, str | None], port: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """A scheduler and a worker as the manifests start them, without containers."""
-    dask = [sys.executable, "-m", "dask"]
+def pods(
+    directory: Path, environ: dict[str, str | None], port: int, first: Sequence[str] = ()
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A scheduler and a worker as the manifests start them, without containers, each behind what runs first."""
+    dask = [*first, sys.executable, "-m", "dask"]
     variables = changed_environment(environ)
     ports = ["--protocol", "tls", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"]
     worker = [*dask, "worker", "--protocol", "tls", "--nthreads", "1", "--no-dashboard", "--local-directory"]
+    ports += ["--preload", "distcluster.kubernetes.dismissal"]
     processes = [
         subprocess.Popen([*dask, "scheduler", *ports], env=variables, stderr=subprocess.DEVNULL),
         subprocess.Popen([*worker, str(directory)], env=variables, stderr=subprocess.DEVNULL),
@@ -93,3 +99,43 @@ def test_certificate_files_in_the_job_reach_any_scheduler_and_without_them_it_re
     stranger = new_command(**address).run()
     assert stranger.returncode == 2
     assert "wants certificates" in stranger.stderr
+
+
+def serving(tmp_path: Path, port: int, lonely_seconds: int) -> dict[str, str | None]:
+    """The environment of pods that leave when the job is over."""
+    return tls_environment(tmp_path) | {
+        "DASK_SCHEDULER_ADDRESS": f"tls://127.0.0.1:{port}",
+        "DASK_TEMPORARY_DIRECTORY": str(tmp_path),
+        "DISTCLUSTER_N_WORKERS": "1",
+        "DISTCLUSTER_LONELY_SECONDS": str(lonely_seconds),
+    }
+
+
+def test_scheduler_and_workers_leave_when_the_driver_is_done_and_not_while_it_is_tried_again(
+    tmp_path: Path, port: int
+) -> None:
+    environ = serving(tmp_path, port, 3600)
+    drive = [*IN_POD, "drive", "sh", "-c"]
+    with pods(tmp_path, environ, port, [*IN_POD, "serve"]) as processes:
+        for code, left in ((75, False), (2, True)):
+            done = subprocess.run([*drive, f"exit {code}"], env=changed_environment(environ), check=False)
+            assert done.returncode == code
+            if left:
+                assert [each.wait(timeout=180) for each in processes] == [0, 0]
+            assert [each.poll() is not None for each in processes] == [left, left]
+
+
+def test_scheduler_and_workers_leave_when_no_driver_comes(tmp_path: Path, port: int) -> None:
+    with pods(tmp_path, serving(tmp_path, port, 5), port, [*IN_POD, "serve"]) as processes:
+        assert [each.wait(timeout=180) for each in processes] == [0, 0]
+
+
+def test_what_is_told_to_leave_leaves_and_what_never_worked_is_seen(tmp_path: Path) -> None:
+    environ = changed_environment({"DASK_TEMPORARY_DIRECTORY": str(tmp_path)})
+    assert subprocess.run([*IN_POD, "serve", "sh", "-c", "exit 3"], env=environ, check=False).returncode == 3
+    told = [*IN_POD, "serve", "sh", "-c", "echo begun; exec sleep 600"]
+    with subprocess.Popen(told, env=environ, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        assert process.wait(timeout=60) == 130

@@ -67,8 +67,8 @@ def test_the_job_reaches_the_driver_byte_for_byte_and_overrides_as_arguments(tmp
     objects = by_name(list(yaml.safe_load_all(to_yaml(render(submission)))))
     assert objects["ConfigMap", f"{submission.name}-job"]["data"] == {"job.toml": text}
     driver = objects["Job", f"{submission.name}-driver"]["spec"]["template"]["spec"]["containers"][0]
-    assert driver["args"][3:] == ["--set", "deploy.kind=kubernetes", "--set", "sample.rows=20000"]
-    assert objects["Deployment", f"{submission.name}-worker"]["spec"]["replicas"] == 7
+    assert driver["args"][7:] == ["--set", "deploy.kind=kubernetes", "--set", "sample.rows=20000"]
+    assert objects["Job", f"{submission.name}-worker"]["spec"]["parallelism"] == 7
     assert submission.name.startswith("my-job-")
     assert prepare(tmp_path / "My job.toml").name != submission.name
 

@@ -178,8 +178,7 @@ def overlay(directory: Path, kind: str, path: str, value: Any) -> Path:
 @pytest.mark.parametrize("backend", ["manifests", "operator"])
 def test_overlays_that_add_tolerations_all_count_for_both_backends(tmp_path: Path, backend: str) -> None:
     kept = 'deploy.pods.tolerations=[{ key = "kept", operator = "Exists" }]'
-    places = ("scheduler", "worker") if backend == "manifests" else ("worker",)
-    own = overlay(tmp_path / "own", "Deployment", "/spec/template/spec/tolerations", [BATCH])
+    own = overlay(tmp_path / "own", "Job", "/spec/template/spec/tolerations", [BATCH])
     overlays = [K8S / "components" / "spot", own]
     found = {
         labels["app.kubernetes.io/component"]: [each["key"] for each in pod["tolerations"]]
@@ -187,8 +186,7 @@ def test_overlays_that_add_tolerations_all_count_for_both_backends(tmp_path: Pat
     }
     spot = ["cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority"]
     assert found["worker"] == ["kept", *spot, "dedicated"]
-    assert [found[role][-1] for role in places] == ["dedicated"] * len(places)
-    assert found["driver"] == ["kept"]
+    assert found["scheduler"] == found["driver"] == ["kept", "dedicated"]
 
 
 @needs_kubectl

@@ -72,7 +72,7 @@ def test_a_job_is_applied_followed_to_its_end_and_cleaned_up(cluster: Cluster) -
         there.set_status(f"{NAME}-driver-1", {"phase": "Succeeded", "containerStatuses": [terminated(0)]})
         there.end_job("Complete")
         assert {each["metadata"]["name"] for each in there.stored("Secret")} == {f"{NAME}-tls"}
-        owned = [each for kind in ("Secret", "Deployment", "Service", "ConfigMap") for each in there.stored(kind)]
+        owned = [each for kind in ("Secret", "Service", "ConfigMap") for each in there.stored(kind)]
         assert {each["metadata"]["ownerReferences"][0]["uid"] for each in owned} == {there.job["metadata"]["uid"]}
 
     cluster.script = [start_all, log_more, end]
@@ -82,7 +82,7 @@ def test_a_job_is_applied_followed_to_its_end_and_cleaned_up(cluster: Cluster) -
     assert f"Submitted as {NAME}." in errors
     assert f"kubectl port-forward service/{NAME}-scheduler 8787" in errors
     assert "pods running: scheduler 1/1, worker 2/2, driver 1/1" in errors
-    assert [kind for kind in ("Job", "Deployment", "Pod", "Secret", "ConfigMap") if cluster.stored(kind)] == []
+    assert [kind for kind in ("Job", "Pod", "Secret", "ConfigMap") if cluster.stored(kind)] == []
     code, printed, _ = run("logs", NAME, "--all")
     assert code == 0
     assert [line for line in printed.splitlines() if "hello" in line] == [
@@ -227,7 +227,7 @@ def test_a_refused_object_leaves_nothing_behind(cluster: Cluster) -> None:
     cluster.put("v1/services", f"{NAME}-scheduler", {})
     with pytest.raises(KubectlError, match="Already Exists"):
         submitted(cluster)
-    assert [each for kind in ("Job", "Deployment", "ConfigMap") for each in cluster.stored(kind)] == []
+    assert [each for kind in ("Job", "ConfigMap") for each in cluster.stored(kind)] == []
 
 
 def test_an_overlay_changes_what_is_applied_and_its_claims_outlive_the_job(cluster: Cluster) -> None:
@@ -236,10 +236,10 @@ def test_an_overlay_changes_what_is_applied_and_its_claims_outlive_the_job(clust
     apply(Kubectl(), objects)
     (claim,) = cluster.stored("PersistentVolumeClaim")
     assert "ownerReferences" not in claim["metadata"]
-    workers: Any = next(each for each in cluster.stored("Deployment") if each["metadata"]["name"] == f"{NAME}-worker")
+    workers: Any = next(each for each in cluster.stored("Job") if each["metadata"]["name"] == f"{NAME}-worker")
     assert workers["spec"]["template"]["spec"]["tolerations"]
     Kubectl().delete("job", f"{NAME}-driver")
-    assert cluster.stored("Deployment") == []
+    assert cluster.stored("Job") == []
     assert len(cluster.stored("PersistentVolumeClaim")) == 1
 
 
@@ -247,7 +247,7 @@ def test_the_operators_cluster_goes_with_the_job_too(cluster: Cluster) -> None:
     apply(Kubectl(), objects_of(prepare(DEFAULT, name=NAME), backend="operator"))
     (made,) = cluster.stored("DaskCluster")
     assert made["metadata"]["name"] == NAME
-    assert cluster.stored("Deployment") == []
+    assert len(cluster.stored("Job")) == 1
     Kubectl().delete("job", f"{NAME}-driver")
     assert cluster.stored("DaskCluster") == []
 
