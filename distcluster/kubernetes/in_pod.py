@@ -3,8 +3,8 @@
     python -m distcluster.kubernetes.in_pod serve dask worker ...
     python -m distcluster.kubernetes.in_pod drive distcluster run ...
 
-Scheduler and workers are to stay as long as the job has something to do, whatever becomes of other pods, and to leave as
-soon as it has not: nobody but they themselves can end them, because no pod talks to Kubernetes.
+Scheduler and workers are to stay as long as the job has something to do, whatever becomes of other pods, and to leave
+as soon as it has not: nobody but they themselves can end them, because no pod talks to Kubernetes.
 """
 
 import asyncio

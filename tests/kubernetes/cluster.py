@@ -17,7 +17,7 @@ import aiohttp.web
 import yaml
 from kmock import KubernetesEmulator, Server
 
-from distcluster.kubernetes.objects import of_component
+from distcluster.kubernetes.objects import COMPONENT, of_component
 
 NAMESPACE = "team"
 KINDS = {
@@ -37,6 +37,7 @@ class Cluster(KubernetesEmulator):
     def __init__(self) -> None:
         super().__init__()
         self.script: list[Step] = []
+        self.after_write: Step = lambda _: None
         self.logs: dict[str, list[str]] = {}
         self.requested: list[str] = []
         for key, kind in KINDS.items():
@@ -62,6 +63,8 @@ class Cluster(KubernetesEmulator):
         response = await super()._handle(request)
         if request.method.value == "DELETE":
             self._collect_garbage()
+        if request.method.value in ("POST", "PATCH"):
+            self.after_write(self)
         return response
 
     async def _serve_version(self, request: Any) -> Any:
@@ -127,6 +130,12 @@ class Cluster(KubernetesEmulator):
     def job(self) -> Object:
         """The driver's Job."""
         return of_component(self.stored("Job"), "driver")
+
+    @property
+    def started(self) -> set[str]:
+        """Roles whose Jobs are not suspended."""
+        jobs = [each for each in self.stored("Job") if not each["spec"].get("suspend")]
+        return {each["metadata"]["labels"][COMPONENT] for each in jobs}
 
     def put(self, key: str, name: str, content: Object) -> None:
         """Store an object."""

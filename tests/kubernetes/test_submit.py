@@ -91,6 +91,35 @@ def test_a_job_is_applied_followed_to_its_end_and_cleaned_up(cluster: Cluster) -
     ]
 
 
+ORDER = ["scheduler", "worker", "driver"]
+
+
+@pytest.mark.parametrize("step", [1, 10])
+def test_a_submit_that_is_killed_leaves_nothing_running_that_nobody_dismisses(cluster: Cluster, step: int) -> None:
+    seen: list[set[str]] = []
+
+    def strike(there: Cluster) -> None:
+        seen.append(there.started)
+        if len(seen) == step:
+            process.kill()
+
+    cluster.after_write = strike
+    process = command("submit", str(DEFAULT), "--name", NAME)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert len(seen) <= step + 1  # kubectl may have been under way
+    assert all(found == set(ORDER[: len(found)]) for found in seen), "no workers without a scheduler that watches"
+    assert cluster.started == ({"scheduler"} if step == 10 else set())
+    run("cancel", NAME)
+    assert [kind for kind in ("Job", "Secret", "ConfigMap") if cluster.stored(kind)] == []
+
+
+def test_with_a_queue_nothing_is_suspended_by_us(cluster: Cluster) -> None:
+    submitted(cluster, "deploy.pods.queue=batch")
+    assert cluster.started == set(ORDER)
+    assert not any(request.startswith("PATCH") for request in cluster.requested)
+
+
 def test_two_submissions_of_one_file_have_two_names(cluster: Cluster) -> None:
     names = {prepare(DEFAULT).name for _ in range(20)}
     assert len(names) == 20
@@ -198,7 +227,7 @@ def test_control_c_detaches_attach_comes_back_and_cancel_stops(cluster: Cluster)
     assert process.returncode == 130
     assert f"`distcluster attach {NAME}" in errors
     assert "run the same command again" not in errors
-    assert cluster.job["spec"]["suspend"] is False
+    assert cluster.started == set(ORDER)
     code, printed, _ = run("jobs")
     assert code == 0
     assert NAME in printed
