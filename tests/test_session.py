@@ -14,12 +14,14 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import Command, SilentReporter, unequal
+from distributed import Client
 from distributed.security import Security
 
 from benchmarks.servers import dask_cluster
 from distcluster.api import choose_candidate
 from distcluster.deploy import DeployTable
 from distcluster.errors import TRY_AGAIN, JobError, SchedulerLostError
+from distcluster.execution import runner
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.storage.run import Run
 
@@ -67,6 +69,22 @@ def test_a_scheduler_that_is_lost_during_a_choice_is_worth_another_try(copied: R
     assert SchedulerLostError.exit_code == TRY_AGAIN
     assert Run(f"{copied.url}/choice/{WANTED}").last_error().startswith("SchedulerLostError: ")
     assert choose(copied).returncode == 0  # what was committed stays
+
+
+def test_a_worker_that_is_frozen_at_the_start_is_left_out(
+    copied: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "SILENT_SECONDS", 2.0)
+    with dask_cluster(tmp_path, n_workers=2) as (address, _):
+        with Client(address) as client:
+            client.wait_for_workers(2)
+            frozen = psutil.Process(next(iter(client.run(os.getpid).values())))
+        frozen.suspend()
+        try:
+            choose_candidate(copied.url, WANTED, at(address), SilentReporter())
+        finally:
+            frozen.resume()
+    assert Run(f"{copied.url}/choice/{WANTED}").last_error() == ""
 
 
 def test_a_worker_with_other_kernels_may_not_choose(

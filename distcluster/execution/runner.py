@@ -31,6 +31,8 @@ log = logging.getLogger("distcluster")
 
 MOST_TASKS = 4_000
 """Dask's tasks of a stage, where it has more items and the cluster no more threads: each costs the scheduler 3 to 5 ms."""
+SILENT_SECONDS = 30.0
+"""How long a worker may be silent when another one has answered."""
 
 _STORAGE_TRIES = 3
 _LANES_PER_THREAD = 2  # tasks of a stage under way for each thread of the cluster: one runs, one waits beside it
@@ -59,6 +61,8 @@ class Runner:
     async def check_workers(self, *, read_input: bool) -> None:
         """Refuse workers that compute other bits, or do not see the output, the input or the previous run they read.
 
+        One that says nothing for half a minute after another has answered is frozen, or cut off, and left out.
+
         Raises
         ------
         JobError
@@ -67,7 +71,7 @@ class Runner:
         probe = self._run.store.put_probe()
         table = self._run.job.input if read_input else None
         try:
-            answers = await self._client.run(_look, self._run.ref, probe, table)
+            answers = await self._ask(_look, self._run.ref, probe, table)
         finally:
             self._run.store.delete([probe])
         found = [
@@ -77,6 +81,19 @@ class Runner:
         ]
         if found:
             raise JobError("these workers cannot take part:\n" + "\n".join(f"  {line}" for line in found))
+
+    async def _ask(self, *call: Any) -> dict[str, Any]:
+        """What every worker answers to a function with its arguments; whom one waits for in vain is dismissed."""
+        workers = await self._client.nthreads()
+        asked = {asyncio.ensure_future(self._client.run(*call, workers=[each])): each for each in workers}
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        answered, silent = await asyncio.wait(asked, timeout=SILENT_SECONDS)
+        for each in silent:
+            each.cancel()
+            log.warning("the worker %s does not answer and is left out", asked[each])
+        if silent:
+            await self._client.retire_workers(workers=[asked[each] for each in silent], close_workers=True)
+        return {worker: answer for each in answered for worker, answer in each.result().items()}
 
     async def each(self, stage: Stage[Any], items: Iterable[Any] | None = None) -> list[Any]:
         """Run a task for every item that has not been committed, then drop what nobody needs any more.

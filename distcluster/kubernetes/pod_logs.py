@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distcluster.kubernetes.kubectl import Kubectl
-from distcluster.kubernetes.objects import Object
+from distcluster.kubernetes.objects import COMPONENT, Object
 
 
 def kept_directory(name: str) -> Path:
@@ -20,9 +20,10 @@ def keep_logs(kubectl: Kubectl, name: str, pods: list[Object]) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     for pod in pods:
         called = pod["metadata"]["name"]
-        (directory / f"{called}.log").write_text(kubectl.log(called, "--timestamps"))
+        ours = ("--container", pod["metadata"]["labels"][COMPONENT])
+        (directory / f"{called}.log").write_text(kubectl.log(called, *ours, "--timestamps"))
         if any(each.get("restartCount") for each in pod.get("status", {}).get("containerStatuses", [])):
-            earlier = kubectl.log(called, "--timestamps", "--previous")
+            earlier = kubectl.log(called, *ours, "--timestamps", "--previous")
             (directory / f"{called}.before-restart.log").write_text(earlier)
     return directory
 
@@ -39,7 +40,7 @@ class DriverLog:
         last = self._last.get(pod, "")
         since = [f"--since-time={last}"] if last else []
         found = []
-        for line in self.kubectl.log(pod, "--timestamps", *since).splitlines():
+        for line in self.kubectl.log(pod, "--container", "driver", "--timestamps", *since).splitlines():
             # --since-time counts whole seconds. One pod's times are of one width and one zone: text compares.
             stamp, _, text = line.partition(" ")
             if stamp > last:

@@ -150,17 +150,26 @@ class Cluster(KubernetesEmulator):
         pod = copy.deepcopy(owner["spec"]["template"])
         pod["metadata"] |= {"ownerReferences": [{"uid": owner["metadata"]["uid"]}]}
         pod["metadata"]["creationTimestamp"] = self._time()
-        self.put("v1/pods", name, pod | {"status": status})
+        self.put("v1/pods", name, pod | {"status": _named(status, role)})
         return name
 
     def set_status(self, name: str, status: Object) -> None:
         """What a kubelet reports of a pod."""
-        self.objects["v1/pods", NAMESPACE, name].patch({"status": status})
+        pod = self.objects["v1/pods", NAMESPACE, name]
+        pod.patch({"status": _named(status, pod.raw["metadata"]["labels"][COMPONENT])})
 
     def end_job(self, kind: str, reason: str = "") -> None:
         """What the Job's controller reports at the end."""
         status = {"conditions": [{"type": kind, "status": "True", "reason": reason}]}
         self.objects["batch/v1/jobs", NAMESPACE, self.job["metadata"]["name"]].patch({"status": status})
+
+
+def _named(status: Object, role: str) -> Object:
+    """A pod's status, where "it" is the role's container."""
+    found = copy.deepcopy(status)
+    for each in found.get("containerStatuses", []):
+        each["name"] = role if each["name"] == "it" else each["name"]
+    return found
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 from cluster import NAMESPACE, Cluster, Object, served
 from test_manifests import DEFAULT, needs_kubectl
 
-from distcluster.kubernetes.follow import Outcome, follow, look, troubles
+from distcluster.kubernetes.follow import Outcome, follow, look, outcome, sentences, troubles
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
 from distcluster.kubernetes.submit import apply, objects_of, prepare
 
@@ -187,7 +187,7 @@ def test_a_pods_trouble_becomes_one_sentence_with_the_remedy(
 ) -> None:
     kubectl = submitted(cluster)
     cluster.start_pod("worker", "a", status)
-    (sentence,) = troubles(look(kubectl, NAME))
+    (sentence,) = sentences(troubles(look(kubectl, NAME)))
     assert sentence.startswith(f"{NAME}-worker-a ")
     assert [word for word in words if word not in sentence] == []
 
@@ -197,7 +197,39 @@ def test_what_keeps_pods_from_being_made_is_told_and_other_events_are_not(cluste
     for number, (name, reason) in enumerate((("driver", "FailedCreate"), ("worker", "Pulled"), ("other", "Failed"))):
         event = {"involvedObject": {"name": f"{NAME}-{name}"}, "reason": reason, "message": "exceeded quota"}
         cluster.put("v1/events", str(number), event)
-    assert troubles(look(kubectl, NAME)) == [f"{NAME}-driver: FailedCreate: exceeded quota"]
+    assert sentences(troubles(look(kubectl, NAME))) == [f"{NAME}-driver FailedCreate: exceeded quota"]
+
+
+def test_many_pods_with_one_trouble_are_one_sentence_however_often_it_is_looked(cluster: Cluster) -> None:
+    def end(there: Cluster) -> None:
+        there.end_job("Complete")
+
+    kubectl = submitted(cluster)
+    for number in range(40):
+        message = f"0/{number} nodes: no memory."
+        cluster.start_pod("worker", str(number), {"phase": "Pending", "conditions": [SCHEDULED | {"message": message}]})
+    cluster.script = [lambda _: None, lambda _: None, end]
+    said: list[str] = []
+    follow(kubectl, NAME, said.append, said.append, poll_seconds=0.0)
+    told = [sentence for sentence in said if "finds no node" in sentence]
+    assert len(told) == 1
+    assert told[0].startswith(f"Each of 40 pods, such as {NAME}-worker-0, finds no node: 0/0 nodes")
+
+
+SIDECAR = {"name": "istio-proxy", "state": {"running": {}}, "lastState": {"terminated": {"reason": "OOMKilled"}}}
+
+
+@pytest.mark.parametrize(("code", "ended"), [(0, 0), (2, 2), (75, None)])
+def test_a_sidecar_neither_lends_its_state_nor_holds_up_the_end(cluster: Cluster, code: int, ended: int | None) -> None:
+    kubectl = submitted(cluster)
+    cluster.start_pod("driver", "1", {"phase": "Running", "containerStatuses": [SIDECAR, terminated(code)]})
+    seen = look(kubectl, NAME)
+    for pod in seen.pods:
+        pod["spec"]["containers"].insert(0, {"name": SIDECAR["name"]})
+    assert troubles(seen) == []
+    found = outcome(seen)
+    assert (None if found is None else found.code) == ended
+    assert found is None or "istio-proxy runs on" in found.sentence
 
 
 def test_an_image_that_cannot_be_pulled_is_given_up(cluster: Cluster) -> None:
