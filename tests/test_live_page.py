@@ -3,9 +3,11 @@
 import asyncio
 from typing import Any
 
+import pytest
 from distributed import Client, LocalCluster
 
 from distcluster.execution.dashboard import TOPIC, DashboardPage, LiveRun, LiveView, bars, curve
+from distcluster.execution.metrics import publish
 from distcluster.execution.progress import on_dashboard
 from distcluster.storage.run import Run
 
@@ -78,3 +80,16 @@ def test_a_scheduler_without_a_dashboard_stops_no_job(reference: Run) -> None:
             return reporter
 
     assert asyncio.run(install()) is told
+
+
+def test_stages_are_metrics_of_the_scheduler() -> None:
+    prometheus = pytest.importorskip("prometheus_client", reason="not installed")
+    page = DashboardPage()
+    publish(list)
+    publish(lambda: list(page.runs.values()))  # of the next scheduler of a process
+    stage = {"done": 3, "total": 4, "note": "", "rows": 750, "seconds": 1.5}
+    page.log_event(TOPIC, event(stages={"scan": stage, "later": {"done": 0, "total": None}}))
+    shown = prometheus.generate_latest().decode()
+    for key in ("done", "total", "rows", "seconds"):
+        assert f'distcluster_stage_{key}{{run="runs/a",stage="scan"}} {float(stage[key])}' in shown
+    assert 'distcluster_stage_total{run="runs/a",stage="later"}' not in shown

@@ -10,6 +10,8 @@ from typing import Any
 from distributed import Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from distcluster.execution.metrics import publish
+
 TOPIC = "distcluster"
 """Of the events that runs log: JSON values, see ``LiveRun.take``."""
 
@@ -69,13 +71,14 @@ class DashboardPage(SchedulerPlugin):  # type: ignore[misc]
         self.n_events = 0
 
     async def start(self, scheduler: Scheduler) -> None:
-        """Add the page, and take the events that came before it.
+        """Add the page and the metrics, and take the events that came before it.
 
         Raises
         ------
         RuntimeError
             When the scheduler has no dashboard.
         """
+        publish(lambda: list(self.runs.values()))
         add_page(scheduler, self)
         for _, event in scheduler.get_events(TOPIC):
             self.log_event(TOPIC, event)

@@ -225,4 +225,5 @@ class _Progress:
         done, seconds = self._before + self._came, self._last - self._started
         rate = f"{self._came / seconds:,.0f} {self._unit}/s" if seconds > 0 and self._unit == "rows" else ""
         note = f"{done:,} rows, {rate}" if rate else ""
-        return {"done": -(-done // self._size), "total": -(-self._total // self._size), "note": note}
+        counts = {"done": -(-done // self._size), "total": -(-self._total // self._size), "note": note}
+        return counts | {"seconds": seconds, **({"rows": self._came} if self._unit == "rows" else {})}
