@@ -7,7 +7,7 @@ from pathlib import Path
 import distcluster
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "howto" / "troubleshooting.md").read_text()
+PAGES = [(ROOT / "docs" / "howto" / name).read_text() for name in ("troubleshooting.md", "runbooks.md")]
 
 
 def sentences(path: Path) -> list[str]:
@@ -23,7 +23,7 @@ def sentences(path: Path) -> list[str]:
 
 def test_every_message_that_is_explained_is_one_of_ours() -> None:
     said = [each for path in (ROOT / "distcluster").rglob("*.py") for each in sentences(path)]
-    quoted = re.findall(r"^> (.+)$", PAGE, flags=re.MULTILINE)
+    quoted = [quote for page in PAGES for quote in re.findall(r"^> (.+)$", page, flags=re.MULTILINE)]
     assert len(quoted) > 30
     patterns = {quote: re.compile(".*?".join(map(re.escape, quote.split("…"))), re.DOTALL) for quote in quoted}
     assert [quote for quote, pattern in patterns.items() if not any(map(pattern.search, said))] == []

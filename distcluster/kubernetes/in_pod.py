@@ -105,7 +105,9 @@ async def dismiss(timeout_seconds: float) -> None:
 
 
 def _end(dask_scheduler: Any) -> None:
-    dask_scheduler.plugins[DISMISSAL].end()
+    plugin = dask_scheduler.plugins.get(DISMISSAL)
+    if plugin is not None:  # else a scheduler of somebody else's
+        plugin.end()
 
 
 def lonely_seconds() -> float:
@@ -124,7 +126,8 @@ def take_leave() -> None:
 
 
 def _mark() -> Path:
-    return Path(os.environ.get("DASK_TEMPORARY_DIRECTORY", tempfile.gettempdir()), "job-is-over")
+    # Python's own only where it is asked for: a container with a read-only root has none.
+    return Path(os.environ.get("DASK_TEMPORARY_DIRECTORY") or tempfile.gettempdir(), "job-is-over")
 
 
 def _say(sentence: str) -> None:

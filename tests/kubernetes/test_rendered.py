@@ -1,6 +1,7 @@
 """Everything that k8s/ and `submit` render: valid under strict schemas, and its parts fit together."""
 
 import copy
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from dask.utils import parse_bytes
 from dask_kubernetes.operator.controller import controller
 from test_manifests import DEFAULT, K8S, kustomize, needs_kubectl
 
+from distcluster.execution.metrics import StageMetrics
 from distcluster.kubernetes.manifests import render
 from distcluster.kubernetes.objects import to_yaml
 from distcluster.kubernetes.submit import prepare
@@ -23,7 +25,9 @@ from distcluster.kubernetes.submit import prepare
 VERSIONS = ("1.29", "1.33", "1.37")
 DIRECTORIES = ("base", "overlays/dev", "overlays/prod", "operator/cluster", "operator/job")
 OPERATORS = ("DaskCluster", "DaskJob")
-COMPONENTS = ("s3", "pvc", "spot", "prometheus")
+CUSTOM = (*OPERATORS, "PodMonitor")
+"""Kinds that Kubernetes itself does not know."""
+COMPONENTS = ("s3", "pvc", "spot", "prometheus", "podmonitor")
 SUBMISSIONS: dict[str, list[str]] = {
     "plain": [],
     "volume": ["deploy.volume=shared", "deploy.namespace=team", "deploy.cpu=4", "deploy.worker_memory=32GiB"],
@@ -96,7 +100,7 @@ def value_of(quantity: str) -> float:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_strict_schemas_accept_every_object(objects: Objects, version: str) -> None:
     for each in objects:
-        if each["kind"] not in OPERATORS:
+        if each["kind"] not in CUSTOM:
             kubernetes_validate.validate(each, version, strict=True)
 
 
@@ -168,6 +172,10 @@ def test_selectors_select_pods_and_ports_exist(objects: Objects) -> None:
     for each in objects:
         spec = each.get("spec", {})
         assert each["kind"] != "PodDisruptionBudget", "one that counts a Job's pods lets no node be drained"
+        if each["kind"] == "PodMonitor":
+            assert all(selects(spec["selector"]["matchLabels"], labels) for labels, _ in found)
+            open_ports = {port["name"] for _, pod in found for c in pod["containers"] for port in c.get("ports", [])}
+            assert {endpoint["port"] for endpoint in spec["podMetricsEndpoints"]} <= open_ports
         if each["kind"] == "NetworkPolicy":
             assert all(selects(spec["podSelector"]["matchLabels"], labels) for labels, _ in found)
         service = spec if each["kind"] == "Service" else operated(each).get("scheduler", {}).get("service")
@@ -244,3 +252,13 @@ def test_memory_is_limited_as_requested_and_dasks_limit_lies_below(objects: Obje
             assert pod["terminationGracePeriodSeconds"] > float(hook[hook.index("--timeout") + 1])
             assert hook[:3] == ["python", "-m", "distcluster.kubernetes.retire"]
     assert workers == 1
+
+
+def test_the_grafana_dashboard_asks_for_metrics_that_there_are() -> None:
+    pytest.importorskip("prometheus_client", reason="not installed")
+    collected = {family.name for family in StageMetrics(list).collect()}
+    dashboard = json.loads((K8S / "grafana.json").read_text())
+    asked = {
+        name for panel in dashboard["panels"] for name in re.findall(r"distcluster_\w+", panel["targets"][0]["expr"])
+    }
+    assert asked == collected
