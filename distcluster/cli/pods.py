@@ -192,6 +192,8 @@ def _state(job: Object) -> str:
     for condition in status.get("conditions", []):
         if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
             return "done" if condition["type"] == "Complete" else f"failed ({condition.get('reason', 'unknown')})"
+    if job["spec"].get("suspend"):
+        return "not started: its submit was killed, or is under way"
     failures = status.get("failed", 0)
     running = "running" if status.get("ready") else "waiting for its driver"
     return running + (f", {failures} failed attempts" if failures else "")

@@ -80,7 +80,7 @@ def serve(argv: Sequence[str], child: Child) -> int:
         if now - started > _WORK_SECONDS:
             worked = now
         elif now - worked > lonely_seconds():
-            _say("no scheduler came back: the job is given up")
+            _say("no scheduler was there for long: the job is given up")
             return DONE
         _say(f"{' '.join(argv[:2])} has ended with {code}, and is started again")
 
