@@ -94,6 +94,8 @@ class DeployTable(Table):
     no other came: longer than Kubernetes takes to try again, ten minutes at most, and to find a node."""
     backoff_limit: Annotated[int, Field(ge=0, le=1000)] = 6
     """How often a driver that ends with 75, or is killed, is tried again; it resumes. Drained nodes do not count."""
+    log_format: Literal["text", "json"] = "text"
+    """json: pods log lines of JSON, for platforms that collect them, and the driver its progress and result."""
     pods: PodTable = PodTable()
     """``[deploy.pods]``: what the platform asks of pods."""
 

@@ -18,6 +18,7 @@ from distcluster.cli.voice import speaking
 from distcluster.cli.working import working_commands
 from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError
 from distcluster.job_file import load_job
+from distcluster.kubernetes.json_log import JsonFormatter, is_json_wanted
 from distcluster.storage.faults import storage_errors
 from distcluster.url import without_secrets
 
@@ -167,7 +168,7 @@ class _WithoutSecrets(logging.Formatter):
 def main() -> None:
     """Run the command line; every expected failure is a message and an exit code."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_WithoutSecrets("%(message)s"))
+    handler.setFormatter(JsonFormatter() if is_json_wanted() else _WithoutSecrets("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod that is told to leave: as Ctrl-C
     try:

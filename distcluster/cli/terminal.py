@@ -5,6 +5,8 @@ import re
 import typer
 from rich.console import Console
 
+from distcluster.kubernetes.json_log import is_json_wanted, json_line
+
 _PLAIN_COLUMNS = 110
 
 
@@ -16,7 +18,8 @@ def open_console() -> Console:
 
 def say(sentence: str) -> None:
     """Remark something on the error stream: standard output holds results, or a followed job's lines, alone."""
-    typer.echo(f"distcluster: {plain(sentence)}", err=True)
+    line = json_line("info", "distcluster", sentence) if is_json_wanted() else f"distcluster: {plain(sentence)}"
+    typer.echo(line, err=True)
 
 
 def tell(text: str) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from distcluster.cli.progress_bars import ProgressReporter
 from distcluster.cli.terminal import open_console
 from distcluster.errors import FAILED, INTERRUPTED, ExpectedError
+from distcluster.kubernetes.json_log import is_json_wanted
 from distcluster.storage.faults import storage_errors
 from distcluster.url import without_secrets
 
@@ -132,8 +133,8 @@ class JsonReporter:
 
 
 def print_json(facts: Mapping[str, Any]) -> None:
-    """Print facts as one object on standard output, indented for those who look."""
-    sys.stdout.write(f"{json.dumps(_plain(facts), indent=2)}\n")
+    """Print facts as one object on standard output, indented for those who look, or on a line where logs are."""
+    sys.stdout.write(f"{json.dumps(_plain(facts), indent=None if is_json_wanted() else 2)}\n")
     sys.stdout.flush()
 
 

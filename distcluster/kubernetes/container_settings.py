@@ -1,6 +1,7 @@
 """The environment of every container: Dask's configuration, and where and how libraries run."""
 
 from distcluster.kubernetes.in_pod import LONELY_SECONDS, N_WORKERS
+from distcluster.kubernetes.json_log import logging_variables
 from distcluster.kubernetes.platform import platform_settings
 from distcluster.kubernetes.submission import SCRATCH_PATH, TLS_PATH, Submission
 
@@ -44,6 +45,8 @@ def container_settings(submission: Submission) -> dict[str, str]:
     """The variables of a submission's containers: ``SETTINGS``, how they find each other, what the platform asks."""
     found = SETTINGS | {"DASK_SCHEDULER_ADDRESS": submission.scheduler_address} | _tls_settings(submission)
     found |= {LONELY_SECONDS: str(submission.deploy.idle_seconds), N_WORKERS: str(submission.n_workers)}
+    if submission.deploy.log_format == "json":
+        found |= logging_variables()
     return found | platform_settings(submission)
 
 

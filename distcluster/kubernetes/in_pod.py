@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from distcluster.errors import DONE, FAILED, INTERRUPTED, WRONG
+from distcluster.kubernetes.json_log import is_json_wanted, json_line
 
 LONELY_SECONDS, N_WORKERS = "DISTCLUSTER_LONELY_SECONDS", "DISTCLUSTER_N_WORKERS"
 """Variables: how long scheduler and workers stay when nobody needs them, and how many workers there are to be."""
@@ -131,7 +132,7 @@ def _mark() -> Path:
 
 
 def _say(sentence: str) -> None:
-    sys.stderr.write(f"distcluster: {sentence}\n")
+    sys.stderr.write(f"{json_line('info', 'distcluster', sentence) if is_json_wanted() else sentence}\n")
     sys.stderr.flush()
 
 

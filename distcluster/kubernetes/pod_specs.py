@@ -68,6 +68,8 @@ def driver_pod(submission: Submission) -> Object:
     args = [*DRIVE, "distcluster", "run", f"{JOB_PATH}/job.toml", "--set", "deploy.kind=kubernetes"]
     for override in submission.overrides:
         args += ["--set", override]
+    if submission.deploy.log_format == "json":
+        args.append("--json")
     container = _container(submission, "driver", args, "500m", submission.deploy.driver_memory)
     container["volumeMounts"].insert(0, {"name": "job", "mountPath": JOB_PATH, "readOnly": True})
     pod = _pod(submission, container, grace_seconds=30)

@@ -2,6 +2,9 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from test_rendered import operators_schema, pods
 from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
 from distcluster.job_file import load_job
+from distcluster.kubernetes.container_settings import container_settings
 from distcluster.kubernetes.dask_operator import for_operator
 from distcluster.kubernetes.manifests import render
 from distcluster.kubernetes.objects import Object, of_component
@@ -206,3 +210,27 @@ def test_a_submission_without_keys_asks_for_nothing() -> None:
     absent = {"imagePullSecrets", "priorityClassName", "nodeSelector", "affinity", "topologySpreadConstraints"}
     assert not absent & set(pod)
     assert pod["securityContext"]["runAsUser"] == 10001
+
+
+LOGS = """
+import logging
+import distributed
+logging.getLogger("distributed.worker").info("s3://key:secret@bucket/a\\nand more")
+logging.getLogger("distcluster").info("too little to tell")
+"""
+
+
+def test_logs_of_pods_are_lines_of_json_where_they_are_asked_for(tmp_path: Path) -> None:
+    asked = submission({}, log_format="json")
+    driver = of_component(render(asked), "driver")["spec"]["template"]["spec"]["containers"][0]
+    assert driver["args"][-1] == "--json"
+    variables = os.environ | {key: text for key, text in container_settings(asked).items() if "LOG" in key}
+    done = subprocess.run([sys.executable, "-c", LOGS], env=variables, capture_output=True, text=True, check=True)
+    (line,) = [json.loads(each) for each in done.stderr.splitlines()]
+    assert (line["level"], line["logger"]) == ("info", "distributed.worker")
+    assert line["message"].endswith("bucket/a\nand more")
+    assert "secret" not in line["message"]
+    command = [sys.executable, "-m", "distcluster", "run", str(tmp_path / "none.toml"), "--json"]
+    wrong = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert wrong.returncode == json.loads(wrong.stdout)["exit_code"] == 2
+    assert "cannot read the job file" in json.loads(wrong.stderr)["message"]
