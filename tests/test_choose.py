@@ -20,6 +20,7 @@ from distcluster import load_model
 from distcluster.cli.main import app
 from distcluster.errors import FAILED, WRONG, JobError
 from distcluster.execution.status import read_status
+from distcluster.report.run_comparison import compare_runs
 from distcluster.stages.flow import own_keys
 from distcluster.storage.inputs import open_input
 from distcluster.storage.run import Run
@@ -81,6 +82,7 @@ def test_a_choice_is_a_run_with_report_exports_and_a_model(run: Run, tmp_path: P
     crosswalk = choice.array("crosswalk")[:]
     assert (crosswalk.sum(axis=0) == np.bincount(label, minlength=4)).all()
     assert (crosswalk.sum(axis=1) == run.array("cluster/size")[:]).all()
+    assert (compare_runs(run, choice).counts == crosswalk).all()
     page = (Path(choice.url) / "report/index.html").read_text()
     assert "Beside the run's own clusters" in page
     assert "chosen by hand" in page

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from distcluster.cli.comparing import comparing_commands
 from distcluster.cli.options import ItemColumn, Items, JobFile, Json, Labels, ModelUrl, Overrides, RunUrl, report_table
 from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.tables import plan_table, prediction_table, status_table
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 
 app.add_typer(working_commands)
+app.add_typer(comparing_commands)
 app.add_typer(kubernetes_commands)
 
 

@@ -20,6 +20,7 @@ from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, 
 from distcluster.numerics.mixture.selection import Verdict
 from distcluster.report.made import report_url
 from distcluster.report.page import write_report
+from distcluster.report.run_comparison import RunComparison, compare_runs
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.flow import is_finished
 from distcluster.storage.layout import REPORT
@@ -186,6 +187,27 @@ class Run:
         with shown_progress(progress) as reporter:
             wanted = Candidate(n_components, covariance_type)
             return Run(choose_candidate(self._run.url.whole, wanted, deploy, reporter, fit=fit).url.whole)
+
+    def compare(self, other: "Run | str | Url") -> RunComparison:
+        """Compare it with another finished run by the rows that both have: ``distcluster compare``.
+
+        Parameters
+        ----------
+        other : Run, str or path
+            Another run, a choice, or a prediction.
+
+        Returns
+        -------
+        RunComparison
+            ``counts``, common rows by both labels; ``scores`` and their ``errors``; ``events``; the clusters ``before``
+            (this run's) and ``after``, with where their rows are; ``write_html(path)``.
+
+        Raises
+        ------
+        JobError
+            When the other is no finished run, or they have no rows in common.
+        """
+        return compare_runs(self._run, (other if isinstance(other, Run) else open_run(other))._run)
 
     def report(self) -> str:
         """The report's path or URL; it is written where it is missing."""

@@ -72,16 +72,35 @@ def trace_clusters(
     counts = np.zeros((previous_k, n_components), np.int64)
     np.add.at(counts, (before, label[common]), 1)
     rows = np.bincount(label, minlength=n_components)
+    component = number_components(np.where(find_links(counts, rows), counts, 0))
+    return trace_counts(counts[:, component], rows[component], component)
+
+
+def trace_counts(counts: Counts, rows: Counts, component: Labels | None = None) -> Lineage:
+    """The same of clusters that have their numbers.
+
+    Parameters
+    ----------
+    counts : (previous K, K) int64
+        Common rows by both labels.
+    rows : (K,) int64
+        All rows by the new label.
+    component : (K,) int32, optional
+        What has those numbers; by default what bears them.
+
+    Examples
+    --------
+    >>> trace_counts(np.array([[90, 0, 0], [0, 50, 40]]), np.array([90, 50, 40])).previous_events
+    ('kept', 'split')
+    """
     linked = find_links(counts, rows)
-    component = number_components(np.where(linked, counts, 0))
-    counts, linked = counts[:, component], linked[:, component]
     most = np.where(linked, counts, -1)
     predecessor = np.where(linked.any(axis=0), most.argmax(axis=0), -1).astype(np.int32)
     return Lineage(
-        component,
+        np.arange(len(rows), dtype=np.int32) if component is None else component,
         counts,
         predecessor,
-        _events(linked.T, rows[component], none="born", several="merged", other="split"),
+        _events(linked.T, rows, none="born", several="merged", other="split"),
         _events(linked, counts.sum(axis=1), none="died", several="split", other="merged"),
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 
 def contingency(code: Int64, label: npt.NDArray[np.integer], C: int | None = None) -> Int64:
@@ -85,6 +86,60 @@ def scores(table: Int64, by_class: Int64 | None = None) -> Scores:
         v_measure=2.0 * homogeneity * completeness / total if total else 0.0,
         purity=float((table if by_class is None else by_class).max(axis=0).sum() / n),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Standard errors over rows of two of ``Scores``; NaN below three rows."""
+
+    adjusted_rand: float
+    v_measure: float
+
+
+def standard_errors(table: Int64) -> Errors:
+    """How far the agreement would differ on other rows of the same kind, both partitions as they are.
+
+    The jackknife over rows (Efron & Stein 1981), exact: rows of one cell leave the same table behind when they are
+    left out, so that it takes as many tables as there are cells with rows, and sums of each are one step from the whole
+    table's. It knows nothing of how either run would have come out with another seed.
+
+    Parameters
+    ----------
+    table : (C, K) int64
+        At least one row is counted, and each once.
+    """
+    of_class, of_cluster = np.nonzero(table)
+    cell = table[of_class, of_cluster].astype(np.float64)
+    classes, clusters = table.sum(axis=1).astype(np.float64), table.sum(axis=0).astype(np.float64)
+    n = cell.sum()
+    if n < 3:
+        return Errors(math.nan, math.nan)
+    every, left = (cell, classes, clusters), (cell, classes[of_class], clusters[of_cluster])
+    together, in_class, in_cluster = (
+        (whole * (whole - 1)).sum() / 2 - (own - 1) for whole, own in zip(every, left, strict=True)
+    )
+    joint, of_classes, of_clusters = (
+        np.log(n - 1) - (_weighed(whole).sum() - _weighed(own) + _weighed(own - 1)) / (n - 1)
+        for whole, own in zip(every, left, strict=True)
+    )
+    by_chance = in_class * in_cluster / ((n - 1) * (n - 2) / 2)
+    rand = _ratio(together - by_chance, (in_class + in_cluster) / 2 - by_chance)
+    v_measure = _ratio(2.0 * (of_classes + of_clusters - joint), of_classes + of_clusters)
+    return Errors(*(_jackknife(left_out, cell, n) for left_out in (rand, v_measure)))
+
+
+def _weighed(counts: Float64) -> Float64:
+    return np.asarray(counts * np.log(np.maximum(counts, 1.0)))
+
+
+def _ratio(of: Float64, to: Float64) -> Float64:
+    """1 where both partitions are one cluster, or all alone: nothing could have differed."""
+    return np.divide(of, to, out=np.ones_like(of), where=np.abs(to) > 1e-12 * np.abs(to).max(initial=1.0))
+
+
+def _jackknife(left_out: Float64, cell: Float64, n: float) -> float:
+    mean = (cell * left_out).sum() / n
+    return float(np.sqrt((n - 1) / n * (cell * (left_out - mean) ** 2).sum()))
 
 
 def _entropy(counts: Int64) -> float:

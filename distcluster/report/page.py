@@ -1,10 +1,6 @@
 """The report's page: rendered from the run's findings, written into the run."""
 
 from datetime import UTC, datetime
-from functools import cache
-
-import jinja2
-import numpy as np
 
 from distcluster.errors import JobError
 from distcluster.job import ReportTable, require_extras
@@ -13,6 +9,7 @@ from distcluster.report.made import made_of, report_url
 from distcluster.report.names import name_clusters
 from distcluster.report.page_sections import SECTIONS
 from distcluster.report.shown_items import keep_items
+from distcluster.report.templating import template
 from distcluster.stages.flow import is_finished
 from distcluster.storage.items import require_items
 from distcluster.storage.layout import REPORT, REPORT_MADE
@@ -79,21 +76,4 @@ def _find(run: Run, table: ReportTable) -> Findings:
 
 def _render(findings: Findings) -> str:
     shown = {name: value for section in SECTIONS for name, value in section(findings).items()}
-    return str(_template().render(shown, written=datetime.now(UTC)))
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("distcluster.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    return environment.get_template("page.html")
-
-
-def _number(value: float, digits: int = 2) -> str:
-    return "none" if value is None or not np.isfinite(value) else f"{value:,.{digits}f}"
+    return str(template("page.html").render(shown, written=datetime.now(UTC)))

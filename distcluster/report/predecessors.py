@@ -1,6 +1,6 @@
 """What became of a previous run's clusters, where a run's ids follow one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,17 @@ class Traced:
     parts: list[Share]
     n_common: int
     n_other: int
+
+    @property
+    def line(self) -> str:
+        """Its parts in a line.
+
+        Examples
+        --------
+        >>> Traced(0, "split", [Share(3, 0.61), Share(7, 0.38)], 100, 0).line
+        '3 (61%), 7 (38%)'
+        """
+        return ", ".join(f"{part.label} ({part.share:.0%})" for part in self.parts) or "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +106,7 @@ def read_lineage(run: Run) -> ClusterLineage | None:
     counts, events, previous_events = arrays["counts"], arrays["event"].tolist(), arrays["previous_event"].tolist()
     predecessor, before = arrays["predecessor"].tolist(), counts.sum(axis=1)
     others = [int(before[i]) if i >= 0 else 0 for i in predecessor]
-    traced = [*_traced(counts.T, events, others)]
+    traced = [*trace_parts(counts.T, events, others)]
     return ClusterLineage(
         previous=str(url),
         run_id=facts.previous,
@@ -103,11 +114,21 @@ def read_lineage(run: Run) -> ClusterLineage | None:
         kept_share=facts.n_same_id / facts.n_common,
         counts=count_events(events, previous_events),
         clusters=[each for each in traced if each.event != "unseen"],
-        gone=[each for each in _traced(counts, previous_events, [0] * len(counts)) if each.event != "kept"],
+        gone=[each for each in trace_parts(counts, previous_events, [0] * len(counts)) if each.event != "kept"],
     )
 
 
-def _traced(counts: npt.NDArray[np.int64], events: list[str], others: list[int]) -> Iterator[Traced]:
+def trace_parts(counts: npt.NDArray[np.int64], events: Sequence[str], others: Sequence[int]) -> Iterator[Traced]:
+    """The clusters of one run, each with where its rows are in the other.
+
+    Parameters
+    ----------
+    counts : (K, other K) int64
+        Common rows by both labels, this run's first.
+    events : sequence of K str
+    others : sequence of K int
+        Rows of each one's predecessor.
+    """
     half = counts.sum(axis=0) / 2
     for label, (row, event, other) in enumerate(zip(counts, events, others, strict=True)):
         total = int(row.sum())

@@ -67,21 +67,27 @@ def _n_clusters(previous: Run) -> int:
         return SELECT_CANDIDATE.facts_of(previous).n_components
 
 
-def _checksums(run: Run) -> npt.NDArray[np.uint64]:
-    """Of every block of a run's input."""
+def block_checksums(run: Run) -> npt.NDArray[np.uint64]:
+    """The checksum of every block of a run's input, (blocks,) uint64."""
     parts, size = run.partitioning, run.partitioning.partition_blocks
     blocks = [RowRange(i, i * size, min((i + 1) * size, parts.n_blocks)) for i in range(len(parts))]
     return np.concatenate(list(run.read_partitions(layout.CHECKSUM, blocks)))
 
 
-def _in_equal_blocks(run: Run, previous: Run, rows: Rows) -> npt.NDArray[np.intp]:
-    """Places of those rows whose block has the same bytes in both runs, under the same number."""
-    now = _checksums(run)
-    with _reading(previous):
-        before = _checksums(previous)
+def equal_blocks(now: npt.NDArray[np.uint64], before: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Which blocks of a run have the same bytes in another, under the same number, by both runs' checksums."""
     n = min(len(now), len(before))
     is_equal = np.zeros(len(now), np.bool_)
     is_equal[:n] = now[:n] == before[:n]
+    return is_equal
+
+
+def _in_equal_blocks(run: Run, previous: Run, rows: Rows) -> npt.NDArray[np.intp]:
+    """Places of those rows whose block has the same bytes in both runs, under the same number."""
+    now = block_checksums(run)
+    with _reading(previous):
+        before = block_checksums(previous)
+    is_equal = equal_blocks(now, before)
     is_labelled = rows < previous.partitioning.n_rows  # a choice may have fewer rows than the run around it
     return np.flatnonzero(is_equal[rows // run.partitioning.block_rows] & is_labelled)
 
