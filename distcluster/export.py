@@ -36,6 +36,7 @@ from distcluster.storage.run import Run
 _LEASE_SECONDS = 60.0
 _NAMING_ROWS, _NAME_WORDS = 100_000, 3  # rows whose items name clusters, words of a name
 _AXES = ("x", "y", "z")
+_MEASURES = {each.path: each for each in (layout.PROBABILITY, layout.STABILITY, layout.LOG_DENSITY, layout.SUPPORT)}
 _ATLAS = ("x", "y", "category", "text")
 
 
@@ -132,9 +133,7 @@ def _write_csv(target: Path, frames: Iterator[pa.Table]) -> None:
 def _columns(run: Run, partition: RowRange) -> dict[str, Any]:
     """The columns of a partition's rows: what was written, one column a coordinate."""
     columns: dict[str, Any] = {"row": np.arange(partition.start, partition.stop)}
-    for name in ("label", "probability", "log_density"):
-        columns[name] = run.read_rows(layout.ASSIGNMENT[name], partition)
-    columns["support"] = run.read_rows(layout.SUPPORT, partition)
+    columns |= {name: run.read_rows(array, partition) for name, array in ({"label": layout.LABEL} | _MEASURES).items()}
     for view, d in views(run.job).items():
         values = run.read_rows(layout.SPACES[view], partition)
         columns |= {f"{view}_{axis}": values[:, i] for i, axis in zip(range(d), _AXES, strict=False)}
@@ -165,7 +164,7 @@ def _export_atlas(run: Run, target: Path, table: ReportTable) -> None:
             category = pa.DictionaryArray.from_arrays(pa.array(np.maximum(label, 0), pa.int32()), pa.array(names))
             text = pa.array(texts if texts is not None else [f"row {row}" for row in columns["row"]], pa.string())
             shown = dict(zip(_ATLAS, (columns["view_2d_x"], columns["view_2d_y"], category, text), strict=True))
-            also = {name: columns[name] for name in ("row", "label", "probability", "log_density", "support")}
+            also = {name: columns[name] for name in ("row", "label", *_MEASURES)}
             part = pa.table(shown | also).filter(pa.array(label >= 0))
             writer = writer or pq.ParquetWriter(target, part.schema)
             writer.write_table(part)
@@ -224,8 +223,7 @@ def _export_anndata(run: Run, target: Path, table: ReportTable) -> None:
     root: Any = zarr.open_group(target, mode="w-", zarr_format=2)
     root.attrs.update(_encoded("anndata", "0.1.0"))
     maps = {"X_umap" if view == "view_2d" else f"X_{view}": (view, wide) for view, wide in views(run.job).items()}
-    measures = ("probability", "log_density", "support")
-    columns = ["label", *measures, *(["item"] if table.items else [])]
+    columns = ["label", *_MEASURES, *(["item"] if table.items else [])]
     obs, obsm = _frame(root, "obs", columns), _dict(root, "obsm")
     _rows(root, "X", parts, "float32", d)
     for name, (_, wide) in maps.items():
@@ -246,8 +244,8 @@ def _export_anndata(run: Run, target: Path, table: ReportTable) -> None:
             obsm[name][here] = run.read_rows(layout.SPACES[view], partition)
         obs["_index"][here] = np.arange(partition.start, partition.stop).astype(str).astype(object)
         label["codes"][here] = run.read_rows(layout.LABEL, partition)
-        for name in measures:
-            obs[name][here] = run.read_rows(layout.SUPPORT if name == "support" else layout.ASSIGNMENT[name], partition)
+        for name, array in _MEASURES.items():
+            obs[name][here] = run.read_rows(array, partition)
         if texts is not None:
             obs["item"][here] = np.array([text or "" for text in texts], object)
     mixture = _dict(_dict(root, "uns"), "mixture")

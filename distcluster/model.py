@@ -16,6 +16,7 @@ from distcluster.numerics.mixture.parameters import Mixture
 from distcluster.numerics.neighbors import NeighbourIndex, nearest, open_index
 from distcluster.numerics.prepared_rows import prepare, principal
 from distcluster.numerics.projection import project
+from distcluster.numerics.row_stability import RowStability
 from distcluster.numerics.sampling import invalid_rows, why_invalid
 from distcluster.numerics.support import support
 from distcluster.stages.freezing import model_id, require_model, require_same_bits
@@ -60,10 +61,13 @@ class Labels(Assignment):
     projection : (n, d) float32
     support : (n,) float32
         Above ``Model.support_limit`` the model hardly represents the row.
+    stability : (n,) float32
+        Share of the replicates in which the cluster held the row, by labelled rows beside it; NaN where none are known.
     """
 
     projection: Float32
     support: Float32
+    stability: Float32
 
 
 class Model:
@@ -113,6 +117,7 @@ class Model:
             anchors, field = (run.read(each, view) for each in (layout.VIEW_ANCHORS, layout.VIEW_FIELD))
             self._spaces[view] = _Space(anchors, field, curve.a, curve.b)
         self.mixture: Mixture = published_mixture(run)
+        self._stability = RowStability(*(run.read(each) for each in layout.ROW_STABILITY.values()))
         self.n_clusters, self.n_dimensions = self.mixture.means.shape
 
     def __repr__(self) -> str:
@@ -131,7 +136,7 @@ class Model:
         ValueError
             When rows have other features, or are invalid and the run's ``input.on_invalid`` is "error".
         """
-        return self._answer(X, lambda block: self._assign(block, 1).label, np.int32)
+        return self._answer(X, lambda block: self._mixed(block).label, np.int32)
 
     def predict_proba(self, X: Any) -> Any:
         """The probability of every cluster, (n, K) float64; they sum to 1 in a row, and are NaN in an invalid one."""
@@ -141,7 +146,7 @@ class Model:
 
     def score_samples(self, X: Any) -> Any:
         """The log density of every row under the mixture, (n,) float32, nats: low is unusual."""
-        return self._answer(X, lambda block: self._assign(block, 1).log_density, np.float32)
+        return self._answer(X, lambda block: self._mixed(block).log_density, np.float32)
 
     def support(self, X: Any) -> Any:
         """The distance of every row to its nearest sample row over the sample's own scale there, (n,) float32."""
@@ -210,12 +215,16 @@ class Model:
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"rows of shape (n, {self.n_features}) are expected, got an array of shape {X.shape}.")
 
+    def _mixed(self, block: _Block) -> Assignment:
+        return assign_rows(self._project(block), self.mixture, top=1)
+
     def _assign(self, block: _Block, top: int) -> Labels:
         near = self._neighbours(block)
         projection = self._place(*near, "projection")
         found = assign_rows(projection, self.mixture, top)
         own = {each.name: getattr(found, each.name) for each in fields(Assignment)}
-        return Labels(**own, projection=projection, support=support(*near, self._scale))
+        stability = self._stability.of_rows(projection, found.label)
+        return Labels(**own, projection=projection, support=support(*near, self._scale), stability=stability)
 
     def _neighbours(self, block: _Block) -> tuple[Int32, Float32]:
         index = np.full((len(block.rows), self._k), -1, np.int32)

@@ -25,6 +25,7 @@ from distcluster.stages.labelling import (
     level_arrays,
 )
 from distcluster.stages.matching import MATCH_CLUSTERS, require_common_rows
+from distcluster.stages.measuring import MEASURE_STABILITY
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
 from distcluster.stages.refining import (
     PUBLISH_MIXTURE,
@@ -223,6 +224,7 @@ async def _refine(run: Run, runner: Runner) -> None:
                 advance()
     await runner.each(MATCH_CLUSTERS)
     await runner.each(PUBLISH_MIXTURE)
+    await runner.each(MEASURE_STABILITY)
 
 
 def _require_finished(run: Run) -> None:

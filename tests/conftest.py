@@ -45,9 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 BLOCK_ROWS = 512
 N_ROWS = 8 * 4 * BLOCK_ROWS - 100  # 32 blocks, the last one short
 RESULTS = (
-    "label", "probability", "top_label", "top_probability", "log_density", "support", "projection", "view_2d",
-    "sample/row", "sample/mixture_row", "model/sample", "model/index/graph", "model/anchors",
+    "label", "probability", "stability", "top_label", "top_probability", "log_density", "support", "projection",
+    "view_2d", "sample/row", "sample/mixture_row", "model/sample", "model/index/graph", "model/anchors",
     "model/field", "model/view_2d/anchors", "model/view_2d/field",
+    "model/stability/point", "model/stability/label", "model/stability/share", "cluster/stability",
     "model/mixture/weights", "model/mixture/means", "model/mixture/covariances",
     "selection/log_likelihood", "selection/bic", "selection/icl", "selection/silhouette", "selection/n_iter",
     "selection/aic", "selection/log_likelihood_all", "selection/bic_all", "selection/silhouette_euclidean",

@@ -30,7 +30,7 @@ def test_parquet_holds_every_row_in_order_with_its_item(reference: Run, tmp_path
     assert len(files) == len(reference.partitioning)
     found = pq.read_table(target).to_pandas()
     assert found.row.tolist() == list(range(N_ROWS))
-    for column in ("label", "probability", "log_density", "support"):
+    for column in ("label", "probability", "stability", "log_density", "support"):
         np.testing.assert_array_equal(found[column], reference.array(column)[:])
     np.testing.assert_array_equal(found[["view_2d_x", "view_2d_y"]], reference.array("view_2d")[:])
     np.testing.assert_array_equal(found[[f"projection_{i}" for i in range(3)]], reference.array("projection")[:])

@@ -1,17 +1,23 @@
 """Replicates of the pipeline: the stability of clusters, and of what a null gives."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import BLOCK_ROWS, Command, unequal
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, jaccard_score
 
+from distcluster import load_model
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.numerics.mixture.selection import select
+from distcluster.numerics.row_stability import RowStability
 from distcluster.numerics.sampling import replicate_sizes
 from distcluster.numerics.stability import agreement, cluster_agreement, half_of, null_half
+from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.storage import layout
+from distcluster.storage.inputs import open_input
 from distcluster.storage.run import Run
 
 
@@ -117,6 +123,7 @@ def test_planted_clusters_come_back_and_those_of_a_null_do_not(replicated: Run) 
     assert (null[ks == 8] < 0.5).all()
     assert np.isnan(real[ks == 1]).all()
     assert len(replicated.array("cluster/stability")[:]) == len(replicated.array("cluster/size")[:])
+    assert (replicated.array("stability")[:] > 0.9).mean() > 0.99, "the balls lie far apart"
 
 
 def test_bytes_of_replicates_do_not_depend_on_workers_or_partitions(
@@ -130,3 +137,42 @@ def test_bytes_of_replicates_do_not_depend_on_workers_or_partitions(
     assert unequal(replicated, run) == []
     for name in ("selection/stability", "selection/stability_null", "cluster/stability"):
         assert run.array(name)[:].tobytes() == replicated.array(name)[:].tobytes()
+
+
+def test_a_row_s_stability_is_that_of_the_labelled_rows_beside_it(demo: Run) -> None:
+    point, label, share = (demo.read(each) for each in layout.ROW_STABILITY.values())
+    chosen, n = SELECT_CANDIDATE.facts_of(demo), demo.job.selection.replicates
+    ks, kinds = (demo.array(f"selection/{name}")[:] for name in ("n_components", "covariance_type"))
+    place = int(np.flatnonzero((ks == chosen.n_components) & (kinds == chosen.covariance_type))[0])
+    labels, projection, stability = (demo.array(name)[:] for name in ("label", "projection", "stability"))
+    assert (label == labels[demo.read(layout.MIXTURE_ROW)[: len(point)]]).all()
+    held = np.zeros((n, len(label)))
+    for number, k in itertools.product(range(n), range(chosen.n_components)):
+        of_replicate, own = demo.read(layout.REPLICATE_LABEL, f"data-{number}")[place], label == k
+        best = int(np.argmax([jaccard_score(own, of_replicate == j) for j in range(chosen.n_components)]))
+        held[number, own] = of_replicate[own] == best
+    assert (share == held.mean(axis=0)).all()
+    assert share.std() > 0.1, "they differ"
+    for row in range(0, len(labels), 97):
+        own = np.flatnonzero(label == labels[row])
+        distance = np.square(point[own].astype(float) - projection[row]).sum(axis=1)
+        assert stability[row] == np.float32(share[own[np.argsort(distance, kind="stable")[:5]]].mean(dtype=float))
+    rows = open_input(demo.job.input.url, demo.job.input.array)[:300]
+    assert load_model(demo.url).assign(rows).stability.tobytes() == stability[:300].tobytes()
+
+
+def test_a_cluster_of_which_no_labelled_row_is_known_has_no_stability() -> None:
+    known = RowStability(np.empty((0, 2), np.float32), np.empty(0, np.int32), np.empty(0, np.float32))
+    assert np.isnan(known.of_rows(np.zeros((3, 2), np.float32), np.array([0, 1, -1], np.int32))).all()
+
+
+def test_the_rows_beside_it_tell_how_often_a_row_would_have_been_held() -> None:
+    random = np.random.default_rng(0)
+    rows = random.uniform(size=(4000, 2)).astype(np.float32)
+    cuts = random.normal(0.5, 0.1, size=200)  # each replicate cuts a strip in two somewhere else
+    held = (rows[:, :1] < cuts).mean(axis=1).astype(np.float32)
+    label = np.zeros(4000, np.int32)
+    few = np.array([random.binomial(4, share) / 4 for share in held[:1000]], np.float32)
+    found = RowStability(rows[:1000], label[:1000], few).of_rows(rows[1000:], label[1000:])
+    assert np.corrcoef(found, held[1000:])[0, 1] > 0.9
+    assert abs(found.mean() - held[1000:].mean()) < 0.02

@@ -118,7 +118,7 @@ def summary_table(summary: "Summary", *, bars: bool) -> RenderableType:
         *(Text(plain(f"Warning: {warning}")) for warning in summary.warnings),
         Text(
             f"Run: {plain(summary.url)}\n"
-            f"  label, probability, top_label, top_probability, log_density, support: one entry a row\n"
+            f"  label, probability, stability, top_label, top_probability, log_density, support: one entry a row\n"
             f"  projection, view_2d, view_3d: coordinates; selection/: every candidate; cluster/: every cluster"
         ),
     )
@@ -136,7 +136,7 @@ def prediction_table(summary: "PredictionSummary") -> RenderableType:
         Text(),
         Text(
             f"Prediction: {plain(summary.url)}\n"
-            f"  label, probability, top_label, top_probability, log_density, support: one entry a row\n"
+            f"  label, probability, stability, top_label, top_probability, log_density, support: one entry a row\n"
             f"  projection and views: coordinates"
         ),
     )

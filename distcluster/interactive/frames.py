@@ -27,7 +27,7 @@ from distcluster.storage.run import Run
 from distcluster.url import Url
 
 _ITEMS = 3  # that a cluster is told by
-_OF_ROWS = (layout.LABEL, layout.PROBABILITY, layout.LOG_DENSITY, layout.SUPPORT)
+_OF_ROWS = (layout.LABEL, layout.PROBABILITY, layout.STABILITY, layout.LOG_DENSITY, layout.SUPPORT)
 
 
 # --- small tables -----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from distcluster.storage.run import Run
 _PANEL_INCHES = (5.0, 3.4)
 _MAP_INCHES = (7.0, 7.0)
 _POINT = 4.0  # squared points of 1/72 inch
-COLOURS = ("label", "probability", "support", "log_density")
+COLOURS = ("label", "probability", "stability", "support", "log_density")
 """What a map can show."""
 
 
@@ -52,7 +52,7 @@ class Plots:
 
         Parameters
         ----------
-        color : {"label", "probability", "support", "log_density"}
+        color : {"label", "probability", "stability", "support", "log_density"}
             What colours say. By label all rows are drawn, as in the report (of more than two million, as many);
             otherwise some thousands of them.
 

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
         neighbors,
         prepared_rows,
         projection,
+        row_stability,
         stability,
         umap_fit,
     )
 
-__all__ = ["hierarchy", "lineage", "mixture", "neighbors", "prepared_rows", "projection", "stability", "umap_fit"]
+__all__ = [
+    "hierarchy", "lineage", "mixture", "neighbors", "prepared_rows", "projection", "row_stability", "stability",
+    "umap_fit",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ def row_table(n: int, d: int) -> Table:
     columns = [
         ("row", np.int64), ("x", np.float32), ("y", np.float32), ("label", np.int32), ("probability", np.float32),
         ("neighbour", np.int32), ("neighbour_probability", np.float32), ("support", np.float32),
-        ("log_density", np.float32), ("projection", np.float32, (d,)),
+        ("log_density", np.float32), ("stability", np.float32), ("projection", np.float32, (d,)),
     ]  # fmt: skip
     return np.zeros(n, columns)
 

@@ -199,6 +199,29 @@ def cluster_agreement(chosen: npt.NDArray[np.int32], labels: Sequence[Labels], n
     return np.where(np.bincount(chosen, minlength=n_components) > 0, np.mean(found, axis=0), np.nan)
 
 
+def held_shares(chosen: npt.NDArray[np.int32], labels: Sequence[Labels], n_components: int) -> npt.NDArray[np.float32]:
+    """The share of the replicates in which each row is in its cluster: the one with the best Jaccard index.
+
+    Parameters
+    ----------
+    chosen, labels, n_components
+        As ``cluster_agreement``'s.
+
+    Returns
+    -------
+    (n,) float32
+
+    Examples
+    --------
+    >>> chosen = np.array([0, 0, 1, 1], np.int32)
+    >>> labels = [np.array([1, 1, 0, 0], np.int16), np.array([0, 0, 0, 1], np.int16)]
+    >>> held_shares(chosen, labels, n_components=2).tolist()
+    [1.0, 1.0, 0.5, 1.0]
+    """
+    held = [each == _jaccard(chosen, each, n_components).argmax(axis=1)[chosen] for each in labels]
+    return np.asarray(np.mean(held, axis=0), np.float32)
+
+
 def row_stability(stability: Float64, chosen: npt.NDArray[np.int32]) -> tuple[float, int]:
     """Mean over rows of the stability of their cluster, and the number of clusters that are not weak.
 

@@ -121,7 +121,8 @@ def _borderline(rows: pd.DataFrame, texts: Mapping[int, str]) -> list[Item]:
         Item(
             int(row.row),
             shown_item(row.row, texts),
-            f"{row.probability:.2f} here, {row.neighbour_probability:.2f} in cluster {row.neighbour}",
+            f"{row.probability:.2f} here, {row.neighbour_probability:.2f} in cluster {row.neighbour}"
+            + (f", held by {row.stability:.0%} of the replicates" if row.stability >= 0 else ""),
         )
         for row in rows.head(_BORDERLINE).itertuples()
         if row.neighbour >= 0

@@ -20,6 +20,7 @@ from distcluster.report.thumbnails import thumbnails
 from distcluster.stages.labelling import SUMMARISE_CLUSTERS
 from distcluster.stages.projecting import views
 from distcluster.stages.refining import published_mixture
+from distcluster.storage import layout
 from distcluster.storage.items import read_items
 from distcluster.storage.layout import ItemArray
 from distcluster.storage.run import Run
@@ -88,6 +89,7 @@ def read_findings(run: Run, table: ReportTable) -> Findings:
         for array in SUMMARISE_CLUSTERS.writes
         if isinstance(array, ItemArray)
     }
+    arrays["stability"] = run.read(layout.CLUSTER_STABILITY)
     K = len(arrays["size"])
     statistics = collect_row_statistics(run, K, has_map="view_2d" in views(run.job))
     subsample = read_subsample_rows(run)

@@ -20,6 +20,7 @@ from distcluster.stages.labelling import (
     level_arrays,
 )
 from distcluster.stages.matching import MATCH_CLUSTERS
+from distcluster.stages.measuring import MEASURE_STABILITY
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, PROJECT_ROWS, PROJECT_SUBSAMPLE
 from distcluster.stages.refining import PUBLISH_MIXTURE, REFINE_EXPECT, REFINE_MAXIMISE
 from distcluster.stages.replicating import RECLUSTER, REPLICATE
@@ -59,6 +60,7 @@ STAGES: list[Stage[Any]] = [
     REFINE_MAXIMISE,
     MATCH_CLUSTERS,
     PUBLISH_MIXTURE,
+    MEASURE_STABILITY,
     MEASURE_PROJECTION,
     MERGE_COMPONENTS,
     LABEL_ROWS,
@@ -79,8 +81,8 @@ FITS: tuple[Stage[Any], ...] = (START_KMEANS, FIT_CANDIDATES)
 _ONLY_IN_CHOICES = (CROSS_LABELS, SUM_CROSSWALK)
 
 CHOOSES: tuple[Stage[Any], ...] = (
-    SELECT_CANDIDATE, REFINE_EXPECT, REFINE_MAXIMISE, MATCH_CLUSTERS, PUBLISH_MIXTURE, MEASURE_PROJECTION,
-    MERGE_COMPONENTS, LABEL_ROWS, SUMMARISE_CLUSTERS, *_ONLY_IN_CHOICES,
+    SELECT_CANDIDATE, REFINE_EXPECT, REFINE_MAXIMISE, MATCH_CLUSTERS, PUBLISH_MIXTURE, MEASURE_STABILITY,
+    MEASURE_PROJECTION, MERGE_COMPONENTS, LABEL_ROWS, SUMMARISE_CLUSTERS, *_ONLY_IN_CHOICES,
 )  # fmt: skip
 """The stages of a choice: a run that has another candidate of the run around it."""
 

@@ -7,6 +7,7 @@ from distcluster.environment import differences, environment
 from distcluster.errors import CorruptError, JobError, JobFailedError
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.labelling import MERGE_COMPONENTS, SUMMARISE_CLUSTERS
+from distcluster.stages.measuring import MEASURE_STABILITY
 from distcluster.stages.projecting import FIT_UMAP, FIT_VIEWS, views
 from distcluster.stages.refining import PUBLISH_MIXTURE
 from distcluster.stages.searching import BUILD_INDEX, FIT_PCA
@@ -26,6 +27,7 @@ _KEPT: dict[Stage[Any], tuple[ItemArray, ...]] = {
     FIT_VIEWS: (layout.VIEW_ANCHORS, layout.VIEW_FIELD),
     SELECT_CANDIDATE: (),
     PUBLISH_MIXTURE: tuple(layout.MIXTURE.values()),
+    MEASURE_STABILITY: tuple(layout.ROW_STABILITY.values()),
     MERGE_COMPONENTS: (layout.LEVEL, layout.LEVEL_CLUSTERS),
 }
 

@@ -20,10 +20,8 @@ from distcluster.numerics.shown_rows import (
 )
 from distcluster.stages.context import read_model, reading_around
 from distcluster.stages.cost import Cost, Sizes, one_task
-from distcluster.stages.fitting import candidates
 from distcluster.stages.projecting import PROJECT_ROWS, project_into, read_points, views
 from distcluster.stages.refining import chosen_mixture
-from distcluster.stages.replicating import common_points, replicated_labels
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.storage import layout
 from distcluster.storage.layout import ItemArray, RowArray
@@ -32,12 +30,15 @@ from distcluster.storage.run import Run
 if TYPE_CHECKING:
     from distcluster.numerics.mixture.assignment import Assignment
 
+Float32 = npt.NDArray[np.float32]
+
 _FEW_HELD_OUT = 1_000  # below which any rows are taken
 EXEMPLARS = 10
 """Rows kept for each component, nearest to its mean."""
 
 _TRUST_ROWS = 2_048  # of the mixture subsample: trustworthiness costs the square
 _TRUST_BYTES = 6 * 8 * _TRUST_ROWS**2  # in scikit-learn
+_STABILITY_SECONDS = 2e-6  # a row
 _DENSITY_ROWS = 8_192  # of the UMAP subsample: a standard error of about 0.02 nats
 
 
@@ -168,11 +169,14 @@ def label_rows(run: Run, index: int) -> Output[LabelFacts]:
         valid = result.label[here] >= 0
         label, probability = result.label[here][valid], result.probability[here][valid]
         probability_sums.append(np.bincount(label, probability, K).astype(np.float64))
-    table = _results(run, partition, rows, result)
+    known = numerics.row_stability.RowStability(*(read_model(run, each) for each in layout.ROW_STABILITY.values()))
+    stability = known.of_rows(rows, result.label)
+    table = _results(run, partition, rows, result, stability)
     return Output(
         LabelFacts(int((table["probability"] < UNSURE).sum())),
         rows={
             **{array: getattr(result, name) for name, array in layout.ASSIGNMENT.items()},
+            layout.STABILITY: stability,
             **_at_levels(run, result.label),
         },
         arrays={
@@ -195,7 +199,7 @@ def _at_levels(run: Run, label: npt.NDArray[np.int32]) -> dict[RowArray, npt.NDA
     }
 
 
-def _results(run: Run, partition: RowRange, rows: npt.NDArray[np.float32], result: "Assignment") -> Table:
+def _results(run: Run, partition: RowRange, rows: Float32, result: "Assignment", stability: Float32) -> Table:
     """All that is known of a partition's valid rows."""
     table = row_table(len(rows), rows.shape[1])
     table["row"] = np.arange(partition.start, partition.stop)
@@ -204,18 +208,19 @@ def _results(run: Run, partition: RowRange, rows: npt.NDArray[np.float32], resul
     table["neighbour"], table["neighbour_probability"] = result.top_label[:, second], result.top_probability[:, second]
     for name in ("label", "probability", "log_density"):
         table[name] = getattr(result, name)
-    table["support"] = run.read_rows(layout.SUPPORT, partition)
+    table["stability"], table["support"] = stability, run.read_rows(layout.SUPPORT, partition)
     if "view_2d" in views(run.job):
         table["x"], table["y"] = run.read_rows(layout.VIEW_2D, partition).T
     return table[result.label >= 0]
 
 
 def _label_cost(sizes: Sizes) -> Cost:
-    row_bytes = 4 * (3 + 2 * sizes.top + sizes.largest_k.bit_length())  # that many levels at most, of half as many each
+    row_bytes = 4 * (4 + 2 * sizes.top + sizes.largest_k.bit_length())  # that many levels at most, of half as many each
     return Cost(
         tasks=sizes.partitions,
+        seconds=sizes.n_rows * _STABILITY_SECONDS,
         bytes_written=sizes.n_rows * row_bytes,
-        memory_bytes=sizes.partition_rows * (3 * 4 * sizes.n_components + 3 * row_bytes + 2 * 44),
+        memory_bytes=sizes.partition_rows * (3 * 4 * sizes.n_components + 3 * row_bytes + 2 * 48),
     )
 
 
@@ -224,7 +229,7 @@ LABEL_ROWS = Stage(
     label_rows,
     facts=LabelFacts,
     items=partitions,
-    reads=("project_rows", "select_candidate", "publish_mixture", "merge_components"),
+    reads=("project_rows", "select_candidate", "publish_mixture", "measure_stability", "merge_components"),
     unit="rows",
     cost=_label_cost,
     is_result=True,
@@ -259,7 +264,6 @@ def summarise_clusters(run: Run) -> Output[ClusterFacts]:
         arrays={
             layout.CLUSTER_SIZE: size,
             layout.CLUSTER_PROBABILITY: mean_probability,
-            layout.CLUSTER_STABILITY: _cluster_stability(run),
             layout.EXEMPLAR: exemplar,
             layout.EXEMPLAR_DISTANCE: distance,
             layout.LEVEL_EXEMPLAR: _of_levels(run, size, exemplar),
@@ -282,27 +286,13 @@ def _held_out(run: Run, shown: Table) -> dict[ItemArray, npt.NDArray[np.generic]
     return {array: np.ascontiguousarray(rows[name]) for name, array in layout.HELD_OUT.items()}
 
 
-def _cluster_stability(run: Run) -> npt.NDArray[np.float64]:
-    """The mean best Jaccard index of every chosen cluster in the replicates; NaN without replicates."""
-    mixture, labels, grid = chosen_mixture(run), replicated_labels(run, "data"), candidates(run)
-    K = mixture.candidate.n_components
-    if not labels or mixture.candidate not in grid:  # which a person may have had fitted later
-        return np.full(K, np.nan)
-    place = grid.index(mixture.candidate)
-    if any(each[place].min() < 0 for each in labels):
-        return np.full(K, np.nan)
-    chosen = numerics.mixture.assignment.assign_rows(common_points(run), mixture, top=1).label
-    return numerics.stability.cluster_agreement(chosen, [each[place] for each in labels], K)
-
-
 SUMMARISE_CLUSTERS = Stage(
     "summarise_clusters",
     summarise_clusters,
     facts=ClusterFacts,
     items=one,
     reads=(
-        "subsample", "project_subsample", "extend_grid", "recluster", "project_rows", "select_candidate",
-        "publish_mixture", "merge_components", "label_rows",
+        "subsample", "project_rows", "merge_components", "label_rows",
     ),
     cost=one_task,
     is_result=True,

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-FORMAT_VERSION = 7
+from distcluster.storage.selection_columns import SELECTION_COLUMNS
+
+FORMAT_VERSION = 8
 """Raised with every change of the run layout; a run of another version is refused."""
 
 ONE = "all"
@@ -228,31 +230,9 @@ COMPONENT_MEAN = ItemArray(
     "selection/component/mean", "sum_components", "(sum of K, d)", "float64", "their mean; NaN where there is no row"
 )
 SILHOUETTE_SUMS = _partial("sum_silhouettes", "silhouettes", "(candidates,)", "float64")
-_COLUMNS = {
-    "n_components": ("int64", "k"),
-    "covariance_type": ("string", "spherical, diag, tied or full"),
-    "log_likelihood": ("float64", "sum over the held-out rows, nats"),
-    "bic": ("float64", "of the held-out rows; lower is better"),
-    "icl": ("float64", "of the held-out rows; lower is better"),
-    "silhouette": ("float64", "mean over all rows, squared Euclidean distance; NaN for k = 1"),
-    "n_iter": ("int64", "iterations of EM"),
-    "converged": ("bool", "whether EM converged"),
-    "error": ("string", "why the candidate could not be fitted; empty where it was"),
-    "aic": ("float64", "of the held-out rows; lower is better"),
-    "log_likelihood_all": ("float64", "sum over all rows, nats: descriptive"),
-    "bic_all": ("float64", "of all rows: descriptive"),
-    "silhouette_euclidean": ("float64", "estimated from the mixture subsample"),
-    "silhouette_euclidean_error": ("float64", "its standard error"),
-    "note": ("string", "what happened to single components"),
-    "stability": ("float64", "mean adjusted Rand index of two replicates on other halves; NaN without replicates"),
-    "stability_error": ("float64", "its standard error over pairs of replicates; NaN for one pair"),
-    "stability_null": ("float64", "the same on one Gaussian of the same extent"),
-    "row_stability": ("float64", "mean over rows of their cluster's best Jaccard index in a replicate"),
-    "n_returning": ("int64", "clusters for which that index is at least 0.5"),
-}
 SELECTION = {
     name: ItemArray(f"selection/{name}", "select_candidate", "(candidates,)", dtype, meaning)
-    for name, (dtype, meaning) in _COLUMNS.items()
+    for name, (dtype, meaning) in SELECTION_COLUMNS.items()
 }
 """The selection table, by column: the fields of ``numerics.mixture.criteria.Criteria``."""
 
@@ -271,6 +251,20 @@ LINEAGE = {name: ItemArray(f"lineage/{name}", "match_clusters", *rest) for name,
 """What became of a previous run's clusters, where `mixture.previous` names one."""
 
 MIXTURE = _mixture("model/mixture", "publish_mixture", "the chosen mixture, refined")
+CLUSTER_STABILITY = ItemArray(
+    "cluster/stability", "measure_stability", "(K,)", "float64",
+    "the cluster's best Jaccard index in a replicate, averaged; NaN without replicates",
+)  # fmt: skip
+_ROW_STABILITY = {
+    "point": ("(n, d)", "float32", "places of the rows that all replicates label; none without replicates"),
+    "label": ("(n,)", "int32", "their clusters"),
+    "share": ("(n,)", "float32", "share of the replicates in which the cluster held the row"),
+}
+ROW_STABILITY = {
+    name: ItemArray(f"model/stability/{name}", "measure_stability", *rest) for name, rest in _ROW_STABILITY.items()
+}
+"""The parameters of ``numerics.row_stability.RowStability``, by name."""
+
 MERGE = ItemArray(
     "hierarchy/merge", "merge_components", "(K - 1, 4)", "float64",
     "the tree over components: the two that are merged, the number of the merge, components below it (SciPy's linkage)",
@@ -299,6 +293,11 @@ TOP_LABEL = RowArray(
 )  # fmt: skip
 TOP_PROBABILITY = RowArray("top_probability", "label_rows", "(N, top)", "float32", NAN, "their responsibilities")
 LOG_DENSITY = RowArray("log_density", "label_rows", "(N,)", "float32", NAN, "log p(row), nats: low is unusual; or NaN")
+STABILITY = RowArray(
+    "stability", "label_rows", "(N,)", "float32", NAN,
+    "share of the replicates in which the cluster held the row, by the five nearest rows of its cluster in "
+    "`model/stability`; NaN without replicates, or where there are none",
+)  # fmt: skip
 LEVELS = "level"  # where labels of coarser levels lie, by their number of clusters
 LEVEL_LABEL = RowArray(
     f"{LEVELS}/{{item}}", "label_rows", "(N,)", "int32", -1,
@@ -314,10 +313,6 @@ CLUSTER_SIZE = ItemArray("cluster/size", "summarise_clusters", "(K,)", "int64", 
 CLUSTER_PROBABILITY = ItemArray(
     "cluster/mean_probability", "summarise_clusters", "(K,)", "float64", "the mean of their probability"
 )
-CLUSTER_STABILITY = ItemArray(
-    "cluster/stability", "summarise_clusters", "(K,)", "float64",
-    "the cluster's best Jaccard index in a replicate, averaged; NaN without replicates",
-)  # fmt: skip
 EXEMPLAR = ItemArray(
     "cluster/exemplar", "summarise_clusters", "(K, 10)", "int64",
     "rows nearest to the mean; -1 where there are fewer",
