@@ -6,7 +6,7 @@ import numpy.typing as npt
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
-_NEAREST = 5  # the error of three is as small, that of ten is larger (decision 28)
+_NEAREST = 5  # the error of three is as small, that of ten is larger (decision 29)
 
 
 class RowStability:
