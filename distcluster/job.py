@@ -102,8 +102,7 @@ class SampleTable(Table):
     """``[sample]``: the subsamples that models are fitted on."""
 
     rows: Literal["auto"] | PositiveInt = "auto"
-    """S, rows of the UMAP subsample; auto: min(50,000, N/2). More rows see rarer groups and
-    cost fit time; beyond 200,000 the fit is not sound."""
+    """S, rows of the UMAP subsample; auto: min(50,000, N/2). More rows see rarer groups and cost fit time."""
     mixture_rows: Literal["auto"] | PositiveInt = "auto"
     """M, rows of the mixture subsample, disjoint from the UMAP subsample where N allows; auto: min(100,000, N/4)."""
     top_up: bool = False

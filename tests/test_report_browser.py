@@ -166,6 +166,9 @@ def test_the_rows_of_a_cluster_have_an_address_are_filtered_and_saved(browser: B
     page.get_by_label("to", exact=True).fill("0.6")
     unsure = [i for i in of_cluster if held["probability"][i] is not None and held["probability"][i] <= 0.6]
     assert 0 < len(unsure) < len(of_cluster)
+    page.get_by_label("Stability from").fill("0.3")
+    unsure = [i for i in unsure if (held["stability"][i] or 0.0) >= 0.3]
+    assert unsure
     page.get_by_label("Order", exact=True).select_option("probability")
     with page.expect_download() as saving:
         page.get_by_role("button", name="Save as CSV").click()
@@ -182,10 +185,10 @@ def test_the_rows_of_a_cluster_have_an_address_are_filtered_and_saved(browser: B
 def test_rows_are_selected_on_the_map_and_coloured_by_what_is_known_of_them(browser: Browser, page_file: Path) -> None:
     page, said = opened(browser, page_file, size=(1280, 1200))
     seen = {page.evaluate("document.getElementById('map-canvas').toDataURL()")}
-    for colouring in ("probability", "support", "stability", "class (labels.txt)"):
+    for colouring in ("probability", "support", "stability", "cluster-stability", "class (labels.txt)"):
         page.get_by_label("Coloured by").select_option(colouring)
         seen.add(page.evaluate("document.getElementById('map-canvas').toDataURL()"))
-    assert len(seen) == 5
+    assert len(seen) == 6
     page.get_by_role("button", name="Draw around rows").click()
     page.locator("#stage").evaluate("(each) => each.scrollIntoView({behavior: 'instant'})")
     box = page.locator("#stage").bounding_box()

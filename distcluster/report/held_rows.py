@@ -13,7 +13,7 @@ from distcluster.report.row_statistics import RowStatistics
 KINDS = ("random", "typical", "borderline", "outlier", "ambiguous")
 """Why a row is held; a row's kinds are a number with a bit of each."""
 
-_DIGITS = {"x": 3, "y": 3, "probability": 3, "support": 2, "log_density": 2}
+_DIGITS = {"x": 3, "y": 3, "probability": 3, "stability": 2, "support": 2, "log_density": 2}
 
 
 def held_rows(

@@ -81,7 +81,7 @@
       classes.names.slice(0, 10).forEach((name, place) => key(name, classes.colours[place]));
       key(classes.names.length > 10 ? "others have colours of their own, or are grey" : "no class", NONE);
     } else {
-      const values = of === "stability" ? data.label.map((label) => data.clusters[label].stability) : data[of];
+      const values = of === "cluster-stability" ? data.label.map((label) => data.clusters[label].stability) : data[of];
       const sorted = values.filter((value) => value !== null).sort((a, b) => a - b);
       const least = sorted[Math.floor(0.02 * sorted.length)], most = sorted[Math.floor(0.98 * (sorted.length - 1))];
       fills = values.map((value) => (value === null ? NONE : onRamp((value - least) / (most - least || 1))));

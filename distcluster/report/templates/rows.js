@@ -18,7 +18,7 @@ const heldRows = (function () {
     const words = value("words").toLowerCase().split(/\s+/).filter(Boolean);
     const cluster = value("cluster"), kind = value("kind");
     const least = Number(value("least") || 0), most = Number(value("most") || 1);
-    const isAny = least <= 0 && most >= 1;
+    const isAny = least <= 0 && most >= 1, held = form.elements.held ? Number(value("held") || 0) : 0;
     found = [];
     for (let i = 0; i < data.row.length; i++) {
       if (selected && !selected.has(i)) continue;
@@ -26,6 +26,7 @@ const heldRows = (function () {
       if (kind !== "" && !(data.kinds[i] >> Number(kind) & 1)) continue;
       const p = data.probability[i];
       if (!isAny && (p === null || p < least || p > most)) continue;
+      if (held > 0 && !(data.stability[i] >= held)) continue;
       if (!words.every((word) => lower[i].includes(word) || String(data.row[i]) === word)) continue;
       found.push(i);
     }
@@ -56,6 +57,7 @@ const heldRows = (function () {
       swatch.className = "swatch k" + data.label[i];
       of.prepend(swatch);
       cell("Probability", known(data.probability[i], 2), true);
+      cell("Stability", known(data.stability[i], 2), true);
       cell("Support", known(data.support[i], 2), true);
       cell("Kind", kindsOf(i));
       cell("Item", data.item[i]);
@@ -68,9 +70,9 @@ const heldRows = (function () {
     if (selected) chip.firstElementChild.textContent = selected.size + " rows selected on the map";
   }
   function asText(separator, quoted) {
-    const lines = [["row", "cluster", "probability", "support", "log_density", "kind", "item"]];
+    const lines = [["row", "cluster", "probability", "stability", "support", "log_density", "kind", "item"]];
     for (const i of found) {
-      lines.push([data.row[i], data.label[i], data.probability[i], data.support[i], data.log_density[i], kindsOf(i), data.item[i]]);
+      lines.push([data.row[i], data.label[i], data.probability[i], data.stability[i], data.support[i], data.log_density[i], kindsOf(i), data.item[i]]);
     }
     return lines.map((line) => line.map((each) => quoted(String(each ?? ""))).join(separator)).join("\r\n") + "\r\n";
   }
