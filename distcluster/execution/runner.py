@@ -30,7 +30,7 @@ from distcluster.storage.settings import RunRef
 log = logging.getLogger("distcluster")
 
 MOST_TASKS = 4_000
-"""Dask's tasks of a stage, where it has more items and the cluster no more threads: each costs the scheduler 5 ms."""
+"""Dask's tasks of a stage, where it has more items and the cluster few threads: each costs the scheduler 3 to 5 ms."""
 SILENT_SECONDS = 30.0
 """How long a worker may be silent when another one has answered."""
 

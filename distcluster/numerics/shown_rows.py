@@ -15,7 +15,8 @@ BORDERLINE = 5
 HELD_OUT_ROWS = 20_000
 """Rows of a run, and as many new ones, whose densities and supports are compared."""
 
-_SHOWN = 2**21  # rows of a run that its map and its silhouettes are made of: 100 MiB, and all rows of most runs
+SHOWN = 2**21
+"""Rows of a run that its map and its silhouettes are made of: 100 MiB, and all rows of most runs."""
 
 
 def row_table(n: int, d: int) -> Table:
@@ -30,7 +31,7 @@ def row_table(n: int, d: int) -> Table:
 
 def spread_rows(table: Table, n_rows: int) -> Table:
     """Every so many-th row of a run of ``n_rows``, at most two million of it: the same whatever the partitions."""
-    return np.asarray(table[table["row"] % -(-n_rows // _SHOWN) == 0])
+    return np.asarray(table[table["row"] % -(-n_rows // SHOWN) == 0])
 
 
 def spread_evenly(table: Table, at_most: int) -> Table:

@@ -12,7 +12,7 @@ from distcluster.numerics.mixture.selection import select
 from distcluster.numerics.mixture.trust import Trust, assess
 from distcluster.numerics.partition import RowRange, tree_sum, tree_sums
 from distcluster.stages.context import read_model, reading_around
-from distcluster.stages.cost import Cost, one_task
+from distcluster.stages.cost import Cost, one_reduction
 from distcluster.stages.fitting import candidates, facts_of_fits, fitted_mixtures, grid_parameters, unscored
 from distcluster.stages.replicating import common_points, replicated_labels
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
@@ -109,7 +109,7 @@ SUM_COMPONENTS = Stage(
     facts=NoFacts,
     items=one,
     reads=("subsample", "project_subsample", "extend_grid", "fit_candidates", "score_candidates"),
-    cost=one_task,
+    cost=one_reduction,
 )
 
 
@@ -261,6 +261,6 @@ SELECT_CANDIDATE = Stage(
         "sum_components",
         "sum_silhouettes",
     ),
-    cost=one_task,
+    cost=one_reduction,
     is_result=True,
 )

@@ -83,6 +83,15 @@ class Cost:
     is_iterated: bool = False
 
 
+REDUCE_SECONDS = 8e-4
+"""Of a single task, to read and add up what one partition has left, many read at the same time."""
+
+
+def one_reduction(sizes: Sizes) -> Cost:
+    """A single task that reads what every partition has left."""
+    return Cost(tasks=1, seconds=sizes.partitions * REDUCE_SECONDS)
+
+
 def one_task(_sizes: Sizes) -> Cost:
     """A single task that costs next to nothing."""
     return Cost(tasks=1)

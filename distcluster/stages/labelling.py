@@ -11,6 +11,7 @@ from distcluster import numerics
 from distcluster.numerics.partition import RowRange, tree_sum
 from distcluster.numerics.shown_rows import (
     HELD_OUT_ROWS,
+    SHOWN,
     Table,
     moment_sums,
     notable_rows,
@@ -36,6 +37,7 @@ _FEW_HELD_OUT = 1_000  # below which any rows are taken
 EXEMPLARS = 10
 """Rows kept for each component, nearest to its mean."""
 
+_SUMMARY_SECONDS = 2.6e-3  # to read and merge what a partition has left
 _TRUST_ROWS = 2_048  # of the mixture subsample: trustworthiness costs the square
 _TRUST_BYTES = 6 * 8 * _TRUST_ROWS**2  # in scikit-learn
 _STABILITY_SECONDS = 2e-6  # a row
@@ -286,6 +288,12 @@ def _held_out(run: Run, shown: Table) -> dict[ItemArray, npt.NDArray[np.generic]
     return {array: np.ascontiguousarray(rows[name]) for name, array in layout.HELD_OUT.items()}
 
 
+def _summary_cost(sizes: Sizes) -> Cost:
+    exemplars = 12 * sizes.partitions * sizes.largest_k * EXEMPLARS
+    shown = 20 * min(sizes.n_rows, SHOWN)
+    return Cost(tasks=1, seconds=sizes.partitions * _SUMMARY_SECONDS, memory_bytes=3 * (exemplars + shown))
+
+
 SUMMARISE_CLUSTERS = Stage(
     "summarise_clusters",
     summarise_clusters,
@@ -294,6 +302,6 @@ SUMMARISE_CLUSTERS = Stage(
     reads=(
         "subsample", "project_rows", "merge_components", "label_rows",
     ),
-    cost=one_task,
+    cost=_summary_cost,
     is_result=True,
 )  # fmt: skip

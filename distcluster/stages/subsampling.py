@@ -20,7 +20,7 @@ from distcluster.numerics.sampling import (
     why_invalid,
 )
 from distcluster.stages.context import read_model
-from distcluster.stages.cost import Cost, Sizes
+from distcluster.stages.cost import REDUCE_SECONDS, Cost, Sizes
 from distcluster.stages.stage import Output, Stage, one, partitions
 from distcluster.storage import layout
 from distcluster.storage.array_store import checksum
@@ -292,6 +292,7 @@ def _subsample_cost(sizes: Sizes) -> Cost:
     both = sizes.sample_rows + sizes.mixture_rows
     return Cost(
         tasks=1,
+        seconds=sizes.partitions * REDUCE_SECONDS,
         bytes_written=both * row_bytes,
         memory_bytes=3 * both * row_bytes,  # as gathered, side by side, chosen
     )

@@ -32,6 +32,7 @@ READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError,
 # NumPy reads headers with Python's ast, whose threads share a depth counter: a SystemError by chance (cpython #106905).
 ONE_HEADER = threading.Lock()
 _DELETED_AT_ONCE = 1_000  # what one request of an object store may name
+_WHOLE: Any = {"write_empty_chunks": True}  # what is written is there, whatever it is: readers miss what is lost
 _COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
 
 
@@ -211,7 +212,8 @@ class ArrayStore:
         """An array that is filled in parts, opened once: its metadata never change."""
         if (path, is_strict) not in self._row_arrays:
             store = _StrictStore(self.zarr_store) if is_strict else self._writing_store
-            self._row_arrays[path, is_strict] = zarr.open_array(store, path=path, mode="r+", zarr_format=3)
+            array = zarr.open_array(store, path=path, mode="r+", zarr_format=3)
+            self._row_arrays[path, is_strict] = array.with_config(_WHOLE)  # which is not a part of the metadata
         return self._row_arrays[path, is_strict]
 
     def read_array(self, path: str) -> Array:
@@ -282,7 +284,7 @@ class ArrayStore:
             compressors=_COMPRESSORS,
             fill_value=fill_value,
             dimension_names=dimensions,
-            config={"write_empty_chunks": True},
+            config=_WHOLE,
         )
 
     def write_part(self, path: str, start: int, values: Array) -> dict[str, int]:
@@ -312,7 +314,7 @@ class ArrayStore:
             chunks=tuple(max(length, 1) for length in values.shape),
             compressors=_COMPRESSORS,
             dimension_names=dimensions,
-            config={"write_empty_chunks": True},
+            config=_WHOLE,
             overwrite=True,
         )
         keys = [f"{path}/zarr.json"]
