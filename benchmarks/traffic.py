@@ -21,7 +21,7 @@ from distcluster.storage.layout import arrays
 
 GROWTH = {
     ("find_neighbours", "GET"): 2, ("find_neighbours", "PUT"): 3,
-    ("label_rows", "GET"): 4, ("label_rows", "PUT"): 9,
+    ("label_rows", "GET"): 4, ("label_rows", "PUT"): 10,
     ("project_rows", "GET"): 9, ("project_rows", "PUT"): 4,
     ("scan", "GET"): 2, ("scan", "PUT"): 3,
     ("score_candidates", "GET"): 1, ("score_candidates", "PUT"): 2,
