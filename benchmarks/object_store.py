@@ -26,7 +26,7 @@ import xxhash
 from aiohttp import web
 from sortedcontainers import SortedDict
 
-from benchmarks.servers import SILENT, wait_for_http
+from benchmarks.servers import SILENT, s3_environment, wait_for_http
 from benchmarks.traffic import kind_of, owner_of
 
 _PAGE = 1_000  # keys of an answer, as S3 has it
@@ -146,10 +146,7 @@ def object_store(directory: Path) -> Iterator[dict[str, str]]:
             asyncio.run(asyncio.sleep(0.05))
         endpoint = f"http://127.0.0.1:{file.read_text()}"
         wait_for_http(f"{endpoint}/-/asked")
-        yield {
-            "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1",
-        }  # fmt: skip
+        yield s3_environment(endpoint)
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -34,13 +34,18 @@ def s3_api() -> Iterator[dict[str, str]]:
         client = boto3.client("s3", endpoint_url=endpoint, **keys)
         client.create_bucket(Bucket="bucket")
         client.close()
-        yield {
-            "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1",
-        }  # fmt: skip
+        yield s3_environment(endpoint)
     finally:
         server.terminate()
         server.wait(timeout=30)
+
+
+def s3_environment(endpoint: str) -> dict[str, str]:
+    """What points at a store that takes any key."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }  # fmt: skip
 
 
 def wait_for_http(url: str, seconds: float = 60) -> None:

@@ -54,7 +54,7 @@ class Task:
     Attributes
     ----------
     row_seconds : float
-        A row, where items are partitions; of ``benchmarks/results/end-to-end.json``.
+        A row, where items are partitions: as ``benchmarks.end_to_end`` measured them before decision 27.
     seconds : float
         Whatever the rows.
     trips : int

@@ -18,7 +18,7 @@ from distcluster.predicting import with_model
 from distcluster.prepare import CheckedJob, check_job, is_input_unchanged, prepared_run
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.fitting import FIT_CANDIDATES, fitted_candidates
-from distcluster.stages.flow import APPENDS, CHOOSES, FITS, PREDICTS, STAGES, is_finished
+from distcluster.stages.flow import APPENDS, CHOOSES, FITS, PREDICTS, STAGES, is_finished, require_finished
 from distcluster.stages.freezing import FROZEN
 from distcluster.stages.matching import previous_of
 from distcluster.stages.stage import Stage
@@ -181,8 +181,7 @@ def choose_candidate(
 
 
 def _refuse_to_choose(run: Run, wanted: Candidate) -> None:
-    if not is_finished(run):
-        raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
+    require_finished(run)
     if run.is_prediction:
         raise JobError(f"the run {run.url} has another run's model, and no grid: choose from that run.")
     if run.around is not None:

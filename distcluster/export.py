@@ -22,7 +22,7 @@ from distcluster.numerics.shown_rows import spread_evenly
 from distcluster.report.names import kept_names
 from distcluster.report.words import distinguishing_words
 from distcluster.stages.choosing import SELECT_CANDIDATE
-from distcluster.stages.flow import is_finished
+from distcluster.stages.flow import require_finished
 from distcluster.stages.freezing import freeze
 from distcluster.stages.labelling import level_arrays
 from distcluster.stages.projecting import views
@@ -68,8 +68,7 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable, columns: S
     table = table.beside(run.input_url)
     if form not in FORMATS:
         raise JobError(f"--to {form}: must be one of {', '.join(FORMATS)}.")
-    if not is_finished(run):
-        raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
+    require_finished(run)
     if target.exists():
         raise JobError(f"{target} is there already: choose another place, or remove it.")
     if columns and form not in _TABLES:

@@ -22,7 +22,7 @@ from distcluster.report.made import report_url
 from distcluster.report.page import write_report
 from distcluster.report.run_comparison import RunComparison, compare_runs
 from distcluster.stages.choosing import SELECT_CANDIDATE
-from distcluster.stages.flow import is_finished
+from distcluster.stages.flow import require_finished
 from distcluster.storage.layout import REPORT
 from distcluster.storage.run import Run as StoredRun
 from distcluster.url import Url
@@ -56,8 +56,7 @@ class Run:
 
     def __init__(self, url: str) -> None:
         self._run = StoredRun(url)
-        if not is_finished(self._run):
-            raise JobError(f"the run {self._run.url} is not finished: run its job to the end first.")
+        require_finished(self._run)
         self.plot = Plots(self._run)
 
     @property

@@ -29,7 +29,7 @@ def held_rows(
     rows = _gathered(statistics, clusters, comparisons)
     return {
         **{name: rows[name].tolist() for name in ("row", "label", "kinds")},
-        **{name: [_known(value, digits) for value in rows[name]] for name, digits in _DIGITS.items()},
+        **{name: [known(value, digits) for value in rows[name]] for name, digits in _DIGITS.items()},
         "item": [shown_item(row, texts) for row in rows.row],
         "classes": [
             {"name": each.name.rpartition("/")[2], **colouring(rows[each.name].to_numpy(), each.classes)}
@@ -52,5 +52,6 @@ def _gathered(
     return rows.fillna({each.name: -1 for each in comparisons}).astype({each.name: int for each in comparisons})
 
 
-def _known(value: float, digits: int) -> float | None:
+def known(value: float, digits: int) -> float | None:
+    """A rounded value, None where there is none."""
     return None if pd.isna(value) else round(float(value), digits)  # JSON knows no NaN

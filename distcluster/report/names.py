@@ -63,23 +63,31 @@ def name_clusters(
     kept = _read(run)
     by, prompt = (table.by, table.prompt) if table is not None else (kept.by, kept.prompt)
     ask = _namer(table) if table is not None else None
-    names = Names(by, prompt, _clusters_of(run), given=kept.given)
+    names, is_complete = Names(by, prompt, _clusters_of(run), given=kept.given), True
     for place, number, words, items in _described(clusters, levels):
         asked = prompt.format(words=", ".join(words), items="\n".join(f"- {item}" for item in items))
         digest = sha256(f"{by}\n{asked}".encode()).hexdigest()
-        if digest not in names.given:
+        is_new = digest not in names.given
+        if is_new:
             if ask is None:
                 continue
             try:
                 names.given[digest] = _short(ask(asked))
             except Exception as error:  # whatever a stranger's function or server does, the report is written
                 log.warning("report.names: %s does not answer (%s); the report goes on without more names", by, error)
-                return names, False
+                is_complete = False
+                break
         own = names.clusters if place is None else names.levels.setdefault(place, {})
         own[number] = names.given[digest]
-        if ask is not None:
-            run.store.put(NAMES, json.dumps(asdict(names)).encode())
-    return names, True
+        if is_new:
+            _keep(run, names)
+    if ask is not None:
+        _keep(run, names)
+    return names, is_complete
+
+
+def _keep(run: Run, names: Names) -> None:
+    run.store.put(NAMES, json.dumps(asdict(names)).encode())
 
 
 def with_names(names: Names, clusters: Sequence[ClusterRow]) -> list[ClusterRow]:

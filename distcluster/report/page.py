@@ -10,7 +10,7 @@ from distcluster.report.names import name_clusters
 from distcluster.report.page_sections import SECTIONS
 from distcluster.report.shown_items import keep_items
 from distcluster.report.templating import template
-from distcluster.stages.flow import is_finished
+from distcluster.stages.flow import require_finished
 from distcluster.storage.items import require_items
 from distcluster.storage.layout import REPORT, REPORT_MADE
 from distcluster.storage.run import Run
@@ -65,8 +65,7 @@ def render_page(run: Run, table: ReportTable) -> str:
 def _find(run: Run, table: ReportTable) -> Findings:
     if run.is_prediction:
         raise JobError(f"the run {run.url} has another run's model: that run has the report.")
-    if not is_finished(run):
-        raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
+    require_finished(run)
     table = table.beside(run.input_url)
     if table.items is not None:
         require_items(table.items, table.item_column)

@@ -13,7 +13,7 @@ from distcluster.report.criteria_panels import criteria_panels
 from distcluster.report.figures import MOST_CLASSES, heat_map, leaf_order, map_png, tree
 from distcluster.report.findings import Findings
 from distcluster.report.forest import Forests, grow_forests
-from distcluster.report.held_rows import KINDS, held_rows
+from distcluster.report.held_rows import KINDS, held_rows, known
 from distcluster.report.interactive_3d import interactive_views
 from distcluster.report.job_text import job_toml
 from distcluster.report.palette import colours
@@ -119,15 +119,11 @@ def rows(findings: Findings) -> Shown:
     """The rows that can be searched, listed and seen on the map one by one."""
     held = held_rows(findings.statistics, findings.clusters, findings.comparisons, findings.shown.texts)
     of_cluster = {
-        each.label: {"name": each.name or ", ".join(each.words[:_NAME_WORDS]), "stability": _known(each.stability)}
+        each.label: {"name": each.name or ", ".join(each.words[:_NAME_WORDS]), "stability": known(each.stability, 2)}
         for each in findings.clusters
     }
     data = held | {"clusters": of_cluster, "colours": colours(findings.n_components), "kinds_of": KINDS}
     return {"held": data, "kinds": KINDS}
-
-
-def _known(value: float) -> float | None:
-    return round(value, 2) if np.isfinite(value) else None
 
 
 def _frequent(comparison: Comparison, K: int) -> list[str]:

@@ -17,7 +17,7 @@ from distcluster.report.figures import heat_map
 from distcluster.report.predecessors import Traced, trace_parts
 from distcluster.report.shown_items import kept_items
 from distcluster.report.templating import template
-from distcluster.stages.flow import is_finished
+from distcluster.stages.flow import require_finished
 from distcluster.stages.stage import partitions
 from distcluster.storage import layout
 from distcluster.storage.run import Run
@@ -140,8 +140,7 @@ def compare_runs(run: Run, other: Run) -> RunComparison:
         When labels or checksums cannot be read back.
     """
     for each in (run, other):
-        if not is_finished(each):
-            raise JobError(f"the run {each.url} is not finished: run its job to the end first.")
+        require_finished(each)
     common = count_common_rows(run, other)
     counts, sizes = common.counts, _sizes(other)
     found = trace_counts(counts, sizes)

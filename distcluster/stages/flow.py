@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from distcluster.errors import CorruptError
+from distcluster.errors import CorruptError, JobError
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
 from distcluster.stages.context import at_once
 from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
@@ -106,6 +106,17 @@ def is_finished(run: Run) -> bool:
     *others, last = (stage for stage in stages_of(run) if stage.is_result)
     # Of a run that is not finished it is missing; the others are asked for at once, for each takes some round trips.
     return is_complete(run, last) and all(at_once(partial(is_complete, run), others))
+
+
+def require_finished(run: Run) -> None:
+    """Refuse a run that is not finished.
+
+    Raises
+    ------
+    JobError
+    """
+    if not is_finished(run):
+        raise JobError(f"the run {run.url} is not finished: run its job to the end first.")
 
 
 def is_complete(run: Run, stage: Stage[Any]) -> bool:

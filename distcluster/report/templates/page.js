@@ -120,7 +120,7 @@
     const taken = [];
     for (const [label, mx, my] of map.middle) {
       if (alone >= 0 && label !== alone) continue;
-      const x = ((mx - low[0]) / span[0] * scale + left) * size, y = ((1 - (my - low[1]) / span[1]) * scale + top) * size;
+      const [x, y] = onStage(mx, my);
       const name = data.clusters[label].name;
       let text = String(label);
       // Words where there is room for them, which zooming makes.
@@ -146,12 +146,15 @@
       pen.stroke();
     }
   }
+  function onStage(x, y) {
+    const size = stage.clientWidth;
+    return [((x - low[0]) / span[0] * scale + left) * size, ((1 - (y - low[1]) / span[1]) * scale + top) * size];
+  }
   function overlaps(taken, width, x, y) {
     const near = (other, otherWidth) => Math.abs(other[1] - y) < 16 && Math.abs(other[0] - x) < (width + otherWidth) / 2 + 6;
-    const size = stage.clientWidth;
     if (taken.some((other) => near(other, other[2]))) return true;
     return map.middle.some(([, mx, my]) => {
-      const other = [((mx - low[0]) / span[0] * scale + left) * size, ((1 - (my - low[1]) / span[1]) * scale + top) * size];
+      const other = onStage(mx, my);
       return (other[0] !== x || other[1] !== y) && near(other, 20);
     });
   }
