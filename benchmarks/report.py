@@ -23,6 +23,7 @@ from distcluster.stages.flow import row_arrays
 from distcluster.stages.labelling import SUMMARISE_CLUSTERS
 from distcluster.storage import layout
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE
 
 ROWS = (250_000, 500_000, 1_000_000)
 BLOCK_ROWS, PARTITION_ROWS = 16_384, 65_536
@@ -76,7 +77,7 @@ def enlarge(source: Run, target: Path, n_rows: int) -> None:
                 run.commit(stage, str(index), facts, rows={of_path[name]: rows[name] for name in names})
         stage = SUMMARISE_CLUSTERS
         arrays = {array: source.read(array) for array in stage.writes} | {layout.CLUSTER_SIZE: size}
-        run.commit(stage.name, layout.ONE, asdict(stage.facts_of(source)), arrays=arrays)
+        run.commit(stage.name, ONE, asdict(stage.facts_of(source)), arrays=arrays)
 
 
 def repeat_lines(source: Path, target: Path, n_rows: int) -> Path:

@@ -37,9 +37,9 @@ from distcluster.stages.stage import partitions
 from distcluster.stages.subsampling import SCAN
 from distcluster.storage import layout
 from distcluster.storage.array_store import entity_tag
-from distcluster.storage.layout import ONE, RowArray
 from distcluster.storage.records import Kept, Part, Record, record_key
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE, RowArray
 from distcluster.storage.settings import RunRef
 
 LATENCY = 0.03

@@ -1,4 +1,4 @@
-"""What a caller runs: a job, a prediction, and another candidate in the chosen one's place."""
+"""What a caller runs: a job, a prediction, another candidate in the chosen one's place, a search for duplicates."""
 
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
@@ -6,6 +6,7 @@ from typing import Any
 
 from distcluster import pipeline
 from distcluster.choice import prepared_choice
+from distcluster.curation import require_distance
 from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
 from distcluster.execution.connect import scheduler_address
@@ -17,8 +18,18 @@ from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.predicting import with_model
 from distcluster.prepare import CheckedJob, check_job, is_input_unchanged, prepared_run
 from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.deduplicating import PUBLISH_DUPLICATES
 from distcluster.stages.fitting import FIT_CANDIDATES, fitted_candidates
-from distcluster.stages.flow import APPENDS, CHOOSES, FITS, PREDICTS, STAGES, is_finished, require_finished
+from distcluster.stages.flow import (
+    APPENDS,
+    CHOOSES,
+    DEDUPLICATES,
+    FITS,
+    PREDICTS,
+    STAGES,
+    is_finished,
+    require_finished,
+)
 from distcluster.stages.freezing import FROZEN
 from distcluster.stages.matching import previous_of
 from distcluster.stages.stage import Stage
@@ -190,3 +201,39 @@ def _refuse_to_choose(run: Run, wanted: Candidate) -> None:
         raise JobError(f"{wanted} is what the run {run.url} has chosen: its labels are there.")
     if run.job.mixture.previous is not None:
         previous_of(run)  # whose ids the choice follows, too
+
+
+def find_duplicates(url: str, distance: float, deploy: DeployTable, reporter: Reporter) -> Run:
+    """Find the groups of rows of a finished run that are equal, or connected by pairs within a cosine distance.
+
+    All such pairs count, of all rows: the groups are a function of the rows and the distance alone.
+
+    Parameters
+    ----------
+    url : str
+        A finished run, a choice (whose rows are those of the run around it) or a prediction.
+    distance : float
+        0: equal rows only.
+    deploy : DeployTable
+    reporter : Reporter
+
+    Returns
+    -------
+    Run
+        As it was asked for; ``curation.duplicates`` reads what was found.
+
+    Raises
+    ------
+    JobError
+        When there is no finished run, its input is gone, or the distance cannot be.
+    JobFailedError, SchedulerLostError, RunHeldError, LeaseLostError
+        As ``run_job``.
+    """
+    distance, run = require_distance(distance, "--distance"), Run(url)
+    require_finished(run)
+    of = run.around or run
+    if str(distance) not in PUBLISH_DUPLICATES.committed(of):
+        with of.writing(deploy.lease_seconds):
+            work = partial(pipeline.deduplicate, of, distance=distance)
+            Session(of, deploy, reporter, makes=DEDUPLICATES, read_input=True).hold(work)
+    return run

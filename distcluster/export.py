@@ -2,22 +2,24 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import zarr
 from numpy.lib.recfunctions import repack_fields
 
+from distcluster.curation import Part, Wanted, choose_rows, read_parts
 from distcluster.errors import JobError
 from distcluster.job import ReportTable
 from distcluster.numerics.mixture.parameters import to_sklearn
-from distcluster.numerics.partition import Partitioning, RowRange
+from distcluster.numerics.partition import Partitioning
 from distcluster.numerics.shown_rows import spread_evenly
 from distcluster.report.names import kept_names
 from distcluster.report.words import distinguishing_words
@@ -30,17 +32,22 @@ from distcluster.stages.refining import published_mixture
 from distcluster.stages.stage import partitions
 from distcluster.storage import layout
 from distcluster.storage.input_columns import InputColumn, open_input_column, readable_id
-from distcluster.storage.items import read_items, stream_items
+from distcluster.storage.items import read_items
 from distcluster.storage.run import Run
+
+Rows = npt.NDArray[np.int64]
 
 _LEASE_SECONDS = 60.0
 _NAMING_ROWS, _NAME_WORDS = 100_000, 3  # rows whose items name clusters, words of a name
 _AXES = ("x", "y", "z")
 _MEASURES = {each.path: each for each in (layout.PROBABILITY, layout.STABILITY, layout.LOG_DENSITY, layout.SUPPORT)}
 _ATLAS = ("x", "y", "category", "text")
+_ALL = Wanted()
 
 
-def export_run(run: Run, target: Path, form: str, table: ReportTable, columns: Sequence[str] = ()) -> Path:
+def export_run(
+    run: Run, target: Path, form: str, table: ReportTable, columns: Sequence[str] = (), wanted: Wanted = _ALL
+) -> Path:
     """Write a finished run's results to a place of its own.
 
     Parameters
@@ -54,6 +61,8 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable, columns: S
         What a row is.
     columns : sequence of str
         Columns of the input that "parquet" and "csv" are to have, too.
+    wanted : Wanted
+        The rows, of formats with rows.
 
     Returns
     -------
@@ -63,7 +72,7 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable, columns: S
     Raises
     ------
     JobError
-        When the format is unknown, the run is not finished, or the target is there already.
+        When the format is unknown, the run is not finished, the target is there already, or there are no such rows.
     """
     table = table.beside(run.input_url)
     if form not in FORMATS:
@@ -73,44 +82,42 @@ def export_run(run: Run, target: Path, form: str, table: ReportTable, columns: S
         raise JobError(f"{target} is there already: choose another place, or remove it.")
     if columns and form not in _TABLES:
         raise JobError(f"--columns goes with --to {' and --to '.join(_TABLES)}.")
+    if wanted != _ALL and form not in _OF_ROWS:
+        raise JobError(f"--balanced and --without-duplicates go with --to {', '.join(_OF_ROWS)}.")
     opened = {name: open_input_column(run, name, "--columns") for name in columns}
+    rows = None if wanted == _ALL else choose_rows(run, wanted)
     target.parent.mkdir(parents=True, exist_ok=True)
     if form in _TABLES:
-        _TABLES[form](target, _frames(run, table, opened))
+        _TABLES[form](target, _frames(run, table, opened, rows))
+    elif form in _DRAWN:
+        _DRAWN[form](run, target, table, rows)
     else:
         _OTHERS[form](run, target, table)
     return target
 
 
-def _parts(run: Run, table: ReportTable) -> Iterator[tuple[RowRange, list[str | None] | None]]:
-    """The partitions with their rows' items, one at a time, so that memory does not grow with N."""
-    partitions = [run.partitioning[index] for index in range(len(run.partitioning))]
-    items = stream_items(table.items, map(len, partitions), table.item_column) if table.items else repeat(None)
-    return zip(partitions, items, strict=False)
-
-
-def _frames(run: Run, table: ReportTable, columns: Mapping[str, InputColumn]) -> Iterator[pa.Table]:
+def _frames(run: Run, table: ReportTable, columns: Mapping[str, InputColumn], rows: Rows | None) -> Iterator[pa.Table]:
     """All that a person may want of the rows, a partition at a time."""
     name_of_id, names = readable_id(run), kept_names(run).clusters
     ids = {"id": open_input_column(run, name_of_id, "input.id")} if name_of_id is not None else {}
-    for partition, texts in _parts(run, table):
-        own = _columns(run, partition)
-        own |= {each.path.replace("/", "_"): run.read_rows(each, partition) for each in level_arrays(run)}
+    for part in read_parts(run, table, rows):
+        own = _columns(part)
+        own |= {each.path.replace("/", "_"): part.read(each) for each in level_arrays(run)}
         if names:
             own["name"] = pa.array([names.get(int(label)) for label in own["label"]], pa.string())
-        if texts is not None:
-            own["item"] = pa.array(texts, pa.string())
+        if part.texts is not None:
+            own["item"] = pa.array(part.texts, pa.string())
         others = {f"input_{name}" if name in own | ids else name: column for name, column in columns.items()}
-        yield pa.table({shown: _of_input(column, partition) for shown, column in (ids | others).items()} | own)
+        yield pa.table({shown: _of_input(column, part) for shown, column in (ids | others).items()} | own)
 
 
-def _of_input(column: InputColumn, partition: RowRange) -> pa.Array:
-    """A partition's rows of a column of the input."""
+def _of_input(column: InputColumn, part: Part) -> pa.Array:
+    """What a column of the input has of a part's rows."""
     if isinstance(column, zarr.Array):
         kind = pa.string() if column.dtype.kind in "TUO" else pa.from_numpy_dtype(column.dtype)
     else:
         kind = column.kind
-    values = np.asarray(column[partition.rows]).tolist()
+    values = np.asarray(column[part.partition.rows])[part.here].tolist()
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     return pa.array(values if is_text else [None if value == "" else value for value in values], kind)
 
@@ -129,14 +136,14 @@ def _write_csv(target: Path, frames: Iterator[pa.Table]) -> None:
             writer.write_table(frame)
 
 
-def _columns(run: Run, partition: RowRange) -> dict[str, Any]:
-    """The columns of a partition's rows: what was written, one column a coordinate."""
-    columns: dict[str, Any] = {"row": np.arange(partition.start, partition.stop)}
-    columns |= {name: run.read_rows(array, partition) for name, array in ({"label": layout.LABEL} | _MEASURES).items()}
-    for view, d in views(run.job).items():
-        values = run.read_rows(layout.SPACES[view], partition)
+def _columns(part: Part) -> dict[str, Any]:
+    """The columns of a part's rows: what was written, one column a coordinate."""
+    columns: dict[str, Any] = {"row": part.rows}
+    columns |= {name: part.read(array) for name, array in ({"label": layout.LABEL} | _MEASURES).items()}
+    for view, d in views(part.run.job).items():
+        values = part.read(layout.SPACES[view])
         columns |= {f"{view}_{axis}": values[:, i] for i, axis in zip(range(d), _AXES, strict=False)}
-    projection = run.read_rows(layout.PROJECTION, partition)
+    projection = part.read(layout.PROJECTION)
     return columns | {f"projection_{i}": projection[:, i] for i in range(projection.shape[1])}
 
 
@@ -146,7 +153,7 @@ def _export_sklearn(run: Run, target: Path, _table: ReportTable) -> None:
         joblib.dump(to_sklearn(published_mixture(run)), file)
 
 
-def _export_atlas(run: Run, target: Path, table: ReportTable) -> None:
+def _export_atlas(run: Run, target: Path, table: ReportTable, rows: Rows | None) -> None:
     """One Parquet file for Apple's embedding-atlas: ``embedding-atlas FILE --x x --y y --text text``.
 
     It opens single files only, and draws what has a place: skipped rows are left out.
@@ -157,16 +164,16 @@ def _export_atlas(run: Run, target: Path, table: ReportTable) -> None:
     names = np.array([" ".join(filter(None, (f"cluster {k}", given.get(k)))) for k in range(K)])
     writer = None
     try:
-        for partition, texts in _parts(run, table):
-            columns = _columns(run, partition)
+        for part in read_parts(run, table, rows):
+            columns, texts = _columns(part), part.texts
             label = columns["label"]
             category = pa.DictionaryArray.from_arrays(pa.array(np.maximum(label, 0), pa.int32()), pa.array(names))
             text = pa.array(texts if texts is not None else [f"row {row}" for row in columns["row"]], pa.string())
             shown = dict(zip(_ATLAS, (columns["view_2d_x"], columns["view_2d_y"], category, text), strict=True))
             also = {name: columns[name] for name in ("row", "label", *_MEASURES)}
-            part = pa.table(shown | also).filter(pa.array(label >= 0))
-            writer = writer or pq.ParquetWriter(target, part.schema)
-            writer.write_table(part)
+            frame = pa.table(shown | also).filter(pa.array(label >= 0))
+            writer = writer or pq.ParquetWriter(target, frame.schema)
+            writer.write_table(frame)
     finally:
         if writer is not None:
             writer.close()
@@ -212,13 +219,14 @@ def _export_atlas_labels(run: Run, target: Path, table: ReportTable) -> None:
 # --- AnnData ----------------------------------------------------------------------------------------------------
 
 
-def _export_anndata(run: Run, target: Path, table: ReportTable) -> None:
+def _export_anndata(run: Run, target: Path, table: ReportTable, rows: Rows | None) -> None:
     """AnnData's layout on Zarr (its on-disk format 0.1.0, Zarr version 2, which every anndata since 0.8 reads).
 
     Written by partition, which the package anndata cannot do: ``X`` is the projection, ``obs`` has a row's results,
     ``obsm`` the views (``X_umap`` is the one in two dimensions), ``uns`` the mixture.
     """
     parts, d, chosen = run.partitioning, run.job.projection.n_components, published_mixture(run)
+    parts = parts if rows is None else replace(parts, n_rows=len(rows))
     root: Any = zarr.open_group(target, mode="w-", zarr_format=2)
     root.attrs.update(_encoded("anndata", "0.1.0"))
     maps = {"X_umap" if view == "view_2d" else f"X_{view}": (view, wide) for view, wide in views(run.job).items()}
@@ -236,17 +244,17 @@ def _export_anndata(run: Run, target: Path, table: ReportTable) -> None:
     _whole(label, "categories", np.arange(chosen.candidate.n_components).astype(str).astype(object))
     var = _frame(root, "var", [])
     _whole(var, "_index", np.array([f"umap_{i}" for i in range(d)], object))
-    for partition, texts in _parts(run, table):
-        here = partition.rows
-        root["X"][here] = run.read_rows(layout.PROJECTION, partition)
+    for part in read_parts(run, table, rows):
+        place = part.place
+        root["X"][place] = part.read(layout.PROJECTION)
         for name, (view, _) in maps.items():
-            obsm[name][here] = run.read_rows(layout.SPACES[view], partition)
-        obs["_index"][here] = np.arange(partition.start, partition.stop).astype(str).astype(object)
-        label["codes"][here] = run.read_rows(layout.LABEL, partition)
+            obsm[name][place] = part.read(layout.SPACES[view])
+        obs["_index"][place] = part.rows.astype(str).astype(object)
+        label["codes"][place] = part.read(layout.LABEL)
         for name, array in _MEASURES.items():
-            obs[name][here] = run.read_rows(array, partition)
-        if texts is not None:
-            obs["item"][here] = np.array([text or "" for text in texts], object)
+            obs[name][place] = part.read(array)
+        if part.texts is not None:
+            obs["item"][place] = np.array([text or "" for text in part.texts], object)
     mixture = _dict(_dict(root, "uns"), "mixture")
     for name in layout.MIXTURE:
         _whole(mixture, name, getattr(chosen, name))
@@ -296,12 +304,15 @@ def _export_model(run: Run, target: Path, _table: ReportTable) -> None:
 
 
 _TABLES = {"parquet": _write_parquet, "csv": _write_csv}
-_OTHERS: dict[str, Callable[[Run, Path, ReportTable], None]] = {
-    "sklearn": _export_sklearn,
+_DRAWN: dict[str, Callable[[Run, Path, ReportTable, Rows | None], None]] = {
     "anndata": _export_anndata,
     "atlas": _export_atlas,
+}
+_OTHERS: dict[str, Callable[[Run, Path, ReportTable], None]] = {
+    "sklearn": _export_sklearn,
     "atlas-labels": _export_atlas_labels,
     "model": _export_model,
 }
-FORMATS = (*_TABLES, *_OTHERS)
+_OF_ROWS = (*_TABLES, *_DRAWN)
+FORMATS = (*_OF_ROWS, *_OTHERS)
 """What a run can be exported to."""

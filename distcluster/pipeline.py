@@ -13,8 +13,20 @@ from distcluster.numerics.sampling import LEAST_SPREAD
 from distcluster.prepare import is_input_unchanged
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
 from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
+from distcluster.stages.deduplicating import (
+    COMPARE_ROWS,
+    EQUAL,
+    GATHER_FIRSTS,
+    GROUP_DUPLICATES,
+    HASH_ROWS,
+    MEASURE_DUPLICATES,
+    PUBLISH_DUPLICATES,
+    SKETCH_ROWS,
+    pairs_of_slabs,
+    parts_at,
+)
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS, grid_round
-from distcluster.stages.flow import has_only_scans, is_complete, is_finished, row_arrays
+from distcluster.stages.flow import DEDUPLICATES, has_only_scans, is_complete, is_finished, row_arrays
 from distcluster.stages.freezing import freeze, model_id
 from distcluster.stages.growing import CHECK_NEW_ROWS, grow, new_rows, refuse_invalid
 from distcluster.stages.labelling import (
@@ -108,6 +120,8 @@ async def append(run: Run, runner: Runner, n_rows: int) -> None:
         await _recognise_input(run, runner)
         if run.job.input.on_invalid == "error":
             refuse_invalid(await runner.each(CHECK_NEW_ROWS, new_rows(run, n_rows)))
+        for stage in reversed(DEDUPLICATES):  # those among all rows are others now
+            run.undo(stage.name)
         await asyncio.to_thread(grow, run, n_rows, [SCAN, SUMMARISE_CLUSTERS], row_arrays(run), model=model_id(run))
     await _scan(run, runner)
     await runner.each(FIND_NEIGHBOURS)
@@ -116,6 +130,20 @@ async def append(run: Run, runner: Runner, n_rows: int) -> None:
     await runner.each(SUMMARISE_CLUSTERS)
     run.drop(layout.SCANNED)
     _require_finished(run)
+
+
+async def deduplicate(run: Run, runner: Runner, distance: float) -> None:
+    """Find the groups of rows within a distance; everything that is already committed is skipped."""
+    await runner.each(HASH_ROWS)
+    await runner.each(GROUP_DUPLICATES, [EQUAL])
+    if distance != EQUAL:
+        await runner.each(SKETCH_ROWS, [distance])
+        await runner.each(COMPARE_ROWS, pairs_of_slabs(run, distance))
+        await runner.each(GROUP_DUPLICATES, [distance])
+        await runner.each(GATHER_FIRSTS, parts_at(run, distance))
+        await runner.each(MEASURE_DUPLICATES, parts_at(run, distance))
+        run.drop(f"partial/{GATHER_FIRSTS.name}/{distance}")
+    await runner.each(PUBLISH_DUPLICATES, [distance])
 
 
 async def choose(run: Run, runner: Runner) -> None:

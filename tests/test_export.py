@@ -123,7 +123,7 @@ def test_embedding_atlas_opens_it(reference: Run, items: ReportTable, tmp_path: 
 
 
 def test_an_unknown_format_and_a_target_that_is_there_are_refused(reference: Run, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"--to xls: must be one of parquet, csv, sklearn, anndata, atlas"):
+    with pytest.raises(JobError, match=r"--to xls: must be one of parquet, csv, anndata, atlas, sklearn"):
         export_run(reference, tmp_path / "out", "xls", ReportTable())
     with pytest.raises(JobError, match="is there already"):
         export_run(reference, tmp_path, "parquet", ReportTable())

@@ -26,8 +26,8 @@ from distcluster.stages.labelling import LABEL_ROWS
 from distcluster.stages.matching import MATCH_CLUSTERS
 from distcluster.storage import layout
 from distcluster.storage.inputs import open_input
-from distcluster.storage.layout import ItemArray
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ItemArray
 
 
 def lineage(run: Run) -> dict[str, list[object]]:

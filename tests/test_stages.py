@@ -23,13 +23,13 @@ from distcluster.execution.runner import Runner
 from distcluster.execution.status import read_status
 from distcluster.job_file import parse_job
 from distcluster.numerics.mixture.criteria import Criteria
-from distcluster.pipeline import flow
+from distcluster.pipeline import deduplicate, flow
 from distcluster.plan import make_plan
 from distcluster.report.timings import stage_times
 from distcluster.stages import context, fitting, projecting, searching
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.cost import Cost
-from distcluster.stages.flow import STAGES, is_finished, own_keys
+from distcluster.stages.flow import DEDUPLICATES, STAGES, is_finished, own_keys
 from distcluster.stages.labelling import LABEL_ROWS, level_arrays
 from distcluster.stages.matching import MATCH_CLUSTERS
 from distcluster.stages.refining import PUBLISH_MIXTURE
@@ -37,6 +37,7 @@ from distcluster.stages.stage import Output, Stage, one
 from distcluster.storage import layout
 from distcluster.storage.records import Records
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ItemArray, RowArray
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,7 +146,7 @@ def test_a_stage_that_is_added_to_the_list_is_seen_everywhere(with_toy: Run, ref
 
 def test_verify_reads_what_an_added_stage_has_written(with_toy: Run) -> None:
     run = with_toy
-    array = layout.ItemArray("partial/toy", "toy", "(n,)", "int64")
+    array = ItemArray("partial/toy", "toy", "(n,)", "int64")
     with run.writing(20):
         run.commit(TOY.name, "all", {"answer": 3}, arrays={array: np.arange(9)})
     flip_bit(Path(run.url) / "partial/toy/c/0")
@@ -180,7 +181,7 @@ def traced_perform(ref: Any, stage: str, *arguments: Any, **options: Any) -> Any
 
 
 def noted(method: Callable[..., Any]) -> Callable[..., Any]:
-    def call(self: Run, array: layout.RowArray, *of: Any) -> Any:
+    def call(self: Run, array: RowArray, *of: Any) -> Any:
         note(array.stage)
         return method(self, array, *of)
 
@@ -215,7 +216,7 @@ def test_a_stage_reads_what_it_says_and_nothing_else(
     declared = {stage.name: set(stage.reads) for stage in STAGES}
     idle = {
         "check_input", "check_new_rows", "probe_sample", "find_rare", "fit_pca", "match_clusters", "cross_labels",
-        "sum_crosswalk",
+        "sum_crosswalk", *(stage.name for stage in DEDUPLICATES),
     }  # fmt: skip
     assert traced.keys() == declared.keys() - idle
     for stage, read in traced.items():
@@ -236,11 +237,22 @@ def test_stages_that_follow_a_previous_run_read_what_they_say(
     assert "match_clusters" in traced["publish_mixture"]
 
 
+def test_stages_that_find_duplicates_read_what_they_say(
+    traced: dict[str, set[str]], reference: Run, tmp_path: Path
+) -> None:
+    run = Run(str(shutil.copytree(reference.url, tmp_path / "run")))
+    on_cluster(run, SilentReporter(), lambda runner: deduplicate(run, runner, 1e-6))
+    assert set(traced) == {stage.name for stage in DEDUPLICATES}
+    for stage in DEDUPLICATES:
+        assert traced[stage.name] <= set(stage.reads), stage.name
+
+
 def test_stages_stand_in_the_order_of_what_they_read() -> None:
     place = {stage.name: i for i, stage in enumerate(STAGES)}
-    # The grid and the refinement go round: these read what later stages of their loop have left.
+    # The grid, the refinement and the groups go round: these read what later stages of their loop have left.
     loops = {("extend_grid", "extend_grid"), ("refine_expect", "refine_maximise"),
-             ("refine_maximise", "refine_maximise")}  # fmt: skip
+             ("refine_maximise", "refine_maximise"), ("compare_rows", "group_duplicates"),
+             ("group_duplicates", "group_duplicates")}  # fmt: skip
     wrong = {(stage.name, read) for stage in STAGES for read in stage.reads if place[read] >= place[stage.name]}
     assert wrong == loops
 

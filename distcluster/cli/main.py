@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from distcluster.cli.comparing import comparing_commands
+from distcluster.cli.curating import curating_commands
 from distcluster.cli.options import ItemColumn, Items, JobFile, Json, Labels, ModelUrl, Overrides, RunUrl, report_table
 from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.tables import plan_table, prediction_table, status_table
@@ -35,6 +36,7 @@ app = typer.Typer(
 
 app.add_typer(working_commands)
 app.add_typer(comparing_commands)
+app.add_typer(curating_commands)
 app.add_typer(kubernetes_commands)
 
 
@@ -140,23 +142,37 @@ def export(
     ] = "",
     items: Annotated[str | None, typer.Option(help="What a row is, as report.items: a column of its own.")] = None,
     item_column: ItemColumn = "text",
+    balanced: Annotated[
+        int | None, typer.Option(help="So many rows, balanced over the clusters.", metavar="N", show_default=False)
+    ] = None,
+    level: Annotated[
+        int | None,
+        typer.Option(help="Balanced over the level with so many clusters, then over those within.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the rows that are drawn.")] = 0,
+    without_duplicates: Annotated[
+        float | None,
+        typer.Option(help="Of duplicates within this distance the first alone.", metavar="D", show_default=False),
+    ] = None,
 ) -> None:
-    """Write a finished run's results for other tools.
+    """Write a finished run's results for other tools, of all rows or of some.
 
     parquet: ids, labels at every level of the hierarchy, probabilities, coordinates and items, one file a partition,
     the rows in order. csv: the same as one file. sklearn: the mixture as scikit-learn's GaussianMixture, by joblib.
     anndata: AnnData on Zarr, for scanpy. atlas: one Parquet file for Apple's embedding-atlas, with columns x, y,
     category and text. atlas-labels: its label table, clusters of all levels by name. model: all that distcluster
-    predict needs of the run.
+    predict needs of the run. --balanced and --without-duplicates choose rows for parquet, csv, anndata and atlas.
 
     [dim]distcluster export runs/demo demo-parquet[/dim]
     """
+    from distcluster.curation import Wanted
     from distcluster.export import export_run
     from distcluster.storage.run import Run
 
+    wanted = Wanted(balanced, level, seed, without_duplicates)
     table = report_table(items=items, item_column=item_column)
     joined = [name.strip() for name in columns.split(",") if name.strip()]
-    tell(str(export_run(Run(run_url), target, form, table, joined)))
+    tell(str(export_run(Run(run_url), target, form, table, joined, wanted)))
 
 
 class _WithoutSecrets(logging.Formatter):

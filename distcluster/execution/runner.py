@@ -18,13 +18,13 @@ from distcluster.errors import CorruptError, JobError, JobFailedError, StorageEr
 from distcluster.execution.progress import Reporter
 from distcluster.job import InputTable
 from distcluster.stages.context import commit, perform
-from distcluster.stages.flow import STAGES, lines, stages_of
+from distcluster.stages.flow import DEDUPLICATES, STAGES, lines, stages_of
 from distcluster.stages.matching import needs_previous, previous_of
 from distcluster.stages.stage import Output, Stage
 from distcluster.storage.inputs import open_input
-from distcluster.storage.layout import ONE
 from distcluster.storage.records import READERS, Kept
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE
 from distcluster.storage.settings import RunRef
 
 log = logging.getLogger("distcluster")
@@ -287,7 +287,7 @@ class Runner:
             )
             for item, intact in zip(items, answers, strict=True):
                 if not (intact and stage.fits(records[item].record.facts, item)):
-                    if stage not in makes:
+                    if stage not in (*makes, *DEDUPLICATES):  # which are made again where they are asked for
                         raise JobFailedError(
                             f"{stage.name} {item} is damaged, and cannot be made again where rows were appended: "
                             f"restore {self._run.url} from a copy, or make a new run."

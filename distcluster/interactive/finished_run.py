@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from distributed import Client
 
-from distcluster.api import choose_candidate
+from distcluster import curation
+from distcluster.api import choose_candidate, find_duplicates
 from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
 from distcluster.interactive import frames
@@ -126,6 +127,37 @@ class Run:
             raise JobError(f"n = {n}: must be 1 or more.")
         return frames.typical_rows(self._run, cluster, n)
 
+    def balanced(
+        self, n: int, *, level: int | None = None, seed: int = 0, without_duplicates: float | None = None
+    ) -> pd.DataFrame:
+        """Draw n rows as evenly over the clusters as can be: ``distcluster export --balanced``.
+
+        Clusters that are smaller than their share are taken whole, and the others give more.
+
+        Parameters
+        ----------
+        n : int
+        level : int, optional
+            Draw evenly over the level of the hierarchy with so many clusters, then over what each of them holds.
+        seed : int
+            The same seed draws the same rows, and of more rows these and others.
+        without_duplicates : float, optional
+            Of duplicates within this cosine distance the first alone; ``duplicates`` must have found them.
+
+        Returns
+        -------
+        pandas.DataFrame
+            By row number, ascending: the columns of ``labels``, and the item where it is known.
+
+        Raises
+        ------
+        JobError
+            When there are not so many rows, or no such level, or duplicates have not been looked for.
+        """
+        return frames.some_rows(
+            self._run, curation.choose_rows(self._run, curation.Wanted(n, level, seed, without_duplicates))
+        )
+
     @property
     def model_size(self) -> int:
         """K, the number of clusters, those without a row included."""
@@ -186,6 +218,38 @@ class Run:
         with shown_progress(progress) as reporter:
             wanted = Candidate(n_components, covariance_type)
             return Run(choose_candidate(self._run.url.whole, wanted, deploy, reporter, fit=fit).url.whole)
+
+    def duplicates(
+        self, distance: float = curation.DISTANCE, *, client: Client | None = None, progress: bool = True
+    ) -> pd.DataFrame:
+        """Find the rows that are equal, or near duplicates: ``distcluster duplicates``.
+
+        Every pair of rows within the distance is found; rows that pairs connect are a group. What was found is kept in
+        the run, and a call that was stopped goes on.
+
+        Parameters
+        ----------
+        distance : float
+            Cosine distance; 0: equal rows only.
+        client, progress
+            As ``cluster``'s.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each row in a group: ``group``, ``row``, ``id`` where the job names one, ``representative`` (the
+            first row of the group), ``distance`` to it, ``cluster``.
+
+        Raises
+        ------
+        JobError
+            When the input is gone, or the distance is not from 0 to below 1.
+        """
+        client = client if client is not None else current_client()
+        deploy = DeployTable.model_validate(deploy_keys(client)) if client is not None else DeployTable()
+        with shown_progress(progress) as reporter:
+            find_duplicates(self._run.url.whole, distance, deploy, reporter)
+        return curation.duplicates(self._run, float(distance))
 
     def compare(self, other: "Run | str | Url") -> RunComparison:
         """Compare it with another finished run by the rows that both have: ``distcluster compare``.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from distcluster.interactive.columns import item_column, read_column
+from distcluster.interactive.columns import item_column
 from distcluster.interactive.extras import require_extra
 from distcluster.numerics.mixture.assignment import merge_nearest, nearest_to_means
 from distcluster.numerics.mixture.candidate import Candidate
@@ -21,9 +21,9 @@ from distcluster.stages.labelling import level_arrays
 from distcluster.stages.refining import published_mixture
 from distcluster.storage import layout
 from distcluster.storage.dimensions import dimensions
-from distcluster.storage.input_columns import readable_id
-from distcluster.storage.layout import RowArray
+from distcluster.storage.input_columns import read_column, readable_id
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import RowArray
 from distcluster.url import Url
 
 _ITEMS = 3  # that a cluster is told by
@@ -119,6 +119,18 @@ def typical_rows(run: Run, cluster: int, n: int) -> pd.DataFrame:
         columns["item"] = items
     columns |= {"distance": distance}
     columns |= {array.path: rows_of(run, array, row) if len(row) else [] for array in _OF_ROWS[1:]}
+    return pd.DataFrame(columns, index=pd.Index(row, name="row"))
+
+
+def some_rows(run: Run, row: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """Some rows, at least one: what ``labels`` has of them, and their items where they are known."""
+    arrays = [*_OF_ROWS, *level_arrays(run)]
+    columns: dict[str, Any] = {}
+    if (name := readable_id(run)) is not None:
+        columns["id"] = _column(read_column(run, name, row))
+    if (items := _items(run, row)) is not None:
+        columns["item"] = items
+    columns |= {array.path.replace("/", "_"): rows_of(run, array, row) for array in arrays}
     return pd.DataFrame(columns, index=pd.Index(row, name="row"))
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         hierarchy,
         lineage,
         mixture,
+        near_pairs,
         neighbors,
         prepared_rows,
         projection,
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "hierarchy", "lineage", "mixture", "neighbors", "prepared_rows", "projection", "row_stability", "stability",
-    "umap_fit",
+    "hierarchy", "lineage", "mixture", "near_pairs", "neighbors", "prepared_rows", "projection", "row_stability",
+    "stability", "umap_fit",
 ]  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from distcluster.stages.projecting import views
 from distcluster.stages.refining import published_mixture
 from distcluster.storage import layout
 from distcluster.storage.items import read_items
-from distcluster.storage.layout import ItemArray
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ItemArray
 from distcluster.storage.urls import absolute_url
 
 _LETTERS = 1_000  # of an item that are read for words and kept: documents may be long, and the run is copied about

@@ -7,8 +7,9 @@ from importlib.metadata import version
 
 from distcluster.job import ReportTable
 from distcluster.stages.labelling import SUMMARISE_CLUSTERS
-from distcluster.storage.layout import ONE, REPORT, REPORT_MADE
+from distcluster.storage.layout import REPORT, REPORT_MADE
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE
 from distcluster.storage.urls import absolute_url, local_path
 
 

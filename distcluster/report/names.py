@@ -11,9 +11,10 @@ from distcluster.naming import NamesTable, named_function
 from distcluster.report.clusters import ClusterRow
 from distcluster.report.levels import Level, LevelCluster
 from distcluster.stages.labelling import SUMMARISE_CLUSTERS
-from distcluster.storage.layout import NAMES, ONE
+from distcluster.storage.layout import NAMES
 from distcluster.storage.records import parsed
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE
 
 log = logging.getLogger("distcluster")
 

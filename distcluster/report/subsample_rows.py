@@ -10,8 +10,8 @@ from scipy.linalg import eigh
 from distcluster.report.row_statistics import ClusterMoments, silhouette_sums
 from distcluster.stages.projecting import views
 from distcluster.storage import layout
-from distcluster.storage.layout import RowArray
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import RowArray
 
 Float64 = npt.NDArray[np.float64]
 

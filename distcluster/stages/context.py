@@ -14,9 +14,9 @@ from distcluster.errors import CorruptError, EnvironmentMismatchError, JobFailed
 from distcluster.stages.stage import Output
 from distcluster.storage.array_store import Array
 from distcluster.storage.faults import storage_errors
-from distcluster.storage.layout import ONE, ItemArray
 from distcluster.storage.records import READERS, Kept
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE, ItemArray
 from distcluster.storage.settings import RunRef
 
 T = TypeVar("T")

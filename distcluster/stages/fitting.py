@@ -19,6 +19,7 @@ from distcluster.stages.stage import NoFacts, Output, Stage
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ItemArray
 from distcluster.storage.settings import RunRef
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def fit(run: Run, wanted: Candidate) -> Output[CandidateFacts]:
     fitted = numerics.mixture.candidate_fit.fit_candidate(
         points, labels, wanted, tol=table.tol, reg_covar=table.reg_covar, max_iter=table.max_iter
     )
-    arrays: dict[layout.ItemArray, npt.NDArray[np.float64]] = {}
+    arrays: dict[ItemArray, npt.NDArray[np.float64]] = {}
     silhouette = error = None
     if fitted.mixture is not None:
         arrays = of_mixture(layout.CANDIDATE, fitted.mixture)
@@ -203,7 +204,7 @@ EXTEND_GRID = Stage(
 # --- what later stages read -------------------------------------------------------------------------------------
 
 
-def of_mixture(arrays: dict[str, layout.ItemArray], mixture: "Mixture") -> dict[layout.ItemArray, Float64]:
+def of_mixture(arrays: dict[str, ItemArray], mixture: "Mixture") -> dict[ItemArray, Float64]:
     """A mixture's parameters as the arrays that hold them."""
     return {array: getattr(mixture, name) for name, array in arrays.items()}
 

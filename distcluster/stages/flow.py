@@ -10,6 +10,15 @@ from distcluster.errors import CorruptError, JobError
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
 from distcluster.stages.context import at_once
 from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
+from distcluster.stages.deduplicating import (
+    COMPARE_ROWS,
+    GATHER_FIRSTS,
+    GROUP_DUPLICATES,
+    HASH_ROWS,
+    MEASURE_DUPLICATES,
+    PUBLISH_DUPLICATES,
+    SKETCH_ROWS,
+)
 from distcluster.stages.fitting import EXTEND_GRID, FIT_CANDIDATES, START_KMEANS
 from distcluster.stages.growing import CHECK_NEW_ROWS
 from distcluster.stages.labelling import (
@@ -29,9 +38,9 @@ from distcluster.stages.stage import Stage
 from distcluster.stages.subsampling import CHECK_INPUT, SCAN, SUBSAMPLE
 from distcluster.stages.topping_up import FIND_RARE, PROBE_SAMPLE
 from distcluster.storage import layout
-from distcluster.storage.layout import RowArray
 from distcluster.storage.records import collection_key
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import RowArray
 
 STAGES: list[Stage[Any]] = [
     SCAN,
@@ -67,6 +76,13 @@ STAGES: list[Stage[Any]] = [
     SUMMARISE_CLUSTERS,
     CROSS_LABELS,
     SUM_CROSSWALK,
+    HASH_ROWS,
+    SKETCH_ROWS,
+    COMPARE_ROWS,
+    GROUP_DUPLICATES,
+    GATHER_FIRSTS,
+    MEASURE_DUPLICATES,
+    PUBLISH_DUPLICATES,
 ]
 
 PREDICTS: tuple[Stage[Any], ...] = (SCAN, CHECK_INPUT, FIND_NEIGHBOURS, PROJECT_ROWS, LABEL_ROWS)
@@ -77,6 +93,11 @@ APPENDS: tuple[Stage[Any], ...] = (*PREDICTS, SUMMARISE_CLUSTERS)
 
 FITS: tuple[Stage[Any], ...] = (START_KMEANS, FIT_CANDIDATES)
 """The stages of a fit."""
+
+DEDUPLICATES: tuple[Stage[Any], ...] = (
+    HASH_ROWS, SKETCH_ROWS, COMPARE_ROWS, GROUP_DUPLICATES, GATHER_FIRSTS, MEASURE_DUPLICATES, PUBLISH_DUPLICATES,
+)  # fmt: skip
+"""The stages that find near duplicates, where a person asks for them: no part of a run that is to be finished."""
 
 _ONLY_IN_CHOICES = (CROSS_LABELS, SUM_CROSSWALK)
 
@@ -93,7 +114,7 @@ def stages_of(run: Run) -> list[Stage[Any]]:
         return list(CHOOSES)
     if run.settings.model:
         return list(PREDICTS if run.is_prediction else APPENDS)
-    return [stage for stage in STAGES if stage not in _ONLY_IN_CHOICES]
+    return [stage for stage in STAGES if stage not in (*_ONLY_IN_CHOICES, *DEDUPLICATES)]
 
 
 def lines() -> dict[str, Stage[Any]]:

@@ -15,9 +15,9 @@ from distcluster.stages.stage import Stage
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
 from distcluster.storage.array_store import Array
-from distcluster.storage.layout import ONE, ItemArray
 from distcluster.storage.records import Record
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE, ItemArray
 
 _KEPT: dict[Stage[Any], tuple[ItemArray, ...]] = {
     SUBSAMPLE: (layout.SAMPLE,),

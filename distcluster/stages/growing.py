@@ -11,8 +11,8 @@ from distcluster.stages.cost import Cost
 from distcluster.stages.stage import Output, Stage, one
 from distcluster.stages.subsampling import InvalidRow, as_float32
 from distcluster.storage.inputs import open_input, read_block
-from distcluster.storage.layout import ONE, RowArray
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE, RowArray
 
 _READ_ROWS = 16_384  # at a time
 

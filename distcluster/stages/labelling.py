@@ -25,8 +25,8 @@ from distcluster.stages.projecting import PROJECT_ROWS, project_into, read_point
 from distcluster.stages.refining import chosen_mixture
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.storage import layout
-from distcluster.storage.layout import ItemArray, RowArray
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ItemArray, RowArray
 
 if TYPE_CHECKING:
     from distcluster.numerics.mixture.assignment import Assignment

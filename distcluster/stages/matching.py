@@ -16,8 +16,8 @@ from distcluster.stages.projecting import read_points
 from distcluster.stages.refining import refined_mixture
 from distcluster.stages.stage import Output, Stage
 from distcluster.storage import layout
-from distcluster.storage.layout import ONE
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE
 
 Rows = npt.NDArray[np.int64]
 

@@ -15,8 +15,8 @@ from distcluster.stages.searching import BUILD_INDEX, find_nearest, search_secon
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
-from distcluster.storage.layout import ONE
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE
 
 Float32 = npt.NDArray[np.float32]
 

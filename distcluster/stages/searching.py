@@ -15,8 +15,8 @@ from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.stages.subsampling import READ_SECONDS, SUBSAMPLE, read_blocks
 from distcluster.storage import layout
-from distcluster.storage.layout import ONE
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE
 from distcluster.storage.settings import RunRef
 
 if TYPE_CHECKING:

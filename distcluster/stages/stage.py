@@ -8,9 +8,10 @@ from typing import Any, Generic, Literal, TypeVar
 from distcluster.errors import CorruptError
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.storage.array_store import Array
-from distcluster.storage.layout import ONE, ItemArray, RowArray, arrays
+from distcluster.storage.layout import arrays
 from distcluster.storage.records import Kept, Record, parsed, record_key
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE, ItemArray, RowArray
 
 F = TypeVar("F")
 

@@ -16,8 +16,8 @@ from distcluster.stages.searching import index_seconds, search_seconds
 from distcluster.stages.stage import NoFacts, Output, Stage, partitions
 from distcluster.stages.subsampling import draw, most_rare_rows, read_blocks
 from distcluster.storage import layout
-from distcluster.storage.layout import ONE
 from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import ONE
 from distcluster.storage.settings import RunRef
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from distcluster.errors import CorruptError
 from distcluster.numerics.partition import Partitioning, RowRange
 from distcluster.storage.array_store import READ_ERRORS, Array, ArrayStore, checksum
 from distcluster.storage.dimensions import dimensions
-from distcluster.storage.layout import ONE, ItemArray, RowArray, in_object
+from distcluster.storage.layout import in_object
 from distcluster.storage.records import READERS, Kept, Part, Record, Records
+from distcluster.storage.run_arrays import ONE, ItemArray, RowArray
 
 
 class Content(ABC):

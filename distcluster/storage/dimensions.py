@@ -1,6 +1,6 @@
 """Names of the axes of a run's arrays: what xarray and others open them by."""
 
-from distcluster.storage.layout import ItemArray, RowArray
+from distcluster.storage.run_arrays import ItemArray, RowArray
 
 _NAMES = {
     "N": "row", "blocks": "block", "d": "dimension", "top": "rank", "n_neighbors": "neighbour", "K": "cluster",

@@ -3,17 +3,11 @@
 ``docs/store-layout.md`` is this module for people; a test compares them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
-
+from distcluster.storage.run_arrays import ItemArray, RowArray
 from distcluster.storage.selection_columns import SELECTION_COLUMNS
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 """Raised with every change of the run layout; a run of another version is refused."""
-
-ONE = "all"
-"""The item of a stage that is one task."""
 
 ROOT = "zarr.json"
 PROBE = "commit/.probe-"
@@ -35,76 +29,6 @@ GROUPS = ("commit", "partial", "model", "sample", "selection", "cluster", "repor
 
 OBJECTS = (ROOT, ERROR, REPORT, REPORT_MADE, PERFORMANCE, SHOWN_ITEMS, NAMES, *(f"{each}/zarr.json" for each in GROUPS))
 """What a run holds beside what its stages write."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowArray:
-    """An array with one entry a row, or a block of rows, that tasks fill partition by partition.
-
-    Attributes
-    ----------
-    path : str
-        In the run.
-    stage : str
-        The stage that writes it.
-    shape : str
-        In the letters of ``docs/store-layout.md``; N or blocks first.
-    dtype : str
-    fill_value : float
-        What Zarr gives for a missing chunk: never a valid value.
-    meaning : str
-    """
-
-    path: str
-    stage: str
-    shape: str
-    dtype: str
-    fill_value: float
-    meaning: str
-
-    @property
-    def counts(self) -> Literal["rows", "blocks"]:
-        """What the first axis counts."""
-        return "blocks" if self.shape.startswith("(blocks") else "rows"
-
-    def tail(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """The shape without its first axis, once the letters' sizes are known.
-
-        Examples
-        --------
-        >>> PROJECTION.tail({"d": 5}), VIEW_2D.tail({}), LABEL.tail({})
-        ((5,), (2,), ())
-        """
-        axes = self.shape.strip("()").replace(" ", "").split(",")[1:]
-        return tuple(sizes[axis] if axis.isalpha() or "_" in axis else int(axis) for axis in axes if axis)
-
-    def of(self, item: int) -> "RowArray":
-        """The array of one item, which ``{item}`` in the path stands for."""
-        return replace(self, path=self.path.format(item=item))
-
-
-@dataclass(frozen=True, slots=True)
-class ItemArray:
-    """An array that belongs to one item of a stage and is written whole; fields as ``RowArray``'s.
-
-    ``{item}`` in the path stands for the item. What only later stages read lies in ``partial/STAGE/ITEM.npz``.
-    """
-
-    path: str
-    stage: str
-    shape: str
-    dtype: str
-    meaning: str = "left for the stages that reduce it"
-
-    def at(self, item: str = ONE) -> str:
-        """The path of an item's array.
-
-        Examples
-        --------
-        >>> CANDIDATE["means"].at("full-8")
-        'selection/fit/full-8/means'
-        """
-        return self.path.format(item=item)
 
 
 def in_object(path: str) -> tuple[str, str] | None:
@@ -136,16 +60,21 @@ def _partial(stage: str, name: str, shape: str, dtype: str) -> ItemArray:
     return ItemArray(f"partial/{stage}/{{item}}.npz/{name}", stage, shape, dtype)
 
 
+def _partials(stage: str, **arrays: str) -> dict[str, ItemArray]:
+    """The same of several arrays by name, each with its shape and dtype."""
+    return {name: _partial(stage, name, *kind.rsplit(" ", 1)) for name, kind in arrays.items()}
+
+
 # --- subsampling ------------------------------------------------------------------------------------------------
 
 CHECKSUM = RowArray("input/checksum", "scan", "(blocks,)", "uint64", 0, "XXH3 of each block of the input, as stored")
 SCANNED_ROW = _partial("scan", "row", "(n,)", "int64")
 SCANNED_VECTOR = _partial("scan", "vector", "(n, D)", "float32")
 SCANNED = "partial/scan"
-_FIRST = {"sample": "(S', D)", "scale": "(S',)", "graph": "(bytes,)", "mean": "(D,)", "components": "(D, components)"}
-FIRST_INDEX = {
-    n: _partial("probe_sample", n, shape, "uint8" if n == "graph" else "float32") for n, shape in _FIRST.items()
-}
+FIRST_INDEX = _partials(
+    "probe_sample", sample="(S', D) float32", scale="(S',) float32", graph="(bytes,) uint8", mean="(D,) float32",
+    components="(D, components) float32",
+)  # fmt: skip
 RARE_ROW = _partial("find_rare", "row", "(n,)", "int64")
 RARE_VECTOR = _partial("find_rare", "vector", "(n, D)", "float32")
 
@@ -337,6 +266,24 @@ CROSSWALK = ItemArray(
     "crosswalk", "sum_crosswalk", "(chosen K, K)", "int64",
     "of a choice: rows by the label of the run around it, and by the choice's",
 )  # fmt: skip
+
+# --- near duplicates --------------------------------------------------------------------------------------------
+
+HASHED = _partials("hash_rows", row="(n,) int64", hash="(n, 2) uint64")
+SKETCH = _partials("sketch_rows", axes="(D, p) float64", centres="(cells, width) float32")
+NEAR_PAIRS = _partial("compare_rows", "pairs", "(n, 2)", "int64")
+GROUPED = _partials("group_duplicates", row="(n,) int64", first="(n,) int64")
+GATHERED = _partials("gather_firsts", row="(n,) int64", vector="(n, D) float32")
+FIRST_DISTANCE = _partial("measure_duplicates", "distance", "(n,)", "float64")
+_DUPLICATES = {
+    "row": ("int64", "by distance: rows that are equal or near to others, where `distcluster duplicates` was run"),
+    "representative": ("int64", "the first row of each one's group"),
+    "distance": ("float64", "cosine distance to it"),
+}
+DUPLICATES = {
+    name: ItemArray(f"duplicates/{{item}}/{name}", "publish_duplicates", "(n,)", *rest)
+    for name, rest in _DUPLICATES.items()
+}
 
 
 def arrays() -> list[RowArray | ItemArray]:

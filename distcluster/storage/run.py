@@ -21,16 +21,9 @@ from distcluster.storage import lease
 from distcluster.storage.array_store import ArrayStore
 from distcluster.storage.content import Content
 from distcluster.storage.dimensions import dimensions
-from distcluster.storage.layout import (
-    ERROR,
-    FORMAT_VERSION,
-    GROUPS,
-    LEASE,
-    PROBE,
-    ROOT,
-    RowArray,
-)
+from distcluster.storage.layout import ERROR, FORMAT_VERSION, GROUPS, LEASE, PROBE, ROOT
 from distcluster.storage.records import Records, parsed
+from distcluster.storage.run_arrays import RowArray
 from distcluster.storage.settings import ErrorNote, Root, RunRef, Settings
 from distcluster.storage.urls import absolute_url, local_path
 from distcluster.url import Url

@@ -1,0 +1,298 @@
+"""Rows of a run for training data: near duplicates as a table, and samples that are balanced over clusters."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+from distcluster.errors import JobError
+from distcluster.job import ReportTable
+from distcluster.numerics.balanced import first_of_each, nested_shares
+from distcluster.numerics.partition import RowRange
+from distcluster.numerics.sampling import sampling_priority
+from distcluster.report.subsample_rows import rows_of
+from distcluster.stages.deduplicating import PUBLISH_DUPLICATES
+from distcluster.stages.refining import published_mixture
+from distcluster.storage import layout
+from distcluster.storage.input_columns import read_column, readable_id
+from distcluster.storage.items import stream_items
+from distcluster.storage.run import Run
+from distcluster.storage.run_arrays import RowArray
+
+Int64 = npt.NDArray[np.int64]
+
+DISTANCE = 0.01
+"""The cosine distance of near duplicates, where none is given: all but the same text, in most sentence embeddings."""
+
+_LARGEST = 10  # groups that a summary shows
+
+
+# --- near duplicates --------------------------------------------------------------------------------------------
+
+
+def require_distance(distance: float, name: str) -> float:
+    """The distance, as a number that names what is found.
+
+    Raises
+    ------
+    JobError
+        When it is not from 0 to below 1.
+    """
+    if not 0.0 <= distance < 1.0:  # NaN is refused, too
+        raise JobError(f"{name} {distance:g}: must be 0, for equal rows, or a cosine distance below 1, such as 0.01.")
+    return float(distance)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One of the largest groups of duplicates: its number, rows, first row, most distant row from it, and clusters."""
+
+    group: int
+    rows: int
+    representative: int
+    farthest: float
+    clusters: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateSummary:
+    """What near duplicates a run has.
+
+    Attributes
+    ----------
+    url : str
+    distance : float
+        0: equal rows only.
+    n_rows : int
+        Valid rows of the run.
+    n_groups, n_grouped : int
+        Groups, and rows in them.
+    n_removable : int
+        Rows that are not the first of their group.
+    largest : list of Group
+    """
+
+    url: str
+    distance: float
+    n_rows: int
+    n_groups: int
+    n_grouped: int
+    n_removable: int
+    largest: list[Group]
+
+
+def duplicates(run: Run, distance: float) -> pd.DataFrame:
+    """The rows that are duplicates within a distance, by group and row.
+
+    Parameters
+    ----------
+    run : Run
+        In which they have been looked for.
+    distance : float
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``group`` (numbered in the order of first rows), ``row``, ``id`` where the job names one, ``representative``
+        (the first row of the group), ``distance`` (the cosine distance to it), ``cluster``.
+
+    Raises
+    ------
+    JobError
+        When they have not been looked for.
+    """
+    row, representative, to_first = _found(run, distance)
+    _, group = np.unique(representative, return_inverse=True)
+    columns: dict[str, Any] = {"group": group.astype(np.int64), "row": row}
+    if (name := readable_id(run)) is not None:
+        columns["id"] = read_column(run, name, row)
+    columns |= {"representative": representative, "distance": to_first}
+    columns["cluster"] = rows_of(run, layout.LABEL, row) if len(row) else np.empty(0, np.int32)
+    return pd.DataFrame(columns).iloc[np.lexsort((row, group))].reset_index(drop=True)
+
+
+def _found(run: Run, distance: float) -> tuple[Int64, Int64, npt.NDArray[np.float64]]:
+    """Row, representative and distance to it."""
+    of, item = run.around or run, str(distance)
+    if PUBLISH_DUPLICATES.find_facts(of, item) is None:
+        raise JobError(
+            f"near duplicates within {distance:g} have not been looked for in {of.url}: "
+            f"run `distcluster duplicates {of.url} --distance {distance:g}` first."
+        )
+    row, representative, to_first = (of.read(array, item) for array in layout.DUPLICATES.values())
+    return row, representative, to_first
+
+
+def summarise_duplicates(run: Run, distance: float, table: pd.DataFrame) -> DuplicateSummary:
+    """The figures of ``duplicates``, and its largest groups.
+
+    Parameters
+    ----------
+    run : Run
+    distance : float
+    table : pandas.DataFrame
+        ``duplicates``.
+    """
+    facts = PUBLISH_DUPLICATES.facts_of(run.around or run, str(distance))
+    size = np.bincount(table.group, minlength=facts.n_groups)
+    largest = []
+    for number in np.argsort(-size, kind="stable")[:_LARGEST].tolist():
+        own = table[table.group == number]
+        clusters = sorted(set(own.cluster.tolist()))
+        largest.append(Group(number, len(own), int(own.row.iloc[0]), float(own.distance.max()), clusters))
+    removable = facts.n_grouped - facts.n_groups
+    return DuplicateSummary(str(run.url), distance, facts.n_valid, facts.n_groups, facts.n_grouped, removable, largest)
+
+
+def write_rows(table: pd.DataFrame, target: Path, *, is_parquet: bool) -> None:
+    """Write a table as Parquet or CSV; a file that is there is refused.
+
+    Raises
+    ------
+    JobError
+    """
+    refuse_target(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = pa.Table.from_pandas(table, preserve_index=False)
+    if is_parquet:
+        pq.write_table(content, target)
+    else:
+        csv.write_csv(content, target)
+
+
+def refuse_target(target: Path) -> None:
+    """Refuse a file that is there already.
+
+    Raises
+    ------
+    JobError
+    """
+    if target.exists():
+        raise JobError(f"{target} is there already: choose another place, or remove it.")
+
+
+# --- samples ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which rows of a run are wanted.
+
+    Attributes
+    ----------
+    balanced : int or None
+        So many rows, balanced over the clusters; None: all.
+    level : int or None
+        Balanced over the level of the hierarchy with so many clusters, then over what each of them holds.
+    seed : int
+    without_duplicates : float or None
+        Of duplicates within this distance the first row alone.
+    """
+
+    balanced: int | None = None
+    level: int | None = None
+    seed: int = 0
+    without_duplicates: float | None = None
+
+
+def choose_rows(run: Run, wanted: Wanted) -> Int64:
+    """The rows that are wanted, ascending: a function of the run's results and the seed.
+
+    Within a cluster they are those whose numbers come first in the random order of ``sampling_priority``. Rows without
+    a label are in no sample.
+
+    Raises
+    ------
+    JobError
+        When there are not so many, or no such level, or duplicates have not been looked for.
+    """
+    if wanted.balanced is None and wanted.level is not None:
+        raise JobError("--level goes with --balanced.")
+    if wanted.balanced is not None and wanted.balanced < 1:
+        raise JobError(f"--balanced {wanted.balanced}: must be 1 or more.")
+    levels = _levels(run, wanted.level)
+    copies = np.empty(0, np.int64)
+    if wanted.without_duplicates is not None:
+        row, representative, _ = _found(run, require_distance(wanted.without_duplicates, "--without-duplicates"))
+        copies = row[row != representative]
+    size = np.zeros(published_mixture(run).candidate.n_components, np.int64)
+    for _, label in _labelled(run, copies):
+        size += np.bincount(label, minlength=len(size))
+    if wanted.balanced is None:
+        return np.setdiff1d(np.arange(run.partitioning.n_rows), copies, assume_unique=True)
+    if wanted.balanced > size.sum():
+        of = " that are no copies" if wanted.without_duplicates is not None else ""
+        raise JobError(f"--balanced {wanted.balanced:,}: the run has {size.sum():,} rows with a label{of}.")
+    shares = nested_shares(size, levels, wanted.balanced)
+    kept, kept_label = np.empty(0, np.int64), np.empty(0, np.int32)
+    for row, label in _labelled(run, copies):
+        kept, kept_label = np.concatenate([kept, row]), np.concatenate([kept_label, label])
+        first = first_of_each(kept_label, sampling_priority(wanted.seed, run.partitioning.n_rows, kept), shares)
+        kept, kept_label = kept[first], kept_label[first]
+    return kept
+
+
+def _levels(run: Run, level: int | None) -> list[npt.NDArray[np.integer]]:
+    """Each cluster's cluster at a level and at the finer ones, the coarsest first."""
+    if level is None:
+        return []
+    ks, levels = run.read(layout.LEVEL_CLUSTERS).tolist(), run.read(layout.LEVEL)
+    if level not in ks:
+        there = ", ".join(map(str, ks)) or "none"
+        raise JobError(f"--level {level}: the run has no such level of its hierarchy; it has {there}.")
+    of_level = dict(zip(ks, levels, strict=True))
+    return [of_level[k] for k in sorted(ks) if k >= level]
+
+
+def _labelled(run: Run, copies: Int64) -> Iterator[tuple[Int64, npt.NDArray[np.int32]]]:
+    """Rows with a label, and the label, by partition, without some ascending ones."""
+    for index in range(len(run.partitioning)):
+        partition = run.partitioning[index]
+        label = run.read_rows(layout.LABEL, partition)
+        taken = label >= 0
+        first, stop = np.searchsorted(copies, (partition.start, partition.stop))
+        taken[copies[first:stop] - partition.start] = False
+        yield np.flatnonzero(taken) + partition.start, label[taken]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of a partition: ``here`` in it, at ``place`` in what is written, and their items."""
+
+    run: Run
+    partition: RowRange
+    here: slice | Int64
+    place: slice
+    texts: list[str | None] | None
+
+    @property
+    def rows(self) -> Int64:
+        """Their numbers."""
+        return np.arange(self.partition.start, self.partition.stop)[self.here]
+
+    def read(self, array: RowArray) -> Any:
+        """What an array of the run has of them."""
+        return self.run.read_rows(array, self.partition)[self.here]
+
+
+def read_parts(run: Run, table: ReportTable, rows: Int64 | None) -> Iterator[Part]:
+    """The partitions that hold some of the rows, one at a time, so that memory does not grow with N."""
+    partitions = [run.partitioning[index] for index in range(len(run.partitioning))]
+    items = stream_items(table.items, map(len, partitions), table.item_column) if table.items else repeat(None)
+    for partition, texts in zip(partitions, items, strict=False):
+        if rows is None:
+            yield Part(run, partition, slice(None), partition.rows, texts)
+            continue
+        first, stop = np.searchsorted(rows, (partition.start, partition.stop)).tolist()
+        if first < stop:
+            here = rows[first:stop] - partition.start
+            of_rows = None if texts is None else [texts[each] for each in here.tolist()]
+            yield Part(run, partition, here, slice(first, stop), of_rows)
