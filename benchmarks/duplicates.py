@@ -9,12 +9,14 @@ hundred; "graph" takes the 16 nearest of a faiss HNSW graph; "hashes" are 16 tab
 recall is over all pairs within the distance, which the flat search gives.
 
 Command: `distcluster duplicates` on a run over rows between neighbours of real ones, of which a thousand are copies of
-others, scaled and with noise; wall seconds with start and end, worker seconds by stage, the largest process.
+others, scaled and with noise; wall and processor seconds with start and end, seconds of
+tasks by stage, the largest process.
 """
 
 import argparse
+import contextlib
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
+import psutil
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -67,6 +70,7 @@ class Command:
     distance: float
     rows: int
     seconds: float
+    cpu_seconds: float
     stages: dict[str, float]
     groups: int
     grouped: int
@@ -187,19 +191,32 @@ def run_commands(arguments: argparse.Namespace, directory: Path) -> list[Command
 
 def by_command(out: Path, distance: float, originals: Pairs, copies: Pairs) -> Command:
     """One command, and what its records say."""
-    began = time.perf_counter()
     command = [sys.executable, "-m", "distcluster", "duplicates", str(out), "--distance", str(distance), "-q"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    seconds, run = time.perf_counter() - began, Run(str(out))
+    seconds, cpu, peak = watched(command)
+    run = Run(str(out))
     of_stage = {stage.name: run.records.of_stage(stage.name) for stage in DEDUPLICATES}
     stages = {name: sum(each.seconds for each in records.values()) for name, records in of_stage.items()}
     table = duplicates(run, distance)
     first = dict(zip(table.row, table.representative, strict=True))
     both = [(first.get(a), first.get(b)) for a, b in zip(originals.tolist(), copies.tolist(), strict=True)]
     found = sum(a is not None and a == b for a, b in both)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     n = run.partitioning.n_rows
-    return Command(distance, n, seconds, stages, table.group.nunique(), len(table), found, peak)
+    return Command(distance, n, seconds, cpu, stages, table.group.nunique(), len(table), found, peak)
+
+
+def watched(command: list[str]) -> tuple[float, float, int]:
+    """Wall seconds of a command; processor seconds and peak bytes of its processes, looked at twice a second."""
+    began, cpu, peak = time.perf_counter(), dict[int, float](), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None:
+        for each in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if os.getsid(each.pid) == process.pid:
+                    cpu[each.pid] = sum(each.cpu_times()[:2])
+                    peak = max(peak, each.memory_info().rss)
+        time.sleep(0.5)
+    assert process.returncode == 0
+    return time.perf_counter() - began, sum(cpu.values()), peak
 
 
 def main() -> None:

@@ -21,8 +21,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 from test_resume import flip_bit
+from typer.testing import CliRunner
 
 from distcluster import JobError, open_run
+from distcluster.cli.main import app
 from distcluster.curation import duplicates
 from distcluster.errors import WRONG
 from distcluster.numerics.near_pairs import code_rows, cosine_distances, fit_sketch, join_near
@@ -199,6 +201,20 @@ def test_a_distance_that_cannot_be_is_refused(found: Run, distance: str) -> None
 def test_duplicates_that_were_not_looked_for_are_no_empty_table(found: Run) -> None:
     with pytest.raises(JobError, match=r"near duplicates within 0\.5 have not been looked for"):
         duplicates(found, 0.5)
+
+
+def test_what_is_exported_without_duplicates_has_the_first_of_each_group(found: Run, tmp_path: Path) -> None:
+    copies = {row for row, first in by_brute_force(planted_duplicates(), D).items() if row != first}
+    done = CliRunner().invoke(app, ["export", found.url.whole, str(tmp_path / "all"), "--without-duplicates", str(D)])
+    assert done.exit_code == 0, done.output
+    table = pq.read_table(tmp_path / "all").to_pandas()
+    assert table.row.tolist() == sorted(set(range(N)) - copies)
+    labelled = N - len(INVALID) - len(copies)
+    balanced = open_run(found.url.whole).balanced(labelled, without_duplicates=D)
+    assert set(balanced.index) == set(table.row) - set(INVALID)
+    assert balanced.id.tolist() == [f"row {row}" for row in balanced.index]
+    with pytest.raises(JobError, match=f"the run has {labelled:,} rows with a label that are no copies"):
+        open_run(found.url.whole).balanced(labelled + 1, without_duplicates=D)
 
 
 def test_appended_rows_are_looked_for_among_all(new_run: Callable[..., Command], tmp_path: Path) -> None:
