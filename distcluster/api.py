@@ -6,7 +6,6 @@ from typing import Any
 
 from distcluster import pipeline
 from distcluster.choice import prepared_choice
-from distcluster.curation import require_distance
 from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
 from distcluster.execution.connect import scheduler_address
@@ -18,7 +17,7 @@ from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.predicting import with_model
 from distcluster.prepare import CheckedJob, check_job, is_input_unchanged, prepared_run
 from distcluster.stages.choosing import SELECT_CANDIDATE
-from distcluster.stages.deduplicating import PUBLISH_DUPLICATES
+from distcluster.stages.deduplicating import PUBLISH_DUPLICATES, require_distance
 from distcluster.stages.fitting import FIT_CANDIDATES, fitted_candidates
 from distcluster.stages.flow import (
     APPENDS,

@@ -19,7 +19,7 @@ from distcluster.numerics.balanced import first_of_each, nested_shares
 from distcluster.numerics.partition import RowRange
 from distcluster.numerics.sampling import sampling_priority
 from distcluster.report.subsample_rows import rows_of
-from distcluster.stages.deduplicating import PUBLISH_DUPLICATES
+from distcluster.stages.deduplicating import PUBLISH_DUPLICATES, require_distance
 from distcluster.stages.refining import published_mixture
 from distcluster.storage import layout
 from distcluster.storage.input_columns import read_column, readable_id
@@ -36,19 +36,6 @@ _LARGEST = 10  # groups that a summary shows
 
 
 # --- near duplicates --------------------------------------------------------------------------------------------
-
-
-def require_distance(distance: float, name: str) -> float:
-    """The distance, as a number that names what is found.
-
-    Raises
-    ------
-    JobError
-        When it is not from 0 to below 1.
-    """
-    if not 0.0 <= distance < 1.0:  # NaN is refused, too
-        raise JobError(f"{name} {distance:g}: must be 0, for equal rows, or a cosine distance below 1, such as 0.01.")
-    return float(distance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +108,7 @@ def duplicates(run: Run, distance: float) -> pd.DataFrame:
 
 def _found(run: Run, distance: float) -> tuple[Int64, Int64, npt.NDArray[np.float64]]:
     """Row, representative and distance to it."""
-    of, item = run.around or run, str(distance)
+    of, item = run.around or run, str(require_distance(distance, "distance"))
     if PUBLISH_DUPLICATES.find_facts(of, item) is None:
         raise JobError(
             f"near duplicates within {distance:g} have not been looked for in {of.url}: "
@@ -141,7 +128,7 @@ def summarise_duplicates(run: Run, distance: float, table: pd.DataFrame) -> Dupl
     table : pandas.DataFrame
         ``duplicates``.
     """
-    facts = PUBLISH_DUPLICATES.facts_of(run.around or run, str(distance))
+    facts = PUBLISH_DUPLICATES.facts_of(run.around or run, str(require_distance(distance, "distance")))
     size = np.bincount(table.group, minlength=facts.n_groups)
     largest = []
     for number in np.argsort(-size, kind="stable")[:_LARGEST].tolist():
@@ -218,10 +205,12 @@ def choose_rows(run: Run, wanted: Wanted) -> Int64:
         raise JobError("--level goes with --balanced.")
     if wanted.balanced is not None and wanted.balanced < 1:
         raise JobError(f"--balanced {wanted.balanced}: must be 1 or more.")
+    if wanted.seed < 0:
+        raise JobError(f"--seed {wanted.seed}: must be 0 or more.")
     levels = _levels(run, wanted.level)
     copies = np.empty(0, np.int64)
     if wanted.without_duplicates is not None:
-        row, representative, _ = _found(run, require_distance(wanted.without_duplicates, "--without-duplicates"))
+        row, representative, _ = _found(run, wanted.without_duplicates)
         copies = row[row != representative]
     size = np.zeros(published_mixture(run).candidate.n_components, np.int64)
     for _, label in _labelled(run, copies):

@@ -122,6 +122,7 @@ def test_all_formats_with_rows_have_the_same_ones(reference: Run, export: Callab
         (("--balanced", "0"), "--balanced 0: must be 1 or more."),
         (("--balanced", "99999999"), f"--balanced 99,999,999: the run has {N_ROWS:,} rows with a label."),
         (("--balanced", "10", "--level", "77"), "--level 77: the run has no such level of its hierarchy; it has "),
+        (("--balanced", "10", "--seed", "-1"), "--seed -1: must be 0 or more."),
         (("--level", "4"), "--level goes with --balanced."),
         (("--balanced", "10", "--to", "model"), "go with --to parquet, csv, anndata, atlas."),
         (("--without-duplicates", "0.3"), "near duplicates within 0.3 have not been looked for in "),

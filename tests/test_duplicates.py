@@ -217,6 +217,29 @@ def test_what_is_exported_without_duplicates_has_the_first_of_each_group(found: 
         open_run(found.url.whole).balanced(labelled + 1, without_duplicates=D)
 
 
+def test_a_choice_has_its_run_s_duplicates_and_a_prediction_its_own(found: Run, tmp_path: Path) -> None:
+    run = open_run(shutil.copytree(found.url, tmp_path / "run"))
+    choice = run.choose(3, "diag", fit=True, progress=False)
+    there = choice.duplicates(D, progress=False)
+    pd.testing.assert_frame_equal(there.drop(columns="cluster"), duplicates(found, D).drop(columns="cluster"))
+    assert there.cluster.max() <= 2
+    rows = planted_duplicates()[3_000:]
+    write_input(tmp_path / "new.zarr", rows)
+    command = [
+        sys.executable,
+        "-m",
+        "distcluster",
+        "predict",
+        run.url,
+        str(tmp_path / "new.zarr"),
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    table = open_run(str(tmp_path / "out")).duplicates(D, progress=False)
+    assert dict(zip(table.row, table.representative, strict=True)) == by_brute_force(rows, D)
+
+
 def test_appended_rows_are_looked_for_among_all(new_run: Callable[..., Command], tmp_path: Path) -> None:
     rows = planted_duplicates()
     rows[INVALID] = rows[[1, 2]]

@@ -54,8 +54,8 @@ def duplicates(
         if not reporter.used:
             voice.remark("These duplicates are known; nothing was left to do.")
         voice.remark()
-        table = curation.duplicates(run, float(distance))
-        summary = curation.summarise_duplicates(run, float(distance), table)
+        table = curation.duplicates(run, distance)
+        summary = curation.summarise_duplicates(run, distance, table)
         voice.show(duplicates_table(summary))
         for target in targets:
             curation.write_rows(table, target, is_parquet=target == parquet)

@@ -249,7 +249,7 @@ class Run:
         deploy = DeployTable.model_validate(deploy_keys(client)) if client is not None else DeployTable()
         with shown_progress(progress) as reporter:
             find_duplicates(self._run.url.whole, distance, deploy, reporter)
-        return curation.duplicates(self._run, float(distance))
+        return curation.duplicates(self._run, distance)
 
     def compare(self, other: "Run | str | Url") -> RunComparison:
         """Compare it with another finished run by the rows that both have: ``distcluster compare``.

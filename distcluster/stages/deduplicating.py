@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster import numerics
+from distcluster.errors import JobError
 from distcluster.numerics.partition import RowRange
 from distcluster.stages.context import open_run, read_model
 from distcluster.stages.cost import Cost, Sizes
@@ -44,6 +45,19 @@ class Part:
         return f"{self.distance}/{self.number}"
 
 
+def require_distance(distance: float, name: str) -> float:
+    """The distance, as a number that names what is found.
+
+    Raises
+    ------
+    JobError
+        When it is not from 0 to below 1.
+    """
+    if not 0.0 <= distance < 1.0:  # NaN is refused, too
+        raise JobError(f"{name} {distance:g}: must be 0, for equal rows, or a cosine distance below 1, such as 0.01.")
+    return float(distance) + 0.0  # no -0.0, which has another name
+
+
 def _only_when_asked(_sizes: Sizes) -> Cost:
     return Cost(tasks=0)
 
@@ -57,7 +71,7 @@ def parts_at(run: Run, distance: float) -> list[Part]:
 
 
 def hash_rows(run: Run, index: int) -> Output[NoFacts]:
-    """A 128-bit hash of every valid row of a partition: equal rows have equal ones, and others never do."""
+    """A 128-bit hash of every valid row of a partition: equal rows have equal ones, and no others are known to."""
     rows, hashes = [np.empty(0, np.int64)], [b""]
     for block, vectors, valid in read_blocks(run, run.partitioning[index]):
         here = np.flatnonzero(valid)
