@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 from conftest import BLOCK_ROWS, FEW, Command, Once, planted_rows, write_input
+from distributed import Client
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 from test_resume import flip_bit
 from typer.testing import CliRunner
 
+from benchmarks.servers import dask_cluster
 from distcluster import JobError, open_run
 from distcluster.cli.main import app
 from distcluster.curation import duplicates
@@ -88,6 +90,13 @@ def contents(run: Run, distance: float) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """What a caller in Python works on."""
+    with dask_cluster(tmp_path_factory.mktemp("dask"), n_workers=1) as (address, _), Client(address) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
 def new_run(new_command: Callable[..., Command], once: Once) -> Callable[..., Command]:
     """Make a command on the rows with duplicates, whose ids are names."""
 
@@ -144,11 +153,13 @@ def test_every_kind_of_duplicate_that_was_planted_is_found(found: Run) -> None:
     assert equal.row.tolist() == EXACT + ZEROS
 
 
-def test_other_partitions_and_workers_find_the_same_bytes(found: Run, new_run: Callable[..., Command]) -> None:
+def test_other_partitions_and_workers_find_the_same_bytes(
+    found: Run, new_run: Callable[..., Command], client: Client
+) -> None:
     other = new_run(assign__partition_rows=4 * BLOCK_ROWS).run_to_the_end()
     for distance in (D, NATURAL):
         opened = open_run(other.url.whole)
-        table = opened.duplicates(distance, progress=False)
+        table = opened.duplicates(distance, client=client, progress=False)
         pd.testing.assert_frame_equal(table, duplicates(found, distance))
         assert contents(other, distance) == contents(found, distance)
 
@@ -217,10 +228,10 @@ def test_what_is_exported_without_duplicates_has_the_first_of_each_group(found: 
         open_run(found.url.whole).balanced(labelled + 1, without_duplicates=D)
 
 
-def test_a_choice_has_its_run_s_duplicates_and_a_prediction_its_own(found: Run, tmp_path: Path) -> None:
+def test_a_choice_has_its_run_s_duplicates_and_a_prediction_its_own(found: Run, client: Client, tmp_path: Path) -> None:
     run = open_run(shutil.copytree(found.url, tmp_path / "run"))
-    choice = run.choose(3, "diag", fit=True, progress=False)
-    there = choice.duplicates(D, progress=False)
+    choice = run.choose(3, "diag", fit=True, client=client, progress=False)
+    there = choice.duplicates(D, client=client, progress=False)
     pd.testing.assert_frame_equal(there.drop(columns="cluster"), duplicates(found, D).drop(columns="cluster"))
     assert there.cluster.max() <= 2
     rows = planted_duplicates()[3_000:]
@@ -236,22 +247,24 @@ def test_a_choice_has_its_run_s_duplicates_and_a_prediction_its_own(found: Run, 
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    table = open_run(str(tmp_path / "out")).duplicates(D, progress=False)
+    table = open_run(str(tmp_path / "out")).duplicates(D, client=client, progress=False)
     assert dict(zip(table.row, table.representative, strict=True)) == by_brute_force(rows, D)
 
 
-def test_appended_rows_are_looked_for_among_all(new_run: Callable[..., Command], tmp_path: Path) -> None:
+def test_appended_rows_are_looked_for_among_all(
+    new_run: Callable[..., Command], client: Client, tmp_path: Path
+) -> None:
     rows = planted_duplicates()
     rows[INVALID] = rows[[1, 2]]
     source = write_input(tmp_path / "input.zarr", rows)
     command = new_run(input__id=None, input__on_invalid="error")
     command.source, command.settings = source, {k: v for k, v in command.settings.items() if k != "input.id"}
     run = open_run(command.run_to_the_end().url.whole)
-    before = run.duplicates(D, progress=False)
+    before = run.duplicates(D, client=client, progress=False)
     array = zarr.open_array(f"{source}/embeddings")
     array.append(rows[[123]])
     command.run_to_the_end("--append")
-    after = open_run(run.url).duplicates(D, progress=False)
+    after = open_run(run.url).duplicates(D, client=client, progress=False)
     assert N not in set(before.row)
     assert after.set_index("row").representative[N] == 123
     assert len(after) == len(before) + 2
