@@ -100,7 +100,7 @@ def duplicates(run: Run, distance: float) -> pd.DataFrame:
     _, group = np.unique(representative, return_inverse=True)
     columns: dict[str, Any] = {"group": group.astype(np.int64), "row": row}
     if (name := readable_id(run)) is not None:
-        columns["id"] = read_column(run, name, row)
+        columns["id"] = read_column(run, name, row) if len(row) else np.empty(0, object)
     columns |= {"representative": representative, "distance": to_first}
     columns["cluster"] = rows_of(run, layout.LABEL, row) if len(row) else np.empty(0, np.int32)
     return pd.DataFrame(columns).iloc[np.lexsort((row, group))].reset_index(drop=True)

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from conftest import BLOCK_ROWS, FEW, N_ROWS, Command
+from conftest import BLOCK_ROWS, FEW, N_ROWS, Command, Once
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -46,6 +46,28 @@ def test_shares_of_a_hierarchy_are_even_at_its_top(clusters: list[tuple[int, int
     assert (shares <= available).all()
     of_top = np.bincount(top, available, 2), np.bincount(top, shares, 2)
     np.testing.assert_array_equal(even_shares(of_top[0].astype(int), wanted), of_top[1])
+
+
+@pytest.fixture(scope="module")
+def command(
+    new_command: Callable[..., Command], planted: tuple[Path, np.ndarray], once: Once
+) -> Callable[..., Command]:
+    """Make a command on some of the planted rows, which have a column beside them."""
+
+    def make_input(directory: Path) -> None:
+        group = zarr.open_group(str(directory / "input.zarr"), mode="w")
+        group.create_array("embeddings", data=zarr.open_group(str(planted[0]))["embeddings"][:4096])
+        group.create_array("length", data=np.arange(4096) * 3)
+
+    source = once("with-a-column", make_input) / "input.zarr"
+    few = {"sample__rows": 400, "sample__mixture_rows": 400, **FEW}
+    return lambda **changes: new_command(source, **few, **changes)
+
+
+@pytest.fixture(scope="module")
+def small(command: Callable[..., Command]) -> Run:
+    """A run of such rows."""
+    return command().run_to_the_end()
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +111,16 @@ def test_a_sample_by_a_level_is_even_over_its_clusters_and_within_each(
 
 
 def test_the_seed_alone_decides_and_more_rows_hold_the_fewer(
-    reference: Run, new_command: Callable[..., Command]
+    reference: Run, small: Run, command: Callable[..., Command]
 ) -> None:
     rows = choose_rows(reference, Wanted(500))
     assert rows.tobytes() == choose_rows(reference, Wanted(500)).tobytes()
     assert set(rows) < set(choose_rows(reference, Wanted(900)))
     other = choose_rows(reference, Wanted(500, seed=1))
     assert len(set(rows) & set(other)) < 100
-    runs = [new_command(assign__partition_rows=n * BLOCK_ROWS, **FEW).run_to_the_end() for n in (1, 8)]
-    assert choose_rows(runs[0], Wanted(777)).tobytes() == choose_rows(runs[1], Wanted(777)).tobytes()
+    other_partitions = command(assign__partition_rows=8 * BLOCK_ROWS).run_to_the_end()
+    assert len(other_partitions.partitioning) < len(small.partitioning)
+    assert choose_rows(small, Wanted(777)).tobytes() == choose_rows(other_partitions, Wanted(777)).tobytes()
 
 
 def test_all_formats_with_rows_have_the_same_ones(reference: Run, export: Callable[..., Path], tmp_path: Path) -> None:
@@ -137,13 +160,8 @@ def test_a_sample_that_cannot_be_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_columns_of_the_input_come_along(new_command: Callable[..., Command], planted: tuple[Path, np.ndarray],
-                                         tmp_path: Path) -> None:  # fmt: skip
-    group = zarr.open_group(str(tmp_path / "input.zarr"), mode="w")
-    group.create_array("embeddings", data=zarr.open_group(str(planted[0]))["embeddings"][:4096])
-    group.create_array("length", data=np.arange(4096) * 3)
-    run = new_command(tmp_path / "input.zarr", **FEW).run_to_the_end()
-    target = export_run(run, tmp_path / "out", "parquet", ReportTable(), ["length"], Wanted(100))
+def test_columns_of_the_input_come_along(small: Run, tmp_path: Path) -> None:
+    target = export_run(small, tmp_path / "out", "parquet", ReportTable(), ["length"], Wanted(100))
     found = pq.read_table(target).to_pandas()
     assert (found.length == 3 * found.row).all()
     assert len(found) == 100

@@ -17,6 +17,7 @@ from conftest import Command, SilentReporter, make_run, planted_rows, write_inpu
 from distributed import Client, LocalCluster, get_worker
 from test_resume import flip_bit
 
+from distcluster.curation import duplicates, summarise_duplicates
 from distcluster.errors import CorruptError, StorageError
 from distcluster.execution import runner as runner_module
 from distcluster.execution.runner import Runner
@@ -245,6 +246,9 @@ def test_stages_that_find_duplicates_read_what_they_say(
     assert set(traced) == {stage.name for stage in DEDUPLICATES}
     for stage in DEDUPLICATES:
         assert traced[stage.name] <= set(stage.reads), stage.name
+    table = duplicates(run, 1e-6)
+    assert len(table) == 0
+    assert summarise_duplicates(run, 1e-6, table).n_removable == 0
 
 
 def test_stages_stand_in_the_order_of_what_they_read() -> None:

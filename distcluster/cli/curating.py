@@ -12,6 +12,7 @@ from distcluster.cli.options import Json, Quiet, RunUrl, Scheduler, Verbose
 from distcluster.cli.terminal import plain
 from distcluster.cli.voice import speaking
 from distcluster.deploy import DeployTable
+from distcluster.errors import JobError
 
 if TYPE_CHECKING:
     from distcluster.curation import DuplicateSummary
@@ -46,6 +47,8 @@ def duplicates(
 
     with speaking(as_json=as_json, quiet=quiet, verbose=verbose) as voice:
         targets = [target for target in (csv, parquet) if target is not None]
+        if csv is not None and csv == parquet:
+            raise JobError("--csv and --parquet: each needs a file of its own.")
         for target in targets:
             curation.refuse_target(target)
         deploy = DeployTable(kind="address", address=scheduler) if scheduler else DeployTable()
