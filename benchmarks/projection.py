@@ -30,7 +30,8 @@ from sklearn.mixture import GaussianMixture
 from distcluster.environment import environment, pin_to_one_thread
 from distcluster.numerics.neighbors import NeighbourIndex, build_index, nearest, open_index
 from distcluster.numerics.prepared_rows import prepare
-from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.projection import project
+from distcluster.numerics.repulsion import repulsion_field
 from distcluster.numerics.umap_fit import curve_parameters
 from distcluster.storage.inputs import open_input
 

@@ -13,7 +13,8 @@ from scipy.spatial import cKDTree
 from umap import UMAP
 
 from distcluster.numerics.neighbors import build_index, nearest, open_index
-from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.projection import project
+from distcluster.numerics.repulsion import parts_of, repulsion, repulsion_field, view_field
 from distcluster.numerics.umap_fit import curve_parameters
 
 A, B = 1.929, 0.7915
@@ -57,7 +58,8 @@ def test_the_kernel_equals_the_slow_obvious_way(problem: tuple[np.ndarray, np.nd
     assert fast == pytest.approx(slow, abs=2e-3)
 
 
-def test_groups_of_anchors_are_not_seen_in_a_plane() -> None:
+@pytest.mark.parametrize("has_boxes", [False, True])
+def test_groups_of_anchors_are_not_seen_in_a_plane(has_boxes: bool) -> None:
     """Beside the sum over all anchors rows move by an eighth of the anchors' spacing; a seventh is seen as stripes."""
     random = np.random.default_rng(0)
     anchors = random.uniform(0, 20, size=(6000, 2)).astype(np.float32)
@@ -68,7 +70,7 @@ def test_groups_of_anchors_are_not_seen_in_a_plane() -> None:
     every = np.vstack([anchors.T, np.zeros(6000), np.full(6000, 1 / 6000)]).astype(np.float32)
     grouped, exact = (
         project(index, distance, anchors, field, a=A, b=B, mean_distance=0.1)
-        for field in (repulsion_field(anchors), every)
+        for field in (view_field(anchors, A, B) if has_boxes else repulsion_field(anchors), every)
     )
     assert np.median(np.linalg.norm(grouped - exact, axis=1)) < 0.12 * 20 / np.sqrt(6000)
 
@@ -81,6 +83,40 @@ def test_the_groups_of_anchors_repel_as_the_anchors_do(problem: tuple[np.ndarray
     exact = project(index, distance, anchors, every, a=A, b=B, mean_distance=0.5)
     nearest_other = np.linalg.norm(anchors[index[:, :1]] - exact[:, None], axis=2)
     assert np.median(np.linalg.norm(grouped - exact, axis=1)) < 0.02 * np.median(nearest_other)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_view_is_nearer_to_the_sum_over_anchors_in_boxes(d: int) -> None:
+    """Rows among the anchors, where boxes are, and some far from them, where the groups are summed."""
+    random = np.random.default_rng(3)
+    anchors = random.normal(scale=3.0, size=(5000, d)).astype(np.float32)
+    _, near = cKDTree(anchors).query(random.normal(scale=3.0, size=(2000, d)), 15)
+    distance = 1 + np.sort(random.random((2000, 15)), axis=1).astype(np.float32)
+    every = np.vstack([anchors.T, np.zeros(5000), np.full(5000, 1 / 5000)]).astype(np.float32)
+    boxes = view_field(anchors, A, B)
+    assert len(boxes) == 4096
+    summed, boxed, exact = (
+        project(near.astype(np.int32), distance, anchors, field, a=A, b=B, mean_distance=0.1)
+        for field in (repulsion_field(anchors), boxes, every)
+    )
+    assert np.median(np.linalg.norm(boxed - exact, axis=1)) < np.median(np.linalg.norm(summed - exact, axis=1))
+    groups, _ = parts_of(boxes, d)
+    assert (groups == repulsion_field(anchors)).all()
+    beyond = _repulsion_at(np.full((1, d), 50.0, np.float32), boxes)
+    assert (beyond == _repulsion_at(np.full((1, d), 50.0, np.float32), repulsion_field(anchors))).all()
+
+
+def _repulsion_at(places: np.ndarray, field: np.ndarray) -> np.ndarray:
+    groups, boxes = parts_of(field, places.shape[1])
+    force = np.empty_like(places)
+    for place, here in zip(places, force, strict=True):
+        repulsion(place, groups, boxes, np.float32(A), np.float32(B), np.empty((2, groups.shape[1]), np.float32), here)
+    return force
+
+
+def test_few_anchors_have_no_boxes() -> None:
+    anchors = np.random.default_rng(1).normal(size=(4095, 2)).astype(np.float32)
+    assert (view_field(anchors, A, B) == repulsion_field(anchors)).all()
 
 
 @pytest.mark.parametrize("n_anchors", [5, 300, 5000])
@@ -127,7 +163,8 @@ def test_rows_go_where_umap_learn_sends_them() -> None:
 KERNELS = """
 import hashlib, numpy as np
 from distcluster.numerics.neighbors import build_index, nearest, open_index
-from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.projection import project
+from distcluster.numerics.repulsion import repulsion_field
 random = np.random.default_rng(0)
 sample = random.normal(size=(900, 50)).astype(np.float32)
 index = open_index(*build_index(sample, sample, 15, "euclidean"), sample)

@@ -16,7 +16,8 @@ from distcluster.estimators.dask_em import refuse_frame, refuse_to_gather, whole
 from distcluster.job import ProjectionTable
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.prepared_rows import distinct_rows, prepare
-from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.projection import project
+from distcluster.numerics.repulsion import repulsion_field
 from distcluster.numerics.sampling import invalid_rows, why_invalid
 from distcluster.numerics.umap_fit import curve_parameters, fit_anchors
 

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
         neighbors,
         prepared_rows,
         projection,
+        repulsion,
         row_stability,
         stability,
         umap_fit,
     )
 
 __all__ = [
-    "hierarchy", "lineage", "mixture", "near_pairs", "neighbors", "prepared_rows", "projection", "row_stability",
-    "stability", "umap_fit",
+    "hierarchy", "lineage", "mixture", "near_pairs", "neighbors", "prepared_rows", "projection", "repulsion",
+    "row_stability", "stability", "umap_fit",
 ]  # fmt: skip
 
 

@@ -4,58 +4,18 @@ import numpy as np
 import numpy.typing as npt
 
 from distcluster.numerics.bandwidth import SIGMA_FLOOR, bandwidth, set_weights
-from distcluster.numerics.forces import LANES, add_squares, attract, compiled, repel, total_pull
-from distcluster.numerics.neighbors import pairwise_sum
+from distcluster.numerics.forces import LANES, add_squares, attract, compiled, total_pull
+from distcluster.numerics.repulsion import parts_of, repulsion
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
 _STEPS = 60  # of the descent; 200 change 0.2 % of labels
 _FIELD_EVERY = 5  # steps between two evaluations of the repulsion, which varies slowly
-_FIELD_DEPTH = 9  # 2^9 = 512 groups of anchors; the sum over all of 30,000 changes 0.6 % of labels, as noise does 4 %
-_FIELD_SOFTENING = 0.6  # of a group's mean squared radius, best of 0, 0.3, 0.6 and 1 against the sum over all anchors
-_PLANE_DEPTH, _PLANE_SOFTENING = 10, 1.0  # in two dimensions 512 groups and 0.6 are seen: rows lie along their borders
 _NEGATIVE_SAMPLES = 5  # umap-learn's negative_sample_rate
 _LEARNING_RATE = 0.25  # UMAP.transform starts at a quarter of the fit's 1.0
 
 _TOGETHER = 8  # rows that a kernel moves at a time
-
-
-def repulsion_field(anchors: Float32) -> Float32:
-    """The anchors as at most 512 groups of about equal size, or 1,024 in a plane, whose repulsion is about that of all.
-
-    A balanced k-d tree: halves at the median of the widest coordinate.
-
-    Parameters
-    ----------
-    anchors : (S, d) float32
-
-    Returns
-    -------
-    (d + 2, m) float32
-        Each group's mean, the softening of its squared distances, and its share of the anchors.
-
-    Examples
-    --------
-    >>> anchors = np.random.default_rng(0).normal(size=(3000, 2)).astype(np.float32)
-    >>> field = repulsion_field(anchors)
-    >>> field.shape, round(float(field[-1].sum()), 3)  # a mean of two numbers, a softening and a share for each group
-    ((4, 1024), 1.0)
-    """
-    depth, softening = (_PLANE_DEPTH, _PLANE_SOFTENING) if anchors.shape[1] <= 2 else (_FIELD_DEPTH, _FIELD_SOFTENING)
-    groups = [np.arange(len(anchors))]
-    while len(groups) < 2**depth and 2 * len(groups) <= len(anchors):
-        groups = [half for group in groups for half in _halves(anchors, group)]
-    means = [anchors[group].mean(axis=0, dtype=np.float64) for group in groups]
-    spread = [np.square(anchors[group] - mean).sum(axis=1).mean() for group, mean in zip(groups, means, strict=True)]
-    share = np.array([len(group) for group in groups]) / len(anchors)
-    return np.ascontiguousarray(np.vstack([np.transpose(means), softening * np.array(spread), share]), "f4")
-
-
-def _halves(anchors: Float32, group: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    widest = np.argmax(np.ptp(anchors[group], axis=0))
-    order = group[np.argsort(anchors[group, widest], kind="stable")]
-    return [order[: len(group) // 2], order[len(group) // 2 :]]
 
 
 def project(
@@ -79,8 +39,8 @@ def project(
     index, distance : (n, k) int32, float32
         Nearest sample rows, ascending; a row of -1 and NaN (an invalid row) gets NaN.
     anchors : (S, d) float32
-    field : (d + 2, m) float32
-        ``repulsion_field`` of the anchors.
+    field : float32
+        ``repulsion_field`` or ``view_field`` of the anchors.
     a, b : float
         ``curve_parameters``.
     mean_distance : float
@@ -94,42 +54,21 @@ def project(
     --------
     Equal rows get equal coordinates, an invalid one none:
 
+    >>> from distcluster.numerics.repulsion import repulsion_field
     >>> anchors = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
     >>> index = np.array([[3, 5, 8], [3, 5, 8], [-1, -1, -1]], np.int32)
     >>> distance = np.array([[0.1, 0.2, 0.4], [0.1, 0.2, 0.4], [np.nan] * 3], np.float32)
-    >>> found = project(index, distance, anchors, repulsion_field(anchors), a=1.58, b=0.9, mean_distance=0.3)
+    >>> field = repulsion_field(anchors)
+    >>> found = project(index, distance, anchors, field, a=1.58, b=0.9, mean_distance=0.3)
     >>> bool((found[0] == found[1]).all()), np.isnan(found).any(axis=1).tolist()
     (True, [False, False, True])
     """
     result = np.empty((len(index), anchors.shape[1]), np.float32)
     _project(
-        index, distance, anchors, field, np.float32(a), np.float32(b),
+        index, distance, anchors, *parts_of(field, anchors.shape[1]), np.float32(a), np.float32(b),
         np.float32(SIGMA_FLOOR * mean_distance), result,
     )  # fmt: skip
     return result
-
-
-@compiled
-def _repulsion(place: Float32, field: Float32, a: np.float32, b: np.float32, push: Float32, force: Float32) -> None:
-    """Sets ``force`` (d,) to the sum over groups of share (place - mean) / ((0.001 + x) (1 + a x^b)).
-
-    x is the squared distance, softened.
-
-    ``push`` (2, m) is scratch.
-    """
-    d, m = field.shape[0] - 2, field.shape[1]
-    softening, share = field[d], field[d + 1]
-    strength, terms = push[0], push[1]
-    strength[:] = softening
-    add_squares(place, field, m, strength)
-    repel(strength, a, b)
-    for p in range(m):
-        strength[p] *= share[p]
-    for c in range(d):
-        here = place[c]
-        for p in range(m):
-            terms[p] = strength[p] * (here - field[c, p])
-        force[c] = pairwise_sum(terms, m)
 
 
 @compiled
@@ -163,19 +102,21 @@ def _project(
     index: Int32,
     distance: Float32,
     anchors: Float32,
-    field: Float32,
+    groups: Float32,
+    boxes: Float32,
     a: np.float32,
     b: np.float32,
     floor: np.float32,
     result: Float32,
 ) -> None:
     n, k = index.shape
-    d, m = anchors.shape[1], field.shape[1]
+    d = anchors.shape[1]
     width = -(-k // LANES) * LANES  # whole vectors; what is beyond k weighs nothing
     # Rows go together because one row alone waits for each step's results; none sees another.
     near, weight = np.zeros((_TOGETHER, d, width), np.float32), np.zeros((_TOGETHER, width), np.float32)
-    pull, push, lanes = np.empty((_TOGETHER, width), np.float32), np.empty((2, m), np.float32), np.empty(LANES, "f4")
-    place, repulsion = np.zeros((_TOGETHER, d), np.float32), np.zeros((_TOGETHER, d), np.float32)
+    pull, lanes = np.empty((_TOGETHER, width), np.float32), np.empty(LANES, np.float32)
+    scratch = np.empty((2, groups.shape[1]), np.float32)
+    place, pushed = np.zeros((_TOGETHER, d), np.float32), np.zeros((_TOGETHER, d), np.float32)
     scale = np.zeros(_TOGETHER, np.float32)
     push_scale, pull_scale = np.float32(2 * _NEGATIVE_SAMPLES) * b, np.float32(2.0) * a * b
     closest = np.float32(1e-12)  # squared: a place on its anchor has no direction, and must not divide by zero
@@ -189,7 +130,7 @@ def _project(
         for step in range(_STEPS):
             if step % _FIELD_EVERY == 0:
                 for r in range(some):
-                    _repulsion(place[r], field, a, b, push, repulsion[r])
+                    repulsion(place[r], groups, boxes, a, b, scratch, pushed[r])
             for r in range(some):
                 pull[r, :] = closest
                 add_squares(place[r], near[r], width, pull[r])
@@ -197,7 +138,7 @@ def _project(
             rate = np.float32(_LEARNING_RATE) * (np.float32(1.0) - np.float32(step) / np.float32(_STEPS))
             for r in range(some):
                 for c in range(d):
-                    force = scale[r] * repulsion[r, c]
+                    force = scale[r] * pushed[r, c]
                     force -= pull_scale * total_pull(place[r, c], near[r, c], pull[r], lanes, width)
                     place[r, c] += rate * force
         for r in range(some):

@@ -11,7 +11,8 @@ from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_la
 from distcluster.numerics.mixture.trust import FAIR
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.prepared_rows import distinct_rows, prepare
-from distcluster.numerics.projection import project, repulsion_field
+from distcluster.numerics.projection import project
+from distcluster.numerics.repulsion import repulsion_field
 from distcluster.numerics.sampling import replicate_sizes
 from distcluster.numerics.umap_fit import Optimizer, curve_parameters, fit_anchors
 

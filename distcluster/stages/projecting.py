@@ -49,15 +49,14 @@ class FitFacts:
 def fit_umap(run: Run) -> Output[FitFacts]:
     """Fit UMAP on its subsample, for the space that is clustered."""
     facts, anchors = _fit(run, "projection")
-    return Output(facts, arrays={layout.ANCHORS: anchors, layout.FIELD: numerics.projection.repulsion_field(anchors)})
+    return Output(facts, arrays={layout.ANCHORS: anchors, layout.FIELD: numerics.repulsion.repulsion_field(anchors)})
 
 
 def fit_view(run: Run, space: str) -> Output[FitFacts]:
     """Fit UMAP on its subsample, for a view."""
     facts, anchors = _fit(run, space)
-    return Output(
-        facts, arrays={layout.VIEW_ANCHORS: anchors, layout.VIEW_FIELD: numerics.projection.repulsion_field(anchors)}
-    )
+    field = numerics.repulsion.view_field(anchors, facts.a, facts.b)
+    return Output(facts, arrays={layout.VIEW_ANCHORS: anchors, layout.VIEW_FIELD: field})
 
 
 def _fit(run: Run, space: str) -> tuple[FitFacts, Float32]:

@@ -116,7 +116,7 @@ SAMPLE_SCALE = ItemArray(
 ANCHORS = ItemArray("model/anchors", "fit_umap", "(S', d)", "float32", "UMAP's coordinates of the sample")
 FIELD = ItemArray("model/field", "fit_umap", "(d + 2, groups)", "float32", "groups of anchors: mean, softening, share")
 VIEW_ANCHORS = ItemArray("model/{item}/anchors", "fit_views", "(S', 2 or 3)", "float32", "the same for a view")
-VIEW_FIELD = ItemArray("model/{item}/field", "fit_views", "(4 or 5, groups)", "float32", "the same for a view")
+VIEW_FIELD = ItemArray("model/{item}/field", "fit_views", "(nodes, …)", "float32", "the same for a view, and boxes")
 NEIGHBOURS = "neighbours"
 NEIGHBOUR_INDEX = RowArray(
     "neighbours/index", "find_neighbours", "(N, n_neighbors)", "int32", -1,
