@@ -8,15 +8,16 @@ GROUPS = {
     "test_resume": "faults",
     "test_driver": "faults",
     "test_live_page_browser": "faults",
-    "test_podman": "faults",  # at the end, for CI makes the image meanwhile
     "test_storage_faults": "storage",
     "test_chaos": "storage",
     "test_lease": "storage",
+    "test_podman": "storage",  # at the end, for CI makes the image meanwhile
     "test_report_browser": "demo",
 }
 """The group of files whose tests run one after another in one process, in this order and before all others.
 
-"faults" kill processes or watch when they end: one must not disturb what another one measures. "storage" takes long.
+"faults" kill processes or watch when they end: one must not disturb what another one measures. "storage" takes as long
+as those do.
 A file that is not named here is a group of its own, for the sake of its fixtures.
 """
 
