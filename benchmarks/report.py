@@ -1,10 +1,15 @@
-"""The report of many rows: seconds, peak memory and size, for a growing number of rows.
+"""The report of many rows: what it costs to make, and its map in Chromium, for a growing number of rows and of points.
 
-    python -m benchmarks.report RUN ITEMS LABELS [ROWS ...]
+    python -m benchmarks.report RUN ITEMS LABELS RESULTS.json [ROWS ...]
 
 The rows of a finished run on this machine's disk, of which ITEMS and LABELS are the text files, are repeated until
-there are ROWS of them, each a little off its place; models and curves stay as they are. Each report is made by the
-command line in a process of its own, so that seconds and memory are those of a user.
+there are ROWS of them, each a little off its place, and labelled again; models and curves stay as they are. Each report
+is made by the command line in a process of its own, so that seconds and memory are those of a user: with
+`report.points` as it is by default, with none, and with all rows.
+
+The page is opened in headless Chromium, which draws WebGL on the processor where there is no graphics card, and the map
+is zoomed in and moved by the arrow keys, once a frame. A frame is the time between two of the browser's calls to draw;
+while it moves a part of the points is drawn, and all of them `all_points_ms` after the last move.
 """
 
 import json
@@ -16,24 +21,51 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from playwright.sync_api import sync_playwright
 
+from distcluster.environment import environment
 from distcluster.stages.flow import row_arrays
-from distcluster.stages.labelling import SUMMARISE_CLUSTERS
+from distcluster.stages.labelling import LABEL_ROWS, SUMMARISE_CLUSTERS, label_rows, summarise_clusters
+from distcluster.stages.stage import Output
 from distcluster.storage import layout
 from distcluster.storage.run import Run
-from distcluster.storage.run_arrays import ONE
+from distcluster.storage.run_arrays import ONE, RowArray
 
 ROWS = (250_000, 500_000, 1_000_000)
-BLOCK_ROWS, PARTITION_ROWS = 16_384, 65_536
+BLOCK_ROWS = 16_384
 PROJECTED = ("projection", "view_2d", "view_3d", "support")
-ASSIGNED = ("label", "probability", "top_label", "top_probability", "log_density")
+MOVES = 120  # frames in which the map is moved
 SHIFT = 0.05  # of the standard deviation of a coordinate
+WAIT = 300_000  # milliseconds
+MOVE = """async (moves) => {
+    const stage = document.getElementById("stage"), frames = [];
+    const press = (key) => stage.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+    press("+"); press("+");
+    for (let i = 0; i < moves; i++) {
+        await new Promise((done) => requestAnimationFrame(done));
+        frames.push(performance.now());
+        press(["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"][Math.floor(i / 4) % 4]);
+    }
+    return {frames};
+}"""
+LIST = """() => {
+    const started = performance.now();
+    document.getElementById("list-in-view").click();
+    return performance.now() - started;
+}"""
+RENDERER = """() => {
+    const gl = document.createElement("canvas").getContext("webgl2");
+    const named = gl && gl.getExtension("WEBGL_debug_renderer_info");
+    return named ? gl.getParameter(named.UNMASKED_RENDERER_WEBGL) : "none";
+}"""
 
 
-def main(run: str, items: str, labels: str, *rows: str) -> None:
-    """Print one line a number of rows."""
+def main(run: str, items: str, labels: str, results: str, *rows: str) -> None:
+    """Write one record a report."""
+    found = []
     for n_rows in [int(each) for each in rows] or ROWS:
         with tempfile.TemporaryDirectory() as directory:
             target = Path(directory)
@@ -41,28 +73,39 @@ def main(run: str, items: str, labels: str, *rows: str) -> None:
             texts = [
                 repeat_lines(Path(source), target / source.rpartition("/")[2], n_rows) for source in (items, labels)
             ]
-            seconds, peak = report(target / "run", *texts)
-            size = (target / "run" / "report" / "index.html").stat().st_size
-            print(f"{n_rows:>10,} rows  {seconds:6.1f} s  {peak / 2**20:7.0f} MiB  {size / 1e6:5.2f} MB")
+            for points in ("0", "auto", str(n_rows)):
+                seconds, peak = report(target / "run", points, *texts)
+                page = target / "run" / "report" / "index.html"
+                record = {
+                    "rows": n_rows, "points": points, "seconds": round(seconds, 1), "peak_mib": round(peak / 2**20),
+                    "page_mb": round(page.stat().st_size / 1e6, 2), **shown(page),
+                }  # fmt: skip
+                print(json.dumps(record))
+                found.append(record)
+    Path(results).write_text(json.dumps({"reports": found, "environment": environment()}, indent=2) + "\n")
 
 
 def enlarge(source: Run, target: Path, n_rows: int) -> None:
     """A run of ``n_rows`` rows at ``target``, finished as far as the report can tell."""
-    omitted = {*PROJECTED, *ASSIGNED, "neighbours", "input", "report"}
+    omitted = {*PROJECTED, *(array.path for array in LABEL_ROWS.writes if isinstance(array, RowArray)), "neighbours"}
     root = Path(source.url)
-    shutil.copytree(root, target, ignore=lambda at, names: omitted & set(names) if Path(at) == root else ())
+    ignored = {*omitted, "level", "input", "report"}
+    shutil.copytree(root, target, ignore=lambda at, names: ignored & set(names) if Path(at) == root else ())
     for stage in ("label_rows", "project_rows", "report"):
         shutil.rmtree(target / "commit" / stage, ignore_errors=True)
     settings = json.loads((target / "zarr.json").read_text())
-    partitioning = {"n_rows": n_rows, "block_rows": BLOCK_ROWS, "partition_rows": PARTITION_ROWS}
+    partition_rows = BLOCK_ROWS  # no more partitions than have been scanned: those are checked
+    while n_rows > partition_rows * len(source.partitioning):
+        partition_rows *= 2
+    partitioning = {"n_rows": n_rows, "block_rows": BLOCK_ROWS, "partition_rows": partition_rows}
     settings["attributes"]["distcluster"]["partitioning"] = partitioning
     (target / "zarr.json").write_text(json.dumps(settings))
     run = Run(str(target))
     with run.writing(20):
         run.make_arrays(row_arrays(run))
-        arrays = {name: source.array(name)[:] for name in (*PROJECTED, *ASSIGNED)}
+        arrays = {name: source.array(name)[:] for name in PROJECTED}
+        of_path = {array.path: array for array in layout.arrays()}
         random = np.random.default_rng(0)
-        size = np.zeros(source.array("cluster/size").shape[0], np.int64)
         for index in range(len(run.partitioning)):
             partition = run.partitioning[index]
             taken = np.arange(partition.start, partition.stop)
@@ -70,14 +113,41 @@ def enlarge(source: Run, target: Path, n_rows: int) -> None:
             for name in ("projection", "view_2d", "view_3d"):
                 shift = SHIFT * arrays[name].std(axis=0) * random.normal(size=rows[name].shape)
                 rows[name] = (rows[name] + shift).astype(np.float32)
-            size += np.bincount(rows["label"], minlength=len(size))
-            of_path = {array.path: array for array in layout.arrays()}
-            for stage, names in (("project_rows", PROJECTED), ("label_rows", ASSIGNED)):
-                facts = {"n_outside_support": 0} if stage == "project_rows" else {}
-                run.commit(stage, str(index), facts, rows={of_path[name]: rows[name] for name in names})
-        stage = SUMMARISE_CLUSTERS
-        arrays = {array: source.read(array) for array in stage.writes} | {layout.CLUSTER_SIZE: size}
-        run.commit(stage.name, ONE, asdict(stage.facts_of(source)), arrays=arrays)
+            facts = {"n_outside_support": 0}
+            run.commit("project_rows", str(index), facts, rows={of_path[name]: rows[name] for name in PROJECTED})
+            commit(run, LABEL_ROWS.name, str(index), label_rows(run, index))
+        commit(run, SUMMARISE_CLUSTERS.name, ONE, summarise_clusters(run))
+
+
+def commit(run: Run, stage: str, item: str, output: Output[Any]) -> None:
+    """Commit what a task gives, as the runner does."""
+    run.commit(stage, item, asdict(output.facts), rows=output.rows, arrays=output.arrays)
+
+
+def shown(page: Path) -> dict[str, Any]:
+    """How the page behaves in headless Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        view = browser.new_page(viewport={"width": 1280, "height": 1200})
+        started = time.perf_counter()
+        view.goto(page.as_uri())
+        loaded = time.perf_counter() - started
+        view.locator("#stage").evaluate("(each) => each.scrollIntoView({behavior: 'instant', block: 'center'})")
+        view.wait_for_selector("#stage[data-drawn]", timeout=WAIT)
+        ready = time.perf_counter() - started
+        view.locator("#stage").focus()
+        moved = view.evaluate(MOVE, MOVES)
+        view.wait_for_selector("#stage[data-complete]", timeout=WAIT)
+        frames = np.diff(moved["frames"])
+        found = {
+            "drawn": int(view.get_attribute("#stage", "data-drawn") or 0),
+            "loaded_seconds": round(loaded, 2), "points_seconds": round(ready, 2),
+            "frame_ms": {str(q): round(float(np.percentile(frames, q)), 1) for q in (50, 95, 100)},
+            "all_points_ms": round(view.evaluate("performance.now()") - moved["frames"][-1]),
+            "lasso_ms": round(view.evaluate(LIST)), "renderer": view.evaluate(RENDERER),
+        }  # fmt: skip
+        browser.close()
+    return found
 
 
 def repeat_lines(source: Path, target: Path, n_rows: int) -> Path:
@@ -89,9 +159,10 @@ def repeat_lines(source: Path, target: Path, n_rows: int) -> Path:
     return target
 
 
-def report(run: Path, items: Path, labels: Path) -> tuple[float, int]:
+def report(run: Path, points: str, items: Path, labels: Path) -> tuple[float, int]:
     """Seconds and peak bytes of ``distcluster report``."""
     command = [sys.executable, "-m", "distcluster", "report", str(run), "--items", str(items), "--labels", str(labels)]
+    command += ["--points", points]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

@@ -12,6 +12,7 @@ from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, CovarianceT
 from distcluster.numerics.mixture.selection import Rule
 from distcluster.numerics.partition import BLOCK_ROWS, Partitioning
 from distcluster.numerics.sampling import SubsampleSizes, resolve_sizes
+from distcluster.numerics.shown_rows import SHOWN
 from distcluster.table import PositiveInt, Table
 from distcluster.url import Url
 
@@ -225,6 +226,9 @@ class ReportTable(Table):
     """Show thumbnails of entries that are URLs of images, too: whoever wrote the items then says what is asked for."""
     names: NamesTable | None = None
     """Who gives clusters names; by default they have words."""
+    points: Literal["auto"] | Annotated[int, Field(ge=0, le=SHOWN)] = "auto"
+    """Rows that the page's map draws as points besides those that can be read on it, at most, spread evenly; auto:
+    250,000, with which the page can still be mailed."""
     tsne: bool = False
     """Show t-SNE of some rows beside UMAP and PCA, by openTSNE: ``pip install 'distcluster[tsne]'``."""
     performance: bool = False

@@ -13,6 +13,7 @@ GROUPS = {
     "test_lease": "storage",
     "test_podman": "storage",  # at the end, for CI makes the image meanwhile
     "test_report_browser": "demo",
+    "test_map_browser": "demo",
 }
 """The group of files whose tests run one after another in one process, in this order and before all others.
 

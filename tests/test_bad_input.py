@@ -76,6 +76,7 @@ def test_a_wrong_input_is_refused_and_nothing_is_written(name: str, tmp_path: Pa
         ({"mixture__n_components": [4, 4]}, "4 given more than once"),
         ({"assign__partition_rows": 50_000}, "must be block_rows (16,384) times"),
         ({"projection__metric": "manhattan"}, "projection.metric"),
+        ({"report__points": 3_000_000}, "report.points: Input should be 'auto', got 3000000; or: Input should be less"),
         ({"deploy__tls_ca_file": "ca.pem"}, "tls_ca_file, tls_client_cert and tls_client_key go together"),
         ({"input__url": None}, "input.url"),
     ],

@@ -16,6 +16,8 @@ from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.neighbors import nearest, open_index
 from distcluster.numerics.prepared_rows import prepare
 from distcluster.numerics.projection import project
+from distcluster.report.map_points import PackedPoints, packed_points
+from distcluster.report.row_statistics import collect_row_statistics
 from distcluster.stages.projecting import FIT_UMAP
 from distcluster.stages.refining import chosen_mixture
 from distcluster.stages.searching import BUILD_INDEX
@@ -33,6 +35,13 @@ def test_bytes_do_not_depend_on_the_size_of_a_partition(reference: Run, new_comm
     assert len(run.partitioning) == 8
     assert len(reference.partitioning) == 16
     assert unequal(reference, run) == []
+    assert map_points(run) == map_points(reference)
+
+
+def map_points(run: Run) -> PackedPoints:
+    """What the map draws of a run, every fourth row."""
+    found = collect_row_statistics(run, run.array("cluster/size").shape[0], has_map=True, n_points=5_000)
+    return packed_points(found.map_points, found.moments.extent, [])
 
 
 def test_two_runs_give_the_same_bytes_on_another_kernel_family(

@@ -1,5 +1,7 @@
 """The report: what it says equals what a slow, independent way says, and it needs nothing but itself."""
 
+import base64
+import gzip
 import json
 import re
 import shutil
@@ -17,9 +19,11 @@ from distcluster.cli.main import app
 from distcluster.errors import JobError
 from distcluster.job import ReportTable
 from distcluster.job_file import parse_job
+from distcluster.numerics.shown_rows import row_table
 from distcluster.report.clusters import badge
 from distcluster.report.figures import Curve, curve_panel, spread, tree
 from distcluster.report.job_text import job_toml
+from distcluster.report.map_points import PackedPoints, packed_points
 from distcluster.report.page import render_page, write_report
 from distcluster.report.palette import COLOURS, colours
 from distcluster.report.row_statistics import (
@@ -27,6 +31,7 @@ from distcluster.report.row_statistics import (
     ClusterMoments,
     RowStatistics,
     collect_row_statistics,
+    results_of,
     silhouette_sums,
 )
 from distcluster.report.words import distinguishing_words, weights
@@ -94,6 +99,59 @@ def test_moments_are_those_of_all_rows(reference: Run, statistics: RowStatistics
     for k in np.unique(label):
         assert statistics.moments.size[k] == (label == k).sum()
         np.testing.assert_allclose(statistics.moments.mean[k], rows[label == k].mean(axis=0))
+
+
+@pytest.mark.parametrize(("n_points", "step"), [(N_ROWS, 1), (5_000, 4)])
+def test_the_map_s_points_are_spread_evenly_and_unpack_to_the_run_s_results(
+    reference: Run, n_points: int, step: int
+) -> None:
+    found = collect_row_statistics(reference, reference.array("cluster/size").shape[0], has_map=True, n_points=n_points)
+    points, extent = found.map_points, found.moments.extent
+    assert set(points.row) == set(range(0, N_ROWS, step)) - (set(found.drawn) - set(points.row))
+    assert set(points.row).isdisjoint(found.points.row)
+    classes = points.row.to_numpy() % 7 - 1
+    packed = packed_points(points, extent, [classes])
+    assert packed == packed_points(points.copy(), extent, [classes])
+    columns = unpacked(packed)
+    assert np.cumsum(columns["row"]).tolist() == points.row.tolist()
+    assert columns["label"].tolist() == reference.array("label")[:][points.row].tolist()
+    assert extent is not None
+    for axis, name in enumerate("xy"):
+        low, span = extent[0, axis], extent[1, axis] - extent[0, axis]
+        places = low + columns[name] / 65_535 * span
+        np.testing.assert_allclose(places, reference.array("view_2d")[:][points.row, axis], atol=span / 100_000)
+    np.testing.assert_allclose(columns["probability"] / 100, points.probability, atol=0.0051)
+    support = reference.array("support")[:][points.row]
+    is_told_apart = columns["support"] < 254
+    assert is_told_apart.mean() > 0.99
+    here = columns["support"][is_told_apart] * packed.columns["support_step"]
+    np.testing.assert_allclose(here, support[is_told_apart], atol=packed.columns["support_step"])
+    assert (columns["stability"] == 255).all(), "a run without replicates"
+    assert columns["class 0"].tolist() == np.where(classes < 0, 255, classes).tolist()
+
+
+def unpacked(packed: PackedPoints) -> dict[str, np.ndarray]:
+    """The columns as integers: another way than the page's script."""
+    planes, columns = gzip.decompress(base64.b64decode(packed.text)), {}
+    n = packed.columns["n"]
+    for name, size in packed.columns["columns"]:
+        bytes_of_rows, planes = np.frombuffer(planes[: n * size], np.uint8).reshape(size, n), planes[n * size :]
+        columns[name] = sum(plane.astype(np.int64) << 8 * byte for byte, plane in enumerate(bytes_of_rows))
+    assert not planes
+    return columns
+
+
+def test_typical_rows_have_their_results_at_hand_or_not(reference: Run) -> None:
+    K = reference.array("cluster/size").shape[0]
+    typical = np.unique(reference.array("cluster/exemplar")[:][:, :4])
+    assert len(typical) == 4 * K
+    found = collect_row_statistics(reference, K, has_map=True, typical=typical).typical
+    read = results_of(reference, typical, row_table(0, 3), has_map=True)
+    for name in ("label", "probability", "support", "log_density", "stability"):
+        expected = reference.array(name)[:][typical]
+        np.testing.assert_array_equal(found[name], expected)
+        np.testing.assert_array_equal(read[name], expected)
+    np.testing.assert_array_equal(np.stack([read["x"], read["y"]], axis=1), found[["x", "y"]])
 
 
 def test_a_words_weight_is_the_z_score_of_its_log_odds_ratio_times_how_far_it_is_the_clusters_own() -> None:
@@ -196,6 +254,9 @@ def test_an_unfinished_run_and_a_missing_file_are_refused(reference: Run, tmp_pa
         render_page(Run(str(tmp_path / "nothing")), ReportTable())
     with pytest.raises(JobError, match=r"report.items: there is no file"):
         render_page(reference, ReportTable(items=str(tmp_path / "nothing.txt")))
+    refused = CliRunner().invoke(app, ["report", reference.url, "--points", "many"]).exception
+    assert isinstance(refused, JobError)
+    assert "--points: Input should be 'auto'" in str(refused)
 
 
 def test_a_run_writes_its_report_at_its_end(reference: Run) -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
+from report_page import DESK, PHONE, opened, place_of_the_first_row, with_points
 
 from distcluster.job import ReportTable
 from distcluster.report.page import render_page
@@ -14,7 +15,6 @@ from distcluster.storage.run import Run
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "build" / "screenshots"
-DESK, PHONE = (1280, 900), (390, 844)
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +22,6 @@ def page_file(browser: Browser, demo: Run) -> Path:
     """The demo's report, as its run wrote it."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     return Path(demo.url) / "report" / "index.html"
-
-
-def opened(browser: Browser, path: Path, scheme: str = "light", size: tuple[int, int] = DESK) -> tuple[Page, list[str]]:
-    """A page, and what its console says."""
-    page = browser.new_page(color_scheme=scheme, viewport={"width": size[0], "height": size[1]})  # type: ignore[arg-type]
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
-    page.goto(path.as_uri())
-    return page, said
 
 
 def unfold(page: Page) -> None:
@@ -45,6 +34,9 @@ def unfold(page: Page) -> None:
         ("top", "light", DESK, "#verdict"),
         ("curves", "light", DESK, "#curves"),
         ("map", "light", (1280, 1200), "#map"),
+        ("map-zoomed", "light", (1280, 1200), "#map"),
+        ("map-dark-zoomed", "dark", (1280, 1200), "#map"),
+        ("map-phone-zoomed", "light", PHONE, "#map"),
         ("table", "light", DESK, "#clusters"),
         ("taxonomies", "light", DESK, "#taxonomies"),
         ("views-3d", "light", (1280, 1100), "#views-3d"),
@@ -60,6 +52,10 @@ def test_it_draws_without_a_word_on_the_console(
     page, said = opened(browser, page_file, scheme, size)
     unfold(page)
     page.locator(section).evaluate("(each) => each.scrollIntoView({behavior: 'instant'})")
+    if name.endswith("zoomed"):
+        with_points(page)
+        page.get_by_role("button", name="Zoom in").click()
+        page.wait_for_selector("#stage[data-complete]")
     page.wait_for_timeout(300)
     page.screenshot(path=PICTURES / f"{name}.png")
     assert said == []
@@ -96,18 +92,7 @@ def test_an_item_that_is_a_script_shows_as_text(browser: Browser, page_file: Pat
 
 def point_at_a_row(page: Page) -> None:
     """Move the pointer to the first row that the map can read out."""
-    where = page.evaluate(
-        """() => {
-            const data = JSON.parse(document.getElementById("held-rows").textContent);
-            const [low, high] = JSON.parse(document.getElementById("map-data").textContent).extent;
-            const stage = document.getElementById("stage");
-            stage.scrollIntoView({behavior: "instant"});
-            const box = stage.getBoundingClientRect();
-            return [box.left + box.width * (data.x[0] - low[0]) / (high[0] - low[0]),
-                    box.top + box.height * (high[1] - data.y[0]) / (high[1] - low[1])];
-        }"""
-    )
-    page.mouse.move(*where)
+    page.mouse.move(*place_of_the_first_row(page))
 
 
 def test_the_table_sorts_and_searches(browser: Browser, page_file: Path) -> None:
@@ -140,21 +125,6 @@ def descending(page: Page, column: int, sign: float = 1.0) -> bool:
     return all(sign * a >= sign * b for a, b in pairwise(values))
 
 
-def test_a_cluster_can_be_seen_alone_and_the_map_zooms_by_keys(browser: Browser, page_file: Path) -> None:
-    page, said = opened(browser, page_file)
-    button = page.locator("[data-only]").first
-    button.click()
-    assert button.get_attribute("aria-pressed") == "true"
-    page.locator("#stage").focus()
-    page.keyboard.press("+")
-    assert "scale(1.5)" in (page.locator("#map-image").get_attribute("style") or "")
-    page.locator("[data-zoom=all]").click()
-    assert "scale(1)" in (page.locator("#map-image").get_attribute("style") or "")
-    assert button.get_attribute("aria-pressed") == "false"
-    assert said == []
-    page.close()
-
-
 def test_the_rows_of_a_cluster_have_an_address_are_filtered_and_saved(browser: Browser, page_file: Path) -> None:
     page, said = opened(browser, page_file)
     page.goto(f"{page_file.as_uri()}#rows-3")
@@ -178,34 +148,6 @@ def test_the_rows_of_a_cluster_have_an_address_are_filtered_and_saved(browser: B
     assert set(saved.item) == {held["item"][i] for i in unsure}
     page.get_by_label("Search rows").fill("no such word anywhere")
     assert listed.count() == 0
-    assert said == []
-    page.close()
-
-
-def test_rows_are_selected_on_the_map_and_coloured_by_what_is_known_of_them(browser: Browser, page_file: Path) -> None:
-    page, said = opened(browser, page_file, size=(1280, 1200))
-    seen = {page.evaluate("document.getElementById('map-canvas').toDataURL()")}
-    for colouring in ("probability", "support", "stability", "cluster-stability", "class (labels.txt)"):
-        page.get_by_label("Coloured by").select_option(colouring)
-        seen.add(page.evaluate("document.getElementById('map-canvas').toDataURL()"))
-    assert len(seen) == 6
-    page.get_by_role("button", name="Draw around rows").click()
-    page.locator("#stage").evaluate("(each) => each.scrollIntoView({behavior: 'instant'})")
-    box = page.locator("#stage").bounding_box()
-    assert box is not None
-    left, top, side = box["x"], box["y"], box["width"]
-    page.mouse.move(left + 5, top + 5)  # within the round corner
-    page.mouse.down()
-    for x, y in ((side / 2, 5), (side / 2, side - 5), (5, side - 5)):
-        page.mouse.move(left + x, top + y)
-    page.mouse.up()
-    held = page.evaluate("JSON.parse(document.getElementById('held-rows').textContent)")
-    low, high = page.evaluate("JSON.parse(document.getElementById('map-data').textContent).extent")
-    n_left = sum(x is not None and x < (low[0] + high[0]) / 2 for x in held["x"])
-    shown = int(page.locator("#rows-count").inner_text().split(" of ")[0].replace(",", ""))
-    assert abs(shown - n_left) <= 0.01 * n_left
-    page.get_by_role("button", name="Drop the selection").click()
-    assert page.locator("#rows-count").inner_text().startswith(f"{len(held['row']):,} of")
     assert said == []
     page.close()
 

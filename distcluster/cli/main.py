@@ -101,6 +101,9 @@ def report(
         bool, typer.Option("--remote-images", help="Show images that items name by URLs, as report.remote_images.")
     ] = False,
     labels: Labels = None,
+    points: Annotated[
+        str, typer.Option(help="Rows that the map can draw at most, as report.points.", metavar="auto|ROWS")
+    ] = "auto",
     tsne: Annotated[bool, typer.Option("--tsne", help="Show t-SNE too, as report.tsne.")] = False,
     names_model: Annotated[
         str | None, typer.Option(help="Have this language model name the clusters, as report.names.model.")
@@ -121,6 +124,7 @@ def report(
     names = {"model": names_model, "url": names_url, "function": names_function}
     table = report_table(
         items=items, item_column=item_column, labels=tuple(labels or ()), remote_images=remote_images, tsne=tsne,
+        points=int(points) if points.isdecimal() else points,
         names={name: value for name, value in names.items() if value is not None} or None,
     )  # fmt: skip
     url = write_report(Run(run_url), table)

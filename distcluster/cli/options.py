@@ -67,8 +67,9 @@ def report_table(**options: Any) -> ReportTable:
     try:
         return ReportTable(**options)
     except ValidationError as error:
+        names = ("-".join(filter(str.isidentifier, map(str, each["loc"]))) for each in error.errors())  # no type's name
         wrong = "; ".join(
-            f"--{'-'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
-            for each in error.errors()
+            f"--{name}: {each['msg'].removeprefix('Value error, ')}"
+            for name, each in zip(names, error.errors(), strict=True)
         )
         raise JobError(wrong.replace("_", "-")) from error

@@ -13,7 +13,9 @@ from distcluster.report.palette import colours
 from distcluster.report.row_statistics import RowStatistics
 from distcluster.report.words import distinguishing_words
 
-_TYPICAL = 4
+TYPICAL = 4
+"""Rows nearest to a component's mean that stand for it."""
+
 _BORDERLINE = 3
 _WORDS = 8
 _LETTERS = 160
@@ -101,7 +103,7 @@ def cluster_rows(
                 Item(int(row), shown_item(row, texts), f"{distance:.2f}")
                 for row, distance in zip(arrays["exemplar"][k], arrays["exemplar_distance"][k], strict=True)
                 if row >= 0
-            ][:_TYPICAL],
+            ][:TYPICAL],
             borderline=_borderline(borderline[k], texts),
         )
         for k in range(K)

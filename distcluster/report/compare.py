@@ -53,8 +53,8 @@ class Comparison:
         The mixture first.
     of_subsample : (n, C) bool
         The classes of some rows of the mixture subsample.
-    of_points : (points,) int64
-        The first class of each row that is spread evenly; -1 for none.
+    of_drawn : (n,) int64
+        The first class of each row of ``statistics.drawn``; -1 for none.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Comparison:
     n_without: int
     methods: list[Yardstick]
     of_subsample: npt.NDArray[np.bool_]
-    of_points: Int64
+    of_drawn: Int64
 
 
 def compare(run: Run, url: Url, statistics: RowStatistics, subsample_row: Int64) -> Comparison:
@@ -112,7 +112,7 @@ def compare(run: Run, url: Url, statistics: RowStatistics, subsample_row: Int64)
         counted.of_mixture.n_without,
         [_yardstick(name, each, taxonomy) for name, each in tables.items()],
         taxonomy.has(counted.subsample_code),
-        first_class(taxonomy.has(code)),
+        np.array([*(min(members) for members in taxonomy.members), -1], np.int64)[counted.drawn_code],
     )
 
 
@@ -139,6 +139,7 @@ class _CountedRows:
     of_mixture: GrowingTable
     of_kmeans: GrowingTable
     point_code: Int64
+    drawn_code: Int64
     subsample_code: Int64
 
 
@@ -146,9 +147,9 @@ def _count_rows(
     run: Run, url: Url, taxonomy: Taxonomy, kmeans: "KMeans", statistics: RowStatistics, subsample_row: Int64
 ) -> _CountedRows:
     """Read every row's classes, cluster and place in the projection, a partition at a time."""
-    points = statistics.points.row.to_numpy()
+    points, drawn = statistics.points.row.to_numpy(), statistics.drawn
     of_mixture, of_kmeans = GrowingTable(len(statistics.moments.size)), GrowingTable(kmeans.n_clusters)
-    point_code, subsample_code = [], np.full(len(subsample_row), -1, np.int64)
+    drawn_code, subsample_code = [], np.full(len(subsample_row), -1, np.int64)
     for start, names in read_labels(url, run.partitioning):
         stop = start + len(names)
         partition = run.partitioning[start // run.partitioning.partition_rows]
@@ -159,10 +160,11 @@ def _count_rows(
         of_mixture.add(code[both], label[both], n_without=int(((label >= 0) & (code < 0)).sum()))
         if both.any():
             of_kmeans.add(code[both], kmeans.predict(rows[both].astype(np.float64)))
-        point_code.append(code[points[(points >= start) & (points < stop)] - start])
+        drawn_code.append(code[drawn[slice(*np.searchsorted(drawn, (start, stop)))] - start])
         here = (subsample_row >= start) & (subsample_row < stop)
         subsample_code[here] = code[subsample_row[here] - start]
-    return _CountedRows(of_mixture, of_kmeans, np.concatenate(point_code), subsample_code)
+    of_drawn = np.concatenate(drawn_code)
+    return _CountedRows(of_mixture, of_kmeans, of_drawn[np.searchsorted(drawn, points)], of_drawn, subsample_code)
 
 
 def _yardstick(name: str, table: Int64, taxonomy: Taxonomy) -> Yardstick:

@@ -8,9 +8,10 @@ import numpy as np
 
 from distcluster.job import ReportTable
 from distcluster.numerics.mixture.parameters import Mixture
-from distcluster.report.clusters import ClusterRow, cluster_rows
+from distcluster.report.clusters import TYPICAL, ClusterRow, cluster_rows
 from distcluster.report.compare import Comparison, compare
 from distcluster.report.levels import Level, read_levels
+from distcluster.report.map_points import AUTO_POINTS
 from distcluster.report.names import Names, levels_with_names, with_names
 from distcluster.report.row_statistics import RowStatistics, collect_row_statistics
 from distcluster.report.shown_items import ShownItems, kept_items
@@ -91,7 +92,14 @@ def read_findings(run: Run, table: ReportTable) -> Findings:
     }
     arrays["stability"] = run.read(layout.CLUSTER_STABILITY)
     K = len(arrays["size"])
-    statistics = collect_row_statistics(run, K, has_map="view_2d" in views(run.job))
+    typical = arrays["exemplar"][:, :TYPICAL]
+    statistics = collect_row_statistics(
+        run,
+        K,
+        has_map="view_2d" in views(run.job),
+        typical=typical[typical >= 0],
+        n_points=AUTO_POINTS if table.points == "auto" else table.points,
+    )
     subsample = read_subsample_rows(run)
     shown = _read_items(table, statistics, subsample, arrays["exemplar"]) if table.items else kept_items(run)
     cosine = silhouettes(subsample.embedding, subsample.label, K)

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from distcluster.report.clusters import ClusterRow, shown_item
+from distcluster.report.clusters import shown_item
 from distcluster.report.compare import Comparison
+from distcluster.report.map_points import PackedPoints, packed_points
 from distcluster.report.palette import colouring
 from distcluster.report.row_statistics import RowStatistics
 
@@ -18,38 +20,35 @@ _DIGITS = {"x": 3, "y": 3, "probability": 3, "stability": 2, "support": 2, "log_
 
 def held_rows(
     statistics: RowStatistics,
-    clusters: Sequence[ClusterRow],
     comparisons: Sequence[Comparison],
     texts: Mapping[int, str],
-) -> dict[str, Any]:
-    """Columns of the rows, rising, for the page's script; None where a value is not known.
+) -> tuple[dict[str, Any], PackedPoints]:
+    """The rows that are held, and those that the map draws besides.
 
-    Of typical rows no more than their cluster is known, unless they are held for another reason as well.
+    Of the former columns for the page's script, rows rising, None where a value is not known.
     """
-    rows = _gathered(statistics, clusters, comparisons)
-    return {
+    rows, extent = _gathered(statistics), statistics.moments.extent
+    colourings = [colouring(each.of_drawn, each.classes) for each in comparisons]
+    held, on_map = (np.searchsorted(statistics.drawn, each.row) for each in (rows, statistics.map_points))
+    columns = {
         **{name: rows[name].tolist() for name in ("row", "label", "kinds")},
         **{name: [known(value, digits) for value in rows[name]] for name, digits in _DIGITS.items()},
         "item": [shown_item(row, texts) for row in rows.row],
         "classes": [
-            {"name": each.name.rpartition("/")[2], **colouring(rows[each.name].to_numpy(), each.classes)}
-            for each in comparisons
+            {"name": each.name.rpartition("/")[2], **found, "of": found["of"][held].tolist()}
+            for each, found in zip(comparisons, colourings, strict=True)
         ],
     }
+    return columns, packed_points(statistics.map_points, extent, [each["of"][on_map] for each in colourings])
 
 
-def _gathered(
-    statistics: RowStatistics, clusters: Sequence[ClusterRow], comparisons: Sequence[Comparison]
-) -> pd.DataFrame:
+def _gathered(statistics: RowStatistics) -> pd.DataFrame:
     """Every row once, with all its kinds."""
-    typical = pd.DataFrame(
-        [(item.row, each.label) for each in clusters for item in each.typical], columns=["row", "label"]
-    )
-    points = statistics.points.assign(**{each.name: each.of_points for each in comparisons})
-    frames = [points, typical, statistics.borderline, statistics.outliers, statistics.ambiguous]
+    frames = [
+        statistics.points, statistics.typical, statistics.borderline, statistics.outliers, statistics.ambiguous,
+    ]  # fmt: skip
     together = pd.concat([frame.assign(kinds=1 << bit) for bit, frame in enumerate(frames)])
-    rows = together.groupby("row", as_index=False).first().assign(kinds=together.groupby("row").kinds.sum().to_numpy())
-    return rows.fillna({each.name: -1 for each in comparisons}).astype({each.name: int for each in comparisons})
+    return together.groupby("row", as_index=False).first().assign(kinds=together.groupby("row").kinds.sum().to_numpy())
 
 
 def known(value: float, digits: int) -> float | None:

@@ -43,9 +43,11 @@ def interactive_views(
     by_class = [
         {
             "name": f"class ({each.name.rpartition('/')[2]})",
-            **colouring(first_class(each.of_subsample[some]), each.classes),
+            **found,
+            "of": found["of"].tolist(),
         }
         for each in comparisons
+        for found in [colouring(first_class(each.of_subsample[some]), each.classes)]
     ]
     return {
         "spaces": [{"name": name, "places": scaled(rows)} for name, rows in spaces.items()],

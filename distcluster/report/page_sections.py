@@ -68,14 +68,16 @@ def row_map(findings: Findings) -> Shown:
     """All rows of the two-dimensional view, and where the names of clusters stand on it."""
     statistics = findings.statistics
     if statistics.colour_sums is None:
-        return {"map_image": None, "map_data": None}
+        return {"map_image": None, "map_data": None, "n_pictured": findings.summary.n_rows}
     assert statistics.moments.extent is not None
     middles = statistics.points.groupby("label")[["x", "y"]].median()
+    n_pictured = int(statistics.colour_sums[..., 3].sum())
     data = {
+        "n_pictured": n_pictured,
         "extent": np.round(statistics.moments.extent.astype(float), 4).tolist(),
         "middle": [[int(k), round(float(x), 3), round(float(y), 3)] for k, x, y in middles.itertuples()],
     }
-    return {"map_image": map_png(statistics.colour_sums), "map_data": data}
+    return {"map_image": map_png(statistics.colour_sums), "map_data": data, "n_pictured": n_pictured}
 
 
 def crosswalk(findings: Findings) -> Shown:
@@ -117,13 +119,19 @@ def cluster_table(findings: Findings) -> Shown:
 
 def rows(findings: Findings) -> Shown:
     """The rows that can be searched, listed and seen on the map one by one."""
-    held = held_rows(findings.statistics, findings.clusters, findings.comparisons, findings.shown.texts)
+    held, points = held_rows(findings.statistics, findings.comparisons, findings.shown.texts)
     of_cluster = {
         each.label: {"name": each.name or ", ".join(each.words[:_NAME_WORDS]), "stability": known(each.stability, 2)}
         for each in findings.clusters
     }
-    data = held | {"clusters": of_cluster, "colours": colours(findings.n_components), "kinds_of": KINDS}
-    return {"held": data, "kinds": KINDS}
+    data = held | {
+        "clusters": of_cluster,
+        "colours": colours(findings.n_components),
+        "kinds_of": KINDS,
+        "points": points.columns,
+    }
+    n_drawn = len(held["row"]) + points.columns["n"]
+    return {"held": data, "kinds": KINDS, "points": points.text, "n_drawn": n_drawn}
 
 
 def _frequent(comparison: Comparison, K: int) -> list[str]:

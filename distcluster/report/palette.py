@@ -52,13 +52,14 @@ def colouring(code: npt.NDArray[np.int64], classes: Sequence[str]) -> dict[str, 
     Returns
     -------
     dict
-        ``of``: each row's place among ``names``, -1 for none; ``colours`` of these.
+        ``of``: each row's place among ``names``, -1 for none, (n,) int64; ``colours`` of these.
     """
     found, size = np.unique(code[code >= 0], return_counts=True)
     frequent = found[np.argsort(-size, kind="stable")][:_CLASSES]
-    place = {int(each): i for i, each in enumerate(frequent)}
+    place = np.full(len(classes) + 1, -1)  # the last stands for none
+    place[frequent] = np.arange(len(frequent))
     return {
-        "of": [place.get(int(each), -1) for each in code],
+        "of": place[code],
         "names": [classes[each] for each in frequent],
         "colours": colours(len(frequent)),
     }

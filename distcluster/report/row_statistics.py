@@ -6,7 +6,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from distcluster.numerics.shown_rows import Table, borderline, least_probable, notable_rows, outliers, spread_evenly
+from distcluster.numerics.partition import RowRange
+from distcluster.numerics.shown_rows import (
+    Table,
+    borderline,
+    least_probable,
+    notable_rows,
+    outliers,
+    row_table,
+    spread_evenly,
+)
 from distcluster.report.palette import colours
 from distcluster.stages.labelling import LABEL_ROWS
 from distcluster.stages.stage import partitions
@@ -68,6 +77,10 @@ class RowStatistics:
         The least probable rows of each cluster.
     ambiguous : pandas.DataFrame
         The least probable rows of all.
+    typical : pandas.DataFrame
+        The rows that were asked for as typical.
+    map_points : pandas.DataFrame
+        Rows that the map draws besides those above, spread evenly: row, x, y, label, probability, stability, support.
     n_unsure : int
         Rows with a probability below 0.5.
     """
@@ -81,11 +94,23 @@ class RowStatistics:
     outliers: pd.DataFrame
     borderline: pd.DataFrame
     ambiguous: pd.DataFrame
+    typical: pd.DataFrame
+    map_points: pd.DataFrame
     n_unsure: int
 
+    @property
+    def drawn(self) -> Int64:
+        """All rows that the page shows one by one, rising, (n,)."""
+        return _rows_of(self.points, self.typical, self.borderline, self.outliers, self.ambiguous, self.map_points)
 
-def collect_row_statistics(run: Run, K: int, *, has_map: bool) -> RowStatistics:
-    """Gather what the labelling tasks have left for the report; no array of a finished run is read.
+
+def collect_row_statistics(
+    run: Run, K: int, *, has_map: bool, typical: Int64 | None = None, n_points: int = 0
+) -> RowStatistics:
+    """Gather what the labelling tasks have left for the report.
+
+    No array of a finished run is read, but for typical rows that are not among what was left: in runs of more than two
+    million rows.
 
     Parameters
     ----------
@@ -94,6 +119,10 @@ def collect_row_statistics(run: Run, K: int, *, has_map: bool) -> RowStatistics:
         Components of the chosen mixture.
     has_map : bool
         Whether the run has a 2-D view.
+    typical : (n,) int64 or None
+        Rows whose results are wanted besides.
+    n_points : int
+        Rows that the map may draw, at most.
     """
     shown, notable, sums = [], [], np.zeros((K, run.job.projection.n_components + 2))
     arrays = [layout.SHOWN_ROWS, layout.NOTABLE_ROWS, layout.MOMENT_SUMS]
@@ -107,6 +136,14 @@ def collect_row_statistics(run: Run, K: int, *, has_map: bool) -> RowStatistics:
     moments = _moments(sums, rows if has_map and len(rows) else None)
     label, extent = rows["label"], moments.extent
     points = spread_evenly(rows, _POINTS)
+    wanted = np.unique(typical) if typical is not None else np.empty(0, np.int64)
+    singled = {
+        "outliers": _frame(few[outliers(few)]),
+        "borderline": _frame(few[borderline(few)]),
+        "ambiguous": _frame(few[least_probable(few)]),
+        "typical": _frame(results_of(run, wanted, rows, has_map=has_map)),
+    }
+    held = _rows_of(_frame(points), *singled.values())
     with np.errstate(invalid="ignore"):
         count = np.bincount(label, minlength=K)
         silhouette = silhouette_sums(rows["projection"], label, moments) / count if K > 1 else np.full(K, np.nan)
@@ -117,11 +154,59 @@ def collect_row_statistics(run: Run, K: int, *, has_map: bool) -> RowStatistics:
         points=_frame(points),
         points_projection=points["projection"],
         word_rows=_frame(spread_evenly(rows, _WORD_ROWS))[["row", "label"]],
-        outliers=_frame(few[outliers(few)]),
-        borderline=_frame(few[borderline(few)]),
-        ambiguous=_frame(few[least_probable(few)]),
+        **singled,
+        map_points=_map_points(rows, n_points if has_map else 0, held),
         n_unsure=sum(each.n_unsure for each in LABEL_ROWS.facts_of_all(run, partitions(run))),
     )
+
+
+def results_of(run: Run, wanted: Int64, rows: Table, *, has_map: bool) -> Table:
+    """The results of some rows: of those at hand, and read from the run where they are not.
+
+    Parameters
+    ----------
+    run : Run
+    wanted : (n,) int64
+        Rising.
+    rows : (m,) Table
+        Those at hand; rows rise.
+    has_map : bool
+        Whether the run has a 2-D view.
+
+    Returns
+    -------
+    (n,) Table
+        Without neighbours and projection of those that were read.
+    """
+    found = row_table(len(wanted), rows["projection"].shape[1])
+    at = np.minimum(np.searchsorted(rows["row"], wanted), max(len(rows) - 1, 0))
+    here = rows["row"][at] == wanted if len(rows) else np.zeros(len(wanted), np.bool_)
+    found[here] = rows[at[here]]
+    others = wanted[~here]
+    size = run.partitioning.partition_rows
+    single = [RowRange(int(row) // size, int(row), int(row) + 1) for row in others]
+    columns = {name: layout.ASSIGNMENT[name] for name in ("label", "probability", "log_density")}
+    columns |= {"stability": layout.STABILITY, "support": layout.SUPPORT}
+    values = row_table(len(others), rows["projection"].shape[1])
+    values["row"] = others
+    for name, array in columns.items() if single else ():
+        values[name] = np.concatenate(list(run.read_partitions(array, single)))
+    if has_map and single:
+        values["x"], values["y"] = np.concatenate(list(run.read_partitions(layout.VIEW_2D, single))).T
+    found[~here] = values
+    return found
+
+
+def _map_points(rows: Table, at_most: int, held: Int64) -> pd.DataFrame:
+    """Rows that are spread evenly and not held with all that is known of them."""
+    spread = spread_evenly(rows, at_most) if at_most else rows[:0]
+    others = spread[~np.isin(spread["row"], held)]
+    columns = ("row", "x", "y", "label", "probability", "stability", "support")
+    return pd.DataFrame({name: others[name] for name in columns})
+
+
+def _rows_of(*frames: pd.DataFrame) -> Int64:
+    return np.unique(np.concatenate([frame.row.to_numpy() for frame in frames]))
 
 
 def _moments(sums: Float64, rows: Table | None) -> ClusterMoments:

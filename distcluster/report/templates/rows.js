@@ -1,16 +1,23 @@
 "use strict";
 
-// --- the rows that this page holds: filters, a list, copies of it ---
+// --- the rows that this page holds: filters, a list, copies of it; of rows selected on the map those that it only draws, too ---
 const heldRows = (function () {
   const data = JSON.parse(document.getElementById("held-rows").textContent);
   const form = document.getElementById("row-filters"), body = document.getElementById("rows-table").tBodies[0];
   const count = document.getElementById("rows-count"), more = document.getElementById("more-rows");
   const chip = document.getElementById("rows-selected");
   const AT_ONCE = 25;
+  const nHeld = data.row.length;
   const lower = data.item.map((item) => item.toLowerCase());
-  let selected = null, found = [], listed = 0;
+  // Rows before nHeld are held with all that is known of them, those from there on are the map's.
+  let selected = null, found = [], listed = 0, points = null;
 
-  function kindsOf(i) { return data.kinds_of.filter((_, bit) => data.kinds[i] >> bit & 1).join(", "); }
+  function valueOf(name, i) { return i < nHeld ? data[name][i] ?? null : points.value(name, i - nHeld); }
+  function kindsOf(i) { return i < nHeld ? data.kinds_of.filter((_, bit) => data.kinds[i] >> bit & 1).join(", ") : "map"; }
+  function itemOf(i) { return i < nHeld ? data.item[i] : ""; }
+  function hasWords(i, words) {
+    return words.every((word) => (i < nHeld && lower[i].includes(word)) || String(valueOf("row", i)) === word);
+  }
   function known(value, digits) { return value === null ? "" : value.toFixed(digits); }
 
   function find() {
@@ -20,20 +27,20 @@ const heldRows = (function () {
     const least = Number(value("least") || 0), most = Number(value("most") || 1);
     const isAny = least <= 0 && most >= 1, held = form.elements.held ? Number(value("held") || 0) : 0;
     found = [];
-    for (let i = 0; i < data.row.length; i++) {
-      if (selected && !selected.has(i)) continue;
-      if (cluster !== "" && data.label[i] !== Number(cluster)) continue;
-      if (kind !== "" && !(data.kinds[i] >> Number(kind) & 1)) continue;
-      const p = data.probability[i];
+    for (const i of selected || data.row.keys()) {
+      if (cluster !== "" && valueOf("label", i) !== Number(cluster)) continue;
+      if (kind !== "" && !(i < nHeld && data.kinds[i] >> Number(kind) & 1)) continue;
+      const p = valueOf("probability", i);
       if (!isAny && (p === null || p < least || p > most)) continue;
-      if (held > 0 && !(data.stability[i] >= held)) continue;
-      if (!words.every((word) => lower[i].includes(word) || String(data.row[i]) === word)) continue;
+      if (held > 0 && !(valueOf("stability", i) >= held)) continue;
+      if (words.length && !hasWords(i, words)) continue;
       found.push(i);
     }
-    const order = value("order"), column = data[order.replace("-", "")], sign = order[0] === "-" ? -1 : 1;
-    // What is not known comes last.
-    const rank = (i) => (column[i] === null ? Infinity : sign * column[i]);
-    found.sort((i, j) => { const a = rank(i), b = rank(j); return a < b ? -1 : a > b ? 1 : i - j; });
+    const order = value("order"), column = order.replace("-", ""), sign = order[0] === "-" ? -1 : 1;
+    // What is not known comes last; ranks are found once, not at each comparison: there may be a million.
+    const rank = Float64Array.from(found, (i) => { const each = valueOf(column, i); return each === null ? Infinity : sign * each; });
+    const places = Uint32Array.from(found.keys()).sort((i, j) => (rank[i] < rank[j] ? -1 : rank[i] > rank[j] ? 1 : i - j));
+    found = Array.from(places, (at) => found[at]);
     body.replaceChildren();
     listed = 0;
     list();
@@ -44,7 +51,7 @@ const heldRows = (function () {
       const head = document.createElement("th");
       head.scope = "row";
       head.dataset.name = "Row";
-      head.textContent = data.row[i];
+      head.textContent = valueOf("row", i);
       row.append(head);
       const cell = (name, text, isNumber) => {
         const made = row.insertCell();
@@ -53,26 +60,31 @@ const heldRows = (function () {
         if (isNumber) made.className = "n";
         return made;
       };
-      const of = cell("Cluster", " " + data.label[i]), swatch = document.createElement("span");
-      swatch.className = "swatch k" + data.label[i];
+      const of = cell("Cluster", " " + valueOf("label", i)), swatch = document.createElement("span");
+      swatch.className = "swatch k" + valueOf("label", i);
       of.prepend(swatch);
-      cell("Probability", known(data.probability[i], 2), true);
-      cell("Stability", known(data.stability[i], 2), true);
-      cell("Support", known(data.support[i], 2), true);
+      cell("Probability", known(valueOf("probability", i), 2), true);
+      cell("Stability", known(valueOf("stability", i), 2), true);
+      cell("Support", known(valueOf("support", i), 2), true);
       cell("Kind", kindsOf(i));
-      cell("Item", data.item[i]);
+      cell("Item", itemOf(i));
     }
     listed = Math.min(found.length, listed + AT_ONCE);
-    const all = data.row.length.toLocaleString("en");
+    const all = (selected || data.row).length.toLocaleString("en");
     count.textContent = found.length.toLocaleString("en") + " of " + all + " rows" + (listed < found.length ? ", " + listed + " shown" : "");
     more.hidden = listed === found.length;
     chip.hidden = !selected;
-    if (selected) chip.firstElementChild.textContent = selected.size + " rows selected on the map";
+    if (selected) {
+      const n = selected.length.toLocaleString("en") + (selected.length === 1 ? " row" : " rows");
+      chip.firstElementChild.textContent = n + " selected on the map";
+    }
   }
+  function rounded(value) { return value === null ? null : Number(value.toFixed(3)); } // a step of 0.01 is no binary fraction
   function asText(separator, quoted) {
     const lines = [["row", "cluster", "probability", "stability", "support", "log_density", "kind", "item"]];
     for (const i of found) {
-      lines.push([data.row[i], data.label[i], data.probability[i], data.stability[i], data.support[i], data.log_density[i], kindsOf(i), data.item[i]]);
+      const values = ["row", "label", "probability", "stability", "support", "log_density"].map((name) => valueOf(name, i));
+      lines.push([...values.map(rounded), kindsOf(i), itemOf(i)]);
     }
     return lines.map((line) => line.map((each) => quoted(String(each ?? ""))).join(separator)).join("\r\n") + "\r\n";
   }
@@ -117,7 +129,9 @@ const heldRows = (function () {
   return {
     data,
     show,
-    select(which) { form.reset(); selected = new Set(which); find(); document.getElementById("rows").scrollIntoView(); },
+    value: valueOf,
+    add(more) { points = more; }, // the rows that the map draws besides, unpacked
+    select(which) { form.reset(); selected = which; find(); document.getElementById("rows").scrollIntoView(); },
   };
 })();
 
