@@ -2,10 +2,11 @@
 
     python -m benchmarks.report RUN ITEMS LABELS RESULTS.json [ROWS ...]
 
-The rows of a finished run on this machine's disk, of which ITEMS and LABELS are the text files, are repeated until
-there are ROWS of them, each a little off its place, and labelled again; models and curves stay as they are. Each report
-is made by the command line in a process of its own, so that seconds and memory are those of a user: with
-`report.points` as it is by default, with none, and with all rows.
+Of the rows of a finished run on this machine's disk, of which ITEMS and LABELS are the text files, ROWS are drawn, some
+often, each a little off its place, and labelled again; models and curves stay as they are. They are drawn at random:
+rows that come round in order would be compressed as no other rows are. Each report is made by the command line in a
+process of its own, so that seconds and memory are those of a user: with `report.points` as it is by default, with none,
+and with all rows.
 
 The page is opened in headless Chromium, which draws WebGL on the processor where there is no graphics card, and the map
 is zoomed in and moved by the arrow keys, once a frame. A frame is the time between two of the browser's calls to draw;
@@ -70,16 +71,12 @@ def main(run: str, items: str, labels: str, results: str, *rows: str) -> None:
         with tempfile.TemporaryDirectory() as directory:
             target = Path(directory)
             enlarge(Run(run), target / "run", n_rows)
-            texts = [
-                repeat_lines(Path(source), target / source.rpartition("/")[2], n_rows) for source in (items, labels)
-            ]
+            texts = [draw_lines(Path(source), target / source.rpartition("/")[2], n_rows) for source in (items, labels)]
             for points in ("0", "auto", str(n_rows)):
-                seconds, peak = report(target / "run", points, *texts)
+                cost = report(target / "run", points, *texts)
                 page = target / "run" / "report" / "index.html"
-                record = {
-                    "rows": n_rows, "points": points, "seconds": round(seconds, 1), "peak_mib": round(peak / 2**20),
-                    "page_mb": round(page.stat().st_size / 1e6, 2), **shown(page),
-                }  # fmt: skip
+                size = round(page.stat().st_size / 1e6, 2)
+                record = {"rows": n_rows, "points": points, **cost, "page_mb": size, **shown(page)}
                 print(json.dumps(record))
                 found.append(record)
     Path(results).write_text(json.dumps({"reports": found, "environment": environment()}, indent=2) + "\n")
@@ -108,8 +105,7 @@ def enlarge(source: Run, target: Path, n_rows: int) -> None:
         random = np.random.default_rng(0)
         for index in range(len(run.partitioning)):
             partition = run.partitioning[index]
-            taken = np.arange(partition.start, partition.stop)
-            rows = {name: values[taken % len(values)] for name, values in arrays.items()}
+            rows = {name: values[drawn(len(values), n_rows)[partition.rows]] for name, values in arrays.items()}
             for name in ("projection", "view_2d", "view_3d"):
                 shift = SHIFT * arrays[name].std(axis=0) * random.normal(size=rows[name].shape)
                 rows[name] = (rows[name] + shift).astype(np.float32)
@@ -150,17 +146,21 @@ def shown(page: Path) -> dict[str, Any]:
     return found
 
 
-def repeat_lines(source: Path, target: Path, n_rows: int) -> Path:
-    """A text file's lines, again and again."""
+def drawn(n_source: int, n_rows: int) -> np.ndarray:
+    """Which row of the source each row is."""
+    return np.random.default_rng(1).integers(n_source, size=n_rows)
+
+
+def draw_lines(source: Path, target: Path, n_rows: int) -> Path:
+    """A text file's lines, as the rows."""
     lines = source.read_text().splitlines(keepends=True)
     with target.open("w") as file:
-        for start in range(0, n_rows, len(lines)):
-            file.writelines(lines[: n_rows - start])
+        file.writelines(lines[row] for row in drawn(len(lines), n_rows))
     return target
 
 
-def report(run: Path, points: str, items: Path, labels: Path) -> tuple[float, int]:
-    """Seconds and peak bytes of ``distcluster report``."""
+def report(run: Path, points: str, items: Path, labels: Path) -> dict[str, float]:
+    """What ``distcluster report`` takes."""
     command = [sys.executable, "-m", "distcluster", "report", str(run), "--items", str(items), "--labels", str(labels)]
     command += ["--points", points]
     started = time.perf_counter()
@@ -168,7 +168,11 @@ def report(run: Path, points: str, items: Path, labels: Path) -> tuple[float, in
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed")
-    return time.perf_counter() - started, usage.ru_maxrss * 1024
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        "processor_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_mib": round(usage.ru_maxrss / 1024),
+    }
 
 
 if __name__ == "__main__":

@@ -20,16 +20,15 @@
 
   // --- the further rows come when the map is near, for a million of them take a second ---
   async function begin() {
-    const packed = element("map-points");
-    if (!packed || !window.DecompressionStream) return;
-    scatter = makeScatter(element("map-scatter"));
-    if (!scatter) {
+    const packed = element("map-points"), made = window.DecompressionStream && makeScatter(element("map-scatter"));
+    if (!made) {
       drawn.textContent = "This browser has no WebGL 2: the map draws only the rows that can be read.";
       stage.dataset.drawn = 0;
       return;
     }
     element("map-scatter").addEventListener("webglcontextlost", () => draw()); // by other means
     points = await unpackPoints(data.points, packed.textContent);
+    scatter = made; // not before: there is nothing to draw
     packed.remove();
     heldRows.add(points);
     const n = nHeld + points.n, MOST = 65535;

@@ -16,7 +16,8 @@ async function unpackPoints(about, text) {
     column[name] = values;
     at += width * n;
   }
-  for (let i = 1; i < n; i++) column.row[i] += column.row[i - 1];
+  let row = 0;
+  column.row = Float64Array.from(column.row, (from) => (row += from)); // there are runs of more than 2 ** 32 rows
   const UNKNOWN = 255, step = { probability: 0.01, stability: 0.01, support: about.support_step };
   return {
     n,
