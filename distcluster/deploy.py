@@ -41,6 +41,21 @@ _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 Memory = Annotated[str, AfterValidator(_sized)]
 
 
+class WorkersTable(Table):
+    """``[deploy.workers]``: as many worker pods as there are tasks, between two numbers; absent: ``n_workers``."""
+
+    min: Annotated[int, Field(ge=1, le=10_000)]
+    """As many are always there: enough for the stages of one task or a few."""
+    max: Annotated[int, Field(ge=1, le=10_000)]
+    """As many are there while partitions and candidates wait. Idle ones leave after a minute."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "WorkersTable":
+        if self.min > self.max:
+            raise ValueError(f"min = {self.min} is more than max = {self.max}")
+        return self
+
+
 class DeployTable(Table):
     """``[deploy]``: where it runs; no result depends on it."""
 
@@ -49,6 +64,9 @@ class DeployTable(Table):
     ``distcluster submit`` makes."""
     n_workers: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Worker processes of one thread each, or worker pods; absent: one per core, or 2 pods."""
+    workers: WorkersTable | None = None
+    """``[deploy.workers]``: a number of worker pods that follows the tasks. The driver's pod gets the right to change
+    the Job of its workers."""
     memory_limit: Memory | None = None
     """Memory of one local worker, e.g. "4GiB"; absent: the machine's memory divided by the workers."""
     address: str | None = None
@@ -104,6 +122,15 @@ class DeployTable(Table):
         files = (self.tls_ca_file, self.tls_client_cert, self.tls_client_key)
         if any(files) and not all(files):
             raise ValueError("tls_ca_file, tls_client_cert and tls_client_key go together")
+        if self.workers is not None and self.n_workers is not None:
+            raise ValueError("n_workers and workers both say how many: keep one")
+        if self.is_elastic and self.pods.queue is not None:
+            raise ValueError("a queue admits all pods together, and workers.min < workers.max: set n_workers")
         if self.pods.cpu_limit is not None and self.pods.cpu_limit < self.cpu:
             raise ValueError(f"pods.cpu_limit = {self.pods.cpu_limit} is less than cpu = {self.cpu}: raise it")
         return self
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of worker pods is to change while the job runs."""
+        return self.workers is not None and self.workers.min < self.workers.max

@@ -8,7 +8,7 @@ from distributed import Client, LocalCluster
 
 from distcluster.execution.dashboard import TOPIC, DashboardPage, LiveRun, LiveView, bars, curve
 from distcluster.execution.metrics import publish
-from distcluster.execution.progress import on_dashboard
+from distcluster.execution.progress import Counts, on_dashboard
 from distcluster.storage.run import Run
 
 
@@ -74,7 +74,7 @@ def test_a_scheduler_without_a_dashboard_stops_no_job(reference: Run) -> None:
         async with (
             LocalCluster(n_workers=0, processes=False, dashboard_address=None, asynchronous=True) as cluster,
             Client(cluster, asynchronous=True) as client,
-            on_dashboard(client, reference, told) as reporter,
+            on_dashboard(client, reference, told, Counts()) as reporter,
         ):
             cluster.scheduler.http_application.applications.clear()
             return reporter
@@ -87,9 +87,9 @@ def test_stages_are_metrics_of_the_scheduler() -> None:
     page = DashboardPage()
     publish(list)
     publish(lambda: list(page.runs.values()))  # of the next scheduler of a process
-    stage = {"done": 3, "total": 4, "note": "", "rows": 750, "seconds": 1.5}
+    stage = {"done": 3, "total": 4, "note": "", "rows": 750, "seconds": 1.5, "bytes_written": 9, "retries": 2}
     page.log_event(TOPIC, event(stages={"scan": stage, "later": {"done": 0, "total": None}}))
     shown = prometheus.generate_latest().decode()
-    for key in ("done", "total", "rows", "seconds"):
+    for key in ("done", "total", "rows", "seconds", "bytes_written", "retries"):
         assert f'distcluster_stage_{key}{{run="runs/a",stage="scan"}} {float(stage[key])}' in shown
     assert 'distcluster_stage_total{run="runs/a",stage="later"}' not in shown

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import BLOCK_ROWS, N_ROWS, Command, SilentReporter, make_run, planted_rows, unequal, write_input
+from distributed import default_client
 from test_plan import done, planned_tasks
 from test_resume import flip_bit, kill_at
 from test_stages import on_cluster
 
 from distcluster.errors import JobError
 from distcluster.execution.runner import Runner
+from distcluster.execution.worker_check import check_workers
 from distcluster.job_file import load_job
 from distcluster.predicting import prediction_job
 from distcluster.prepare import check_job
@@ -295,8 +297,8 @@ def test_workers_that_do_not_see_the_previous_run_are_refused_before_any_work(
     run = make_run(load_job(command.argv()[4]))
     finished.output.rename(finished.output.with_name("elsewhere"))
 
-    async def check(runner: Runner) -> None:
-        await runner.check_workers(read_input=True)
+    async def check(_: Runner) -> None:
+        await check_workers(default_client(), run, read_input=True)
 
     with pytest.raises(JobError, match=r"these workers cannot take part:\n.* does not hold the run \w+ any more"):
         on_cluster(run, SilentReporter(), check)

@@ -21,7 +21,7 @@ from benchmarks.servers import dask_cluster
 from distcluster.api import choose_candidate
 from distcluster.deploy import DeployTable
 from distcluster.errors import TRY_AGAIN, JobError, SchedulerLostError
-from distcluster.execution import runner
+from distcluster.execution import worker_check
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.storage.run import Run
 
@@ -74,7 +74,7 @@ def test_a_scheduler_that_is_lost_during_a_choice_is_worth_another_try(copied: R
 def test_a_worker_that_is_frozen_at_the_start_is_left_out(
     copied: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(worker_check, "SILENT_SECONDS", 2.0)
     with dask_cluster(tmp_path, n_workers=2) as (address, _):
         with Client(address) as client:
             client.wait_for_workers(2)

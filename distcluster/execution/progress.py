@@ -6,7 +6,9 @@ import html
 import logging
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,8 +48,27 @@ class Reporter(Protocol):
         """The stage is complete."""
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a session counts beside its progress.
+
+    Attributes
+    ----------
+    tasks_left : Counter
+        By stage under way, tasks that are not done.
+    bytes_written : Counter
+        By line, what its tasks have committed.
+    retries : Counter
+        By line, tasks that were tried again: for a store that was away, memory, or damage.
+    """
+
+    tasks_left: Counter[str] = field(default_factory=Counter)
+    bytes_written: Counter[str] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)
+
+
 @contextlib.asynccontextmanager
-async def on_dashboard(client: Client, run: Run, reporter: Reporter) -> AsyncIterator[Reporter]:
+async def on_dashboard(client: Client, run: Run, reporter: Reporter, counts: Counts) -> AsyncIterator[Reporter]:
     """Yield a reporter that tells the dashboard's page too, and the given one where the page cannot be installed."""
     installed = False
     with _worth_no_job(f"page /{PAGE} on the dashboard"):
@@ -58,7 +79,7 @@ async def on_dashboard(client: Client, run: Run, reporter: Reporter) -> AsyncIte
         yield reporter
         return
     reporter.dashboard(f"{client.dashboard_link.removesuffix('status')}{PAGE}")
-    live = LiveReporter(client, Run(run.url), reporter)
+    live = LiveReporter(client, Run(run.url), reporter, counts)
     sender = asyncio.create_task(live.send_on())
     try:
         yield live
@@ -99,10 +120,11 @@ def _worth_no_job(what: str) -> Iterator[None]:
 class LiveReporter:
     """Passes on what it is told, and sends the dashboard's page what has changed, twice a second at most."""
 
-    def __init__(self, client: Client, run: Run, reporter: Reporter) -> None:
+    def __init__(self, client: Client, run: Run, reporter: Reporter, counts: Counts) -> None:
         self._client = client
         self._run = run
         self._reporter = reporter
+        self._counts = counts
         self._stages: dict[str, _Progress] = {}
         self._changed: set[str] = set()
         self._candidates: set[str] = set()
@@ -146,8 +168,11 @@ class LiveReporter:
                 await asyncio.wait_for(self._ended.wait(), _SECONDS)
             changed, self._changed = self._changed, set()
             if changed:
-                stages = {stage: self._stages[stage].shown() for stage in changed}
+                stages = {stage: self._stages[stage].shown() | self._counted(stage) for stage in changed}
                 await self._log({"stages": stages} | await asyncio.to_thread(self._criteria, changed))
+
+    def _counted(self, stage: str) -> dict[str, int]:
+        return {"bytes_written": self._counts.bytes_written[stage], "retries": self._counts.retries[stage]}
 
     async def _log(self, event: dict[str, Any]) -> None:
         identity = {

@@ -13,15 +13,11 @@ from typing import Any
 from distributed import Client, get_worker
 from distributed.scheduler import KilledWorker
 
-from distcluster.environment import differences, environment
-from distcluster.errors import CorruptError, JobError, JobFailedError, StorageError
-from distcluster.execution.progress import Reporter
-from distcluster.job import InputTable
+from distcluster.errors import CorruptError, JobFailedError, StorageError
+from distcluster.execution.progress import Counts, Reporter
 from distcluster.stages.context import commit, perform
 from distcluster.stages.flow import DEDUPLICATES, STAGES, lines, stages_of
-from distcluster.stages.matching import needs_previous, previous_of
 from distcluster.stages.stage import Output, Stage
-from distcluster.storage.inputs import open_input
 from distcluster.storage.records import READERS, Kept
 from distcluster.storage.run import Run
 from distcluster.storage.run_arrays import ONE
@@ -31,8 +27,6 @@ log = logging.getLogger("distcluster")
 
 MOST_TASKS = 4_000
 """Dask's tasks of a stage, where it has more items and the cluster few threads: each costs the scheduler 3 to 5 ms."""
-SILENT_SECONDS = 30.0
-"""How long a worker may be silent when another one has answered."""
 
 _STORAGE_TRIES = 3
 _LANES_PER_THREAD = 2  # tasks of a stage under way for each thread of the cluster: one runs, one waits beside it
@@ -49,51 +43,17 @@ class Runner:
         Asynchronous.
     run : Run
     reporter : Reporter
+    counts : Counts, optional
+        Is kept true; absent: nobody looks.
     """
 
-    def __init__(self, client: Client, run: Run, reporter: Reporter) -> None:
+    def __init__(self, client: Client, run: Run, reporter: Reporter, counts: Counts | None = None) -> None:
         self._client = client
         self._run = run
         self._reporter = reporter
         self._ahead: dict[str, Future[dict[str, Kept]]] = {}
         self._looked_in = -1  # the attempt
-
-    async def check_workers(self, *, read_input: bool) -> None:
-        """Refuse workers that compute other bits, or do not see the output, the input or the previous run they read.
-
-        One that says nothing for half a minute after another has answered is frozen, or cut off, and left out.
-
-        Raises
-        ------
-        JobError
-            Naming every worker and what is wrong with it.
-        """
-        probe = self._run.store.put_probe()
-        table = self._run.job.input if read_input else None
-        try:
-            answers = await self._ask(_look, self._run.ref, probe, table)
-        finally:
-            self._run.store.delete([probe])
-        found = [
-            f"{worker}: {line}"
-            for worker, (facts, problems) in sorted(answers.items())
-            for line in [*differences(dict(self._run.settings.environment), facts), *problems]
-        ]
-        if found:
-            raise JobError("these workers cannot take part:\n" + "\n".join(f"  {line}" for line in found))
-
-    async def _ask(self, *call: Any) -> dict[str, Any]:
-        """What every worker answers to a function with its arguments; whom one waits for in vain is dismissed."""
-        workers = await self._client.nthreads()
-        asked = {asyncio.ensure_future(self._client.run(*call, workers=[each])): each for each in workers}
-        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-        answered, silent = await asyncio.wait(asked, timeout=SILENT_SECONDS)
-        for each in silent:
-            each.cancel()
-            log.warning("the worker %s does not answer and is left out", asked[each])
-        if silent:
-            await self._client.retire_workers(workers=[asked[each] for each in silent], close_workers=True)
-        return {worker: answer for each in answered for worker, answer in each.result().items()}
+        self._counts = counts or Counts()
 
     async def each(self, stage: Stage[Any], items: Iterable[Any] | None = None) -> list[Any]:
         """Run a task for every item that has not been committed, then drop what nobody needs any more.
@@ -149,7 +109,7 @@ class Runner:
         return await asyncio.wrap_future(self._ahead.pop(stage.name))
 
     async def _work(
-        self, stage: Stage[Any], waiting: list[Any], answers: dict[str, Any], advance: Callable[[Any], None]
+        self, stage: Stage[Any], waiting: list[Any], answers: dict[str, Any], advance: Callable[..., None]
     ) -> None:
         """Run a task for every item that waits, in as many lanes as the cluster has work for."""
         n = min(len(waiting), max(MOST_TASKS, _LANES_PER_THREAD * await self._threads()))
@@ -161,7 +121,7 @@ class Runner:
             for parcel in queue:
                 for item, answer in zip(parcel, await self._submit(stage, parcel), strict=True):
                     answers[str(item)] = answer
-                    advance(item)
+                    advance(item, answer)
             widening.cancel()
 
         async def widen() -> None:
@@ -189,6 +149,7 @@ class Runner:
                 answers += await self._try(stage, left, failed)
                 failed = []
             except StorageError as error:
+                self._counts.retries[stage.shown_as] += 1
                 failed.append(str(getattr(error, "worker", "")))
                 if len(failed) == _STORAGE_TRIES:
                     raise
@@ -200,6 +161,7 @@ class Runner:
                         f"Give workers more (deploy.memory_limit; in pods deploy.worker_memory), or make "
                         f"assign.partition_rows smaller."
                     ) from error
+                self._counts.retries[stage.shown_as] += 1
                 most = 1  # it is one of them, and the others are to be done
         return answers
 
@@ -227,8 +189,7 @@ class Runner:
         with self._reported(stage, [ONE], [ONE]) as advance:
             began = time.perf_counter()
             output = await asyncio.to_thread(drive)
-            commit(self._run, stage.name, ONE, output, time.perf_counter() - began)
-            advance(ONE)
+            advance(ONE, commit(self._run, stage.name, ONE, output, time.perf_counter() - began))
 
     # -- progress
 
@@ -250,19 +211,34 @@ class Runner:
         log.info("%s: %d steps in %.1f s", line, done, seconds)
 
     @contextmanager
-    def _reported(self, stage: Stage[Any], items: list[Any], waiting: list[Any]) -> Iterator[Callable[[Any], None]]:
-        """Report a stage, unless it shares a line; what is yielded is called after every item."""
-        if stage.line:
-            yield lambda _item: None
-            return
+    def _reported(self, stage: Stage[Any], items: list[Any], waiting: list[Any]) -> Iterator[Callable[..., None]]:
+        """Count a stage's tasks, and report it unless it shares a line.
+
+        What is yielded is called after each, with its item and what it has given.
+        """
+        self._counts.tasks_left[stage.name] = len(waiting if stage.task else self._run.partitioning)
         left = sum(self._weight(stage, item) for item in waiting)
-        total = sum(self._weight(stage, item) for item in items)
-        self._reporter.start(stage.name, total, total - left, stage.unit)
+
+        def advance(item: Any, answer: Any) -> None:
+            self._counts.tasks_left[stage.name] -= 1
+            if isinstance(answer, Kept):
+                self._counts.bytes_written[stage.shown_as] += sum(answer.record.objects.values())
+            if not stage.line:
+                self._reporter.advance(stage.name, self._weight(stage, item))
+
+        if not stage.line:
+            total = sum(self._weight(stage, item) for item in items)
+            self._reporter.start(stage.name, total, total - left, stage.unit)
         started = time.perf_counter()
-        yield lambda item: self._reporter.advance(stage.name, self._weight(stage, item))
-        seconds = time.perf_counter() - started
-        self._reporter.finish(stage.name, seconds)
-        log.info("%s: %d %s in %.1f s (%.0f %s/s)", stage.name, left, stage.unit, seconds, left / seconds, stage.unit)
+        try:
+            yield advance
+        finally:
+            del self._counts.tasks_left[stage.name]
+        if not stage.line:
+            seconds = time.perf_counter() - started
+            self._reporter.finish(stage.name, seconds)
+            rate, unit = left / seconds, stage.unit
+            log.info("%s: %d %s in %.1f s (%.0f %s/s)", stage.name, left, unit, seconds, rate, unit)
 
     def _weight(self, stage: Stage[Any], item: Any) -> int:
         return len(self._run.partitioning[operator.index(item)]) if stage.unit == "rows" else 1
@@ -314,24 +290,6 @@ def _folder(items: list[Any]) -> str:
     """What nested items are all of: their records lie there, and no others need be read."""
     folders = {str(item).rpartition("/")[0] for item in items}
     return folders.pop() if len(folders) == 1 else ""
-
-
-def _look(ref: RunRef, probe: str, table: InputTable | None) -> tuple[dict[str, str], list[str]]:
-    """On a worker: its environment, and what it cannot see."""
-    problems, run = [], Run(ref.url)
-    if not run.store.has(probe):
-        problems.append(f"does not see the output {ref.url}: it must be on storage that all machines share")
-    elif needs_previous(run):
-        try:
-            previous_of(run)
-        except JobError as error:
-            problems.append(str(error))
-    if table is not None:
-        try:
-            open_input(ref.input_url, table.array, table.raw)
-        except JobError as error:
-            problems.append(str(error))
-    return environment(), problems
 
 
 def _verified(ref: RunRef, stage: str, item: str) -> bool:

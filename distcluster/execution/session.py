@@ -16,9 +16,11 @@ from distributed.comm import CommClosedError
 from distcluster.deploy import DeployTable
 from distcluster.errors import CorruptError, JobFailedError, LeaseLostError, SchedulerLostError, StorageError
 from distcluster.execution.connect import connect
-from distcluster.execution.progress import Reporter, on_dashboard, performance_saved
+from distcluster.execution.elastic import elastic
+from distcluster.execution.progress import Counts, Reporter, on_dashboard, performance_saved
 from distcluster.execution.runner import Runner
 from distcluster.execution.session_log import session_log
+from distcluster.execution.worker_check import check_workers
 from distcluster.stages.stage import Stage
 from distcluster.storage.faults import of_storage
 from distcluster.storage.run import Run
@@ -80,17 +82,19 @@ class Session:
         self.run.note_error("")
 
     async def _hold(self, work: Work, reporter: Reporter) -> None:
+        counts = Counts()
         async with (
             connect(self.deploy) as client,
             performance_saved(self.run, self.performance),
-            on_dashboard(client, self.run, reporter) as live,
+            on_dashboard(client, self.run, reporter, counts) as live,
         ):
-            runner = Runner(client, self.run, live)
+            runner = Runner(client, self.run, live, counts)
             with scheduler_kept():
-                await runner.check_workers(read_input=self.read_input)
-                await self._work_and_repair(runner, work)
+                await check_workers(client, self.run, read_input=self.read_input)
+                async with elastic(client, self.deploy, counts.tasks_left.total):
+                    await self._work_and_repair(runner, work, counts)
 
-    async def _work_and_repair(self, runner: Runner, work: Work) -> None:
+    async def _work_and_repair(self, runner: Runner, work: Work, counts: Counts) -> None:
         """Work until nothing that it reads is damaged."""
         makes, times = {stage.name for stage in self.makes}, Counter[tuple[str, str]]()
         for self.run.attempt in itertools.count():
@@ -103,6 +107,7 @@ class Session:
                         raise JobFailedError(f"{error}. Run its job again with --verify.") from None
                     self.run.records.discard(error.stage, error.item)
                     times[error.stage, error.item] += 1
+                    counts.retries[error.stage] += 1
                     if times[error.stage, error.item] > _REPAIRS:
                         raise JobFailedError(f"{error}, for the {_REPAIRS + 1}th time: check the storage") from None
                     log.warning("%s; it is made again", error)

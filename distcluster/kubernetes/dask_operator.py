@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from distcluster.deploy import WorkersTable
 from distcluster.kubernetes.objects import COMPONENT, Object, of_component
 from distcluster.kubernetes.pod_specs import DRIVE, SERVE
 from distcluster.kubernetes.submission import DASHBOARD_PORT, SCHEDULER_PORT, Submission
+from distcluster.kubernetes.worker_job import WORKER_JOB
 
 _ROUTES = (
     "distributed.http.scheduler.prometheus",
@@ -46,14 +48,28 @@ def for_operator(submission: Submission, plain: list[Object]) -> list[Object]:
             "scheduler": _pods(submission, scheduler) | {"service": _service(submission)},
         },
     }
-    for container in of_component(plain, "driver")["spec"]["template"]["spec"]["containers"]:
+    driver = of_component(plain, "driver")["spec"]["template"]["spec"]
+    for container in driver["containers"]:
         container["args"] = _without(DRIVE, container.get("args", []))
     rest = [each for each in plain if each not in (scheduler, worker) and each["kind"] != "Service"]
+    added: list[Object] = [cluster]
+    if submission.deploy.workers is not None and submission.deploy.is_elastic:
+        driver["automountServiceAccountToken"] = False  # the operator asks for workers itself
+        for container in driver["containers"]:
+            container["env"] = [each for each in container["env"] if each["name"] != WORKER_JOB]
+        rest = [each for each in rest if each["metadata"]["name"] != f"{submission.name}-scale"]
+        added.append(_autoscaler(submission.deploy.workers, cluster["metadata"]))
     for each in rest:
         if each["metadata"]["name"] == f"{submission.name}-settings":
             # The operator scales down through the api route; without it, it kills the newest workers, busy or not.
             each["data"]["DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"] = _list_of(_ROUTES)
-    return [*rest, cluster]
+    return [*rest, *added]
+
+
+def _autoscaler(workers: WorkersTable, metadata: Object) -> Object:
+    """The operator's own, which asks the scheduler; it may take a task's worker, and the task runs again elsewhere."""
+    spec = {"cluster": metadata["name"], "minimum": workers.min, "maximum": workers.max}
+    return {"apiVersion": "kubernetes.dask.org/v1", "kind": "DaskAutoscaler", "metadata": metadata, "spec": spec}
 
 
 def _pods(submission: Submission, job: Object) -> dict[str, Any]:

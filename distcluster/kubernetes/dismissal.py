@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from distributed import Scheduler
+from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.protocol.pickle import dumps
 
@@ -47,6 +48,25 @@ class Dismissal(SchedulerPlugin):  # type: ignore[misc]
         """As Dask's: tell a worker that has come too late."""
         if self._is_over:
             self._begin(self._tell(worker))
+
+    def expect(self, made: int, gone: int) -> None:
+        """Take note of how many workers there were so far, and how many of them have ended well."""
+        self._n_workers = len(self._told) + made - max(gone, len(self._told))
+
+    async def release(self, keep: int) -> int:
+        """Have workers without a task leave, but so many stay that can take one; how many leave."""
+        workers = self._scheduler.workers
+        ready = [address for address, worker in workers.items() if worker.status is Status.running]
+        idle = [each for each in ready if not workers[each].processing][: max(len(ready) - keep, 0)]
+        if not idle:
+            return 0
+        # From then on they get no task. One that has got one just before loses it, and it runs again elsewhere.
+        retired = await self._scheduler.retire_workers(idle, close_workers=False, remove=False)
+        before = len(self._told)
+        await asyncio.gather(*(self._tell(each) for each in retired if each in workers))
+        for each in retired:  # who could not be told comes back as a new one, for this one would do nothing any more
+            self._scheduler.close_worker(each)
+        return len(self._told) - before
 
     def end(self) -> None:
         """Begin to tell everybody."""

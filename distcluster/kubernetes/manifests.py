@@ -9,7 +9,7 @@ from distcluster.errors import FAILED, WRONG
 from distcluster.kubernetes.container_settings import container_settings
 from distcluster.kubernetes.objects import Object, labels
 from distcluster.kubernetes.platform import metadata_of_pods
-from distcluster.kubernetes.pod_specs import driver_pod, scheduler_pod, worker_pod
+from distcluster.kubernetes.pod_specs import account_of, driver_pod, scheduler_pod, worker_pod
 from distcluster.kubernetes.submission import DASHBOARD_PORT, SCHEDULER_PORT, Submission
 
 
@@ -23,11 +23,12 @@ def render(submission: Submission) -> list[Object]:
     Returns
     -------
     list of dict
-        ServiceAccount, two ConfigMaps, NetworkPolicy, Service, and Jobs of scheduler, workers and driver. The same
-        submission always gives the same objects.
+        ServiceAccount, two ConfigMaps, NetworkPolicy, Service, and Jobs of scheduler, workers and driver; a Role and
+        its RoleBinding where the number of workers may change. The same submission always gives the same objects.
     """
     return [
         _service_account(submission),
+        *(_right_to_scale(submission) if submission.deploy.is_elastic else []),
         _settings(submission),
         _job_file(submission),
         _scheduler_service(submission),
@@ -68,8 +69,20 @@ def _object(submission: Submission, api: str, kind: str, suffix: str, **content:
 
 
 def _service_account(submission: Submission) -> Object:
-    """No role is bound to it and no token mounted: nothing in the job talks to Kubernetes."""
+    """No token is mounted: nothing talks to Kubernetes, but a driver that chooses the number of its workers."""
     return _object(submission, "v1", "ServiceAccount", "", automountServiceAccountToken=False)
+
+
+def _right_to_scale(submission: Submission) -> list[Object]:
+    """The driver, whose pod alone has the token, may change one Job: that of its workers."""
+    api, name = "rbac.authorization.k8s.io", f"{submission.name}-scale"
+    rule = {"apiGroups": ["batch"], "resources": ["jobs"], "resourceNames": [f"{submission.name}-worker"]}
+    account = {"kind": "ServiceAccount", "name": account_of(submission), "namespace": submission.deploy.namespace}
+    bound = {"roleRef": {"apiGroup": api, "kind": "Role", "name": name}, "subjects": [account]}
+    return [
+        _object(submission, f"{api}/v1", "Role", "-scale", rules=[rule | {"verbs": ["get", "patch"]}]),
+        _object(submission, f"{api}/v1", "RoleBinding", "-scale", **bound),
+    ]
 
 
 def _settings(submission: Submission) -> Object:

@@ -17,6 +17,7 @@ from distcluster.kubernetes.submission import (
     WORKER_PORT,
     Submission,
 )
+from distcluster.kubernetes.worker_job import WORKER_JOB
 
 _DASK_SHARE = 0.85  # of a worker's memory: Dask must act before the kernel does, and the nanny needs some too
 _MIB, _GIB = 2**20, 2**30
@@ -74,7 +75,15 @@ def driver_pod(submission: Submission) -> Object:
     container["volumeMounts"].insert(0, {"name": "job", "mountPath": JOB_PATH, "readOnly": True})
     pod = _pod(submission, container, grace_seconds=30)
     pod["restartPolicy"] = "Never"  # a pod failure policy asks for it: every attempt keeps its log
+    if submission.deploy.is_elastic:
+        pod["automountServiceAccountToken"] = True
+        container["env"] = [{"name": WORKER_JOB, "value": f"{submission.name}-worker"}, *container.get("env", [])]
     return pod
+
+
+def account_of(submission: Submission) -> str:
+    """The service account of all pods."""
+    return submission.deploy.service_account or submission.name
 
 
 def _container(
@@ -112,7 +121,7 @@ def _mounts(submission: Submission) -> list[Object]:
 
 def _pod(submission: Submission, container: Object, grace_seconds: int) -> Object:
     pod = {
-        "serviceAccountName": submission.deploy.service_account or submission.name,
+        "serviceAccountName": account_of(submission),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_seconds,

@@ -41,8 +41,8 @@ class Submission:
 
     @property
     def n_workers(self) -> int:
-        """Worker pods."""
-        return self.deploy.n_workers or 2
+        """Worker pods; at first, where their number follows the tasks."""
+        return self.deploy.workers.min if self.deploy.workers else self.deploy.n_workers or 2
 
     @property
     def scheme(self) -> str:

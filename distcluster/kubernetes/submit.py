@@ -53,6 +53,11 @@ def prepare(
     """
     job = load_job(job_file, [*overrides, *deploy, "deploy.kind=kubernetes"])
     _refuse_unseen(job)
+    if job.deploy.is_elastic and job.deploy.namespace is None:
+        raise JobError(
+            "deploy.workers.min < max needs deploy.namespace or --namespace: what lets the driver ask Kubernetes for "
+            "more workers names it."
+        )
     name = name or f"{_slug(job_file.stem)}-{secrets.token_hex(3)}"
     if not _NAME.fullmatch(name):
         raise JobError(

@@ -139,6 +139,11 @@ class Machine:
         """Cut a container off the network, or connect it again."""
         self.run("nsenter", f"--target={self.state(container)['Pid']}", "--net", "ip", "link", "set", "eth0", state)
 
+    def set_port(self, number: int, state: str) -> None:
+        """Refuse what is sent to a port of what runs beside the containers, or take it again."""
+        rule = ["INPUT", "--protocol", "tcp", "--dport", str(number), "--jump", "REJECT", "--reject-with", "tcp-reset"]
+        self.run("iptables", {"down": "--insert", "up": "--delete"}[state], *rule)
+
     def remove_pods(self) -> None:
         """Remove all pods with their containers."""
         if self.pods:

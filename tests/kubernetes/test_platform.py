@@ -68,19 +68,82 @@ def submission(table: dict[str, Any], **deploy: Any) -> Submission:
 
 
 @cache
-def cluster_validator() -> jsonschema.Draft7Validator:
-    """The operator's schema, read once: it is a megabyte of YAML."""
-    return jsonschema.Draft7Validator(operators_schema("DaskCluster"))
+def validator(kind: str) -> jsonschema.Draft7Validator:
+    """A schema of the operator's, read once: it is a megabyte of YAML."""
+    return jsonschema.Draft7Validator(operators_schema(kind))
+
+
+SIZES: list[dict[str, Any]] = [
+    {},
+    {"n_workers": 7},
+    {"workers": {"min": 3, "max": 3}},
+    {"workers": {"min": 1, "max": 40}, "namespace": "team"},
+]
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(table=TABLES, version=st.sampled_from(VERSIONS))
-def test_every_combination_of_keys_is_valid_for_both_backends(table: dict[str, Any], version: str) -> None:
-    plain = render(submission(table))
+@given(table=TABLES, sizes=st.sampled_from(SIZES), version=st.sampled_from(VERSIONS))
+def test_every_combination_of_keys_is_valid_for_both_backends(
+    table: dict[str, Any], sizes: dict[str, Any], version: str
+) -> None:
+    if "namespace" in sizes:
+        table.pop("queue", None)  # refused, below
+    plain = render(submission(table, **sizes))
     for each in plain:
         kubernetes_validate.validate(each, version, strict=True)
-    (cluster,) = [each for each in for_operator(submission(table), plain) if each["kind"] == "DaskCluster"]
-    cluster_validator().validate(cluster)
+    operated = for_operator(submission(table, **sizes), plain)
+    found = [each for each in operated if each["kind"] in ("DaskCluster", "DaskAutoscaler")]
+    assert len(found) == 1 + ("namespace" in sizes)
+    for each in found:
+        validator(each["kind"]).validate(each)
+
+
+ELASTIC: dict[str, Any] = {"workers": {"min": 2, "max": 20}, "namespace": "team"}
+
+
+def test_a_number_of_workers_that_follows_the_tasks_gives_one_pod_one_right() -> None:
+    objects = render(submission({}, **ELASTIC, service_account="cloud"))
+    role, binding = (next(each for each in objects if each["kind"] == kind) for kind in ("Role", "RoleBinding"))
+    assert role["rules"] == [
+        {"apiGroups": ["batch"], "resources": ["jobs"], "resourceNames": ["first-worker"], "verbs": ["get", "patch"]}
+    ]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "cloud", "namespace": "team"}]
+    found = {labels["app.kubernetes.io/component"]: pod for labels, pod in pods(objects)}
+    assert [role for role, pod in found.items() if pod["automountServiceAccountToken"]] == ["driver"]
+    assert of_component(objects, "worker")["spec"]["completions"] == 2
+    operated = for_operator(submission({}, **ELASTIC), render(submission({}, **ELASTIC)))
+    (scaler,) = [each for each in operated if each["kind"] == "DaskAutoscaler"]
+    (cluster,) = [each for each in operated if each["kind"] == "DaskCluster"]
+    assert scaler["spec"] == {"cluster": cluster["metadata"]["name"], "minimum": 2, "maximum": 20}
+    assert cluster["spec"]["worker"]["replicas"] == 2
+    assert not [each for each in operated if each["kind"] in ("Role", "RoleBinding")]
+    assert not [pod for _, pod in pods(operated) if pod["automountServiceAccountToken"]]
+
+
+def test_one_number_of_workers_is_rendered_as_ever() -> None:
+    same = {"workers": {"min": 7, "max": 7}}
+    assert render(submission({}, **same)) == render(submission({}, n_workers=7))
+
+
+@pytest.mark.parametrize(
+    ("deploy", "message"),
+    [
+        ({"workers": {"min": 3, "max": 2}}, "min = 3 is more than max = 2"),
+        ({"workers": {"min": 1, "max": 2}, "n_workers": 2}, "keep one"),
+        ({"workers": {"min": 1, "max": 2}, "pods": {"queue": "batch"}}, "admits all pods together"),
+    ],
+)
+def test_numbers_of_workers_that_cannot_be_are_refused(deploy: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DeployTable.model_validate_json(json.dumps(deploy))
+
+
+def test_without_a_namespace_the_right_could_not_be_given() -> None:
+    workers = ["deploy.workers.min=1", "deploy.workers.max=2"]
+    with pytest.raises(JobError, match=r"needs deploy\.namespace"):
+        prepare(DEFAULT, workers)
+    assert prepare(DEFAULT, workers, ["deploy.namespace=team"]).n_workers == 1
 
 
 def test_all_keys_reach_the_pods_of_both_backends() -> None:

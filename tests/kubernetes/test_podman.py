@@ -20,12 +20,15 @@ from conftest import unequal
 from play import Machine, machine
 from played import Played
 
+from distcluster.execution.worker_check import SILENT_SECONDS
+from distcluster.kubernetes.follow import Outcome, Submitted, outcome
 from distcluster.storage.run import Run
 from jobs import PLANTED, write_job
 
 ROOT = Path(__file__).parents[2]
 IMAGE = f"localhost/distcluster:{version('distcluster')}"
 USER = 10001
+STORE_PORT = 5000
 
 
 def missing() -> str | None:
@@ -150,6 +153,9 @@ def kill_scheduler(machine: Machine, pods: Played) -> None:
     machine.kill(pods.scheduler)
 
 
+SIDECARS = {"ended": "exit 7", "mesh": "exec sleep infinity"}
+"""Beside the driver of the undisturbed job: what they end with is nothing, and nobody waits for them."""
+
 FAULTS: dict[str, tuple[str, Callable[[Machine, Played], None], list[int]]] = {
     "undisturbed": ("nothing", nothing, [0]),
     "worker-killed": ("kill -9 of a worker", kill_worker, [0]),
@@ -185,7 +191,8 @@ def test_a_fault_changes_no_byte(
 ) -> None:
     opened, data = played
     _, strike, expected = FAULTS[fault]
-    pods = Played(opened, write_job(data, fault, IMAGE, PLANTED))
+    sidecars = SIDECARS if fault == "undisturbed" else {}
+    pods = Played(opened, write_job(data, fault, IMAGE, PLANTED), sidecars=sidecars)
     try:
         pods.wait_until_half_done()
         started = time.monotonic()
@@ -195,6 +202,9 @@ def test_a_fault_changes_no_byte(
         assert codes == expected, pods.log()
         if fault != "worker-cut":  # whom nobody can tell
             assert pods.leave() == [0, 0, 0]
+        if sidecars:
+            ended = outcome(Submitted({}, [pods.drivers_pod()], []))
+            assert ended == Outcome(0, "The driver is over. mesh runs on in its pod, and is not waited for.")
     finally:
         pods.stop()
     different = unequal(Run(str(data / "local")), Run(str(data / fault)))
@@ -202,12 +212,18 @@ def test_a_fault_changes_no_byte(
     assert different == []
 
 
-def test_a_prediction_in_pods_gives_seen_rows_their_bytes(played: tuple[Machine, Path]) -> None:
+def test_a_prediction_whose_worker_is_frozen_at_its_start_gives_seen_rows_their_bytes(
+    played: tuple[Machine, Path],
+) -> None:
     opened, data = played
     settings = {"input.url": "/data/input.zarr", "predict.model": "/data/local"}
-    pods = Played(opened, write_job(data, "predicted", IMAGE, settings))
+    job = write_job(data, "predicted", IMAGE, settings)
+    pods = Played(opened, job, early=lambda pods: opened.podman("pause", pods.workers[0]))
     try:
+        pods.wait(lambda: "does not answer and is left out" in pods.log(), SILENT_SECONDS + 30)
+        opened.podman("unpause", pods.workers[0])
         assert pods.exit_codes() == [0], pods.log()
+        assert pods.leave() == [0, 0, 0]
     finally:
         pods.stop()
     run, predicted = Run(str(data / "local")), Run(str(data / "predicted"))
@@ -242,21 +258,21 @@ def bucket(played: tuple[Machine, Path]) -> Iterator[str]:
     """The endpoint of an S3 API beside the pods, the demo's files in its bucket."""
     opened, data = played
     server = opened.start_process(
-        sys.executable, "-m", "moto.server", "-H", "0.0.0.0", "-p", "5000",
+        sys.executable, "-m", "moto.server", "-H", "0.0.0.0", "-p", str(STORE_PORT),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        while not opened.run("ss", "--listening", "--tcp", "--no-header", "sport = 5000"):
+        while not opened.run("ss", "--listening", "--tcp", "--no-header", f"sport = {STORE_PORT}"):
             assert server.poll() is None
             time.sleep(0.2)
-        opened.run(sys.executable, "-c", TRANSFER, "http://127.0.0.1:5000", "up", str(data / "demo"))
-        yield f"http://{opened.gateway()}:5000"
+        opened.run(sys.executable, "-c", TRANSFER, f"http://127.0.0.1:{STORE_PORT}", "up", str(data / "demo"))
+        yield f"http://{opened.gateway()}:{STORE_PORT}"
     finally:
         server.kill()
         server.wait()
 
 
-def test_the_demo_from_s3_to_s3_gives_the_bytes_of_a_local_run(
+def test_the_demo_from_s3_to_s3_gives_the_bytes_of_a_local_run_though_the_store_is_away_at_times(
     played: tuple[Machine, Path], bucket: str, tmp_path: Path
 ) -> None:
     opened, data = played
@@ -264,15 +280,21 @@ def test_the_demo_from_s3_to_s3_gives_the_bytes_of_a_local_run(
     changes: dict[str, Any] = {"output__url": "s3://bucket/run", "deploy__secret": "keys"}
     changes["assign__partition_rows"] = 4096  # the API is slow, and the bytes the same
     keys = {"AWS_ENDPOINT_URL": bucket, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-    pods = Played(
-        opened,
-        write_job(data, "s3", IMAGE, demo_job("s3://bucket/demo"), **changes),
-        keys | {"AWS_REGION": "us-east-1"},
-    )
+    keys |= {"AWS_REGION": "us-east-1", "DISTCLUSTER_STORE_SECONDS": "3"}
+    job = write_job(data, "s3", IMAGE, demo_job("s3://bucket/demo"), **changes)
+    pods = Played(opened, job, keys, early=lambda _: opened.set_port(STORE_PORT, "down"))
     try:
+        assert pods.exit_code() == 75, pods.log()
+        opened.set_port(STORE_PORT, "up")
+        del pods.secret["DISTCLUSTER_STORE_SECONDS"]  # five minutes: the next outage is shorter
+        pods.driver = pods.start_driver()
         take_picture(opened, pods, tmp_path)
+        pods.wait(lambda: "find_neighbours" in pods.log(), 300)
+        opened.set_port(STORE_PORT, "down")
+        time.sleep(8)
+        opened.set_port(STORE_PORT, "up")
         assert pods.exit_codes() == [0], pods.log()
-        opened.run(sys.executable, "-c", TRANSFER, "http://127.0.0.1:5000", "down", str(tmp_path))
+        opened.run(sys.executable, "-c", TRANSFER, f"http://127.0.0.1:{STORE_PORT}", "down", str(tmp_path))
     finally:
         pods.stop()
     assert unequal(Run(str(data / "demo-local")), Run(str(tmp_path / "run"))) == []
