@@ -32,7 +32,11 @@ html_title = f"distcluster {release}"
 html_extra_path = ["site"]
 
 
-_TITLES = {"PlacementTable": "deploy.pods] and [deploy.pods.workers", "PodTable": "deploy.pods"}
+_TITLES = {
+    "WorkersTable": "deploy.workers",
+    "PlacementTable": "deploy.pods] and [deploy.pods.workers",
+    "PodTable": "deploy.pods",
+}
 
 
 def _classes(module: ModuleType) -> list[ast.ClassDef]:
