@@ -42,8 +42,9 @@ async def elastic(client: Client, table: DeployTable, tasks_left: Callable[[], i
         yield
     finally:
         follower.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await follower
+        (ended,) = await asyncio.gather(follower, return_exceptions=True)
+        if not isinstance(ended, asyncio.CancelledError):  # worth a word, and no job
+            log.warning("the number of workers stays as it is: %r", ended)
 
 
 async def follow_tasks(

@@ -24,7 +24,9 @@ KINDS = {
     "v1/pods": "Pod", "v1/services": "Service", "v1/configmaps": "ConfigMap", "v1/secrets": "Secret",
     "v1/serviceaccounts": "ServiceAccount", "v1/events": "Event", "v1/persistentvolumeclaims": "PersistentVolumeClaim",
     "batch/v1/jobs": "Job",
-    "networking.k8s.io/v1/networkpolicies": "NetworkPolicy", "kubernetes.dask.org/v1/daskclusters": "DaskCluster",
+    "networking.k8s.io/v1/networkpolicies": "NetworkPolicy",
+    "rbac.authorization.k8s.io/v1/roles": "Role", "rbac.authorization.k8s.io/v1/rolebindings": "RoleBinding",
+    "kubernetes.dask.org/v1/daskclusters": "DaskCluster", "kubernetes.dask.org/v1/daskautoscalers": "DaskAutoscaler",
 }  # fmt: skip
 
 Object = dict[str, Any]

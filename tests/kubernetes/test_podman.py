@@ -276,8 +276,9 @@ def test_the_demo_from_s3_to_s3_gives_the_bytes_of_a_local_run_though_the_store_
     played: tuple[Machine, Path], bucket: str, tmp_path: Path
 ) -> None:
     opened, data = played
-    run_locally(opened, write_job(data, "demo-local", IMAGE, demo_job("/data/demo")))
-    changes: dict[str, Any] = {"output__url": "s3://bucket/run", "deploy__secret": "keys"}
+    few = {"mixture__n_components": [2, 4, 8, 16, 32]}
+    run_locally(opened, write_job(data, "demo-local", IMAGE, demo_job("/data/demo"), **few))
+    changes: dict[str, Any] = few | {"output__url": "s3://bucket/run", "deploy__secret": "keys"}
     changes["assign__partition_rows"] = 4096  # the API is slow, and the bytes the same
     keys = {"AWS_ENDPOINT_URL": bucket, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     keys |= {"AWS_REGION": "us-east-1", "DISTCLUSTER_STORE_SECONDS": "3"}

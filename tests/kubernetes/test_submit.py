@@ -120,6 +120,20 @@ def test_with_a_queue_nothing_is_suspended_by_us(cluster: Cluster) -> None:
     assert not any(request.startswith("PATCH") for request in cluster.requested)
 
 
+@pytest.mark.parametrize(
+    ("backend", "kinds"), [("manifests", ["Role", "RoleBinding"]), ("operator", ["DaskAutoscaler"])]
+)
+def test_what_makes_workers_follow_the_tasks_comes_and_goes_with_the_job(
+    cluster: Cluster, backend: str, kinds: list[str]
+) -> None:
+    elastic = ["deploy.workers={ min = 1, max = 9 }", f"deploy.namespace={NAMESPACE}"]
+    apply(Kubectl(), objects_of(prepare(DEFAULT, elastic, name=NAME), backend=backend))
+    there = ("Role", "RoleBinding", "DaskAutoscaler")
+    assert [kind for kind in there if cluster.stored(kind)] == kinds
+    Kubectl().delete("job", f"{NAME}-driver")
+    assert [kind for kind in there if cluster.stored(kind)] == []
+
+
 def test_two_submissions_of_one_file_have_two_names(cluster: Cluster) -> None:
     names = {prepare(DEFAULT).name for _ in range(20)}
     assert len(names) == 20
