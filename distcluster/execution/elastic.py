@@ -11,7 +11,7 @@ from distributed import Client
 
 from distcluster.deploy import DeployTable
 from distcluster.kubernetes.in_pod import DISMISSAL
-from distcluster.kubernetes.worker_job import Counts, WorkerJob, find_worker_job
+from distcluster.kubernetes.worker_job import PodCounts, WorkerJob, find_worker_job
 
 log = logging.getLogger("distcluster")
 
@@ -92,7 +92,7 @@ async def _resize(client: Client, job: WorkerJob, wanted: int, may_shrink: bool)
         log.info("%d workers are wanted, and %d without a task leave", wanted, left)
 
 
-async def _resized(counts: Counts, keep: int | None, dask_scheduler: Any) -> int:
+async def _resized(counts: PodCounts, keep: int | None, dask_scheduler: Any) -> int:
     """On the scheduler: take note of the workers that there are, and have those leave that are too many."""
     plugin = dask_scheduler.plugins[DISMISSAL]
     plugin.expect(*counts)

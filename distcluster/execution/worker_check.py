@@ -60,6 +60,8 @@ async def check_workers(client: Client, run: Run, *, read_input: bool) -> None:
 async def _ask(client: Client, *call: Any) -> dict[str, Any]:
     """What every worker answers to a function with its arguments; whom one waits for in vain is dismissed."""
     asked = {asyncio.ensure_future(client.run(*call, workers=[each])): each for each in await client.nthreads()}
+    if not asked:
+        raise SchedulerLostError("the workers have gone: see their logs, then run again")
     await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.wait(asked, timeout=SILENT_SECONDS)
     silent = [each for each in asked if not each.done() or isinstance(each.exception(), OSError)]  # no connection

@@ -4,7 +4,7 @@
     python -m distcluster.kubernetes.in_pod drive distcluster run ...
 
 Scheduler and workers are to stay as long as the job has something to do, whatever becomes of other pods, and to leave
-as soon as it has not: nobody but they themselves can end them, because no pod talks to Kubernetes.
+as soon as it has not: nobody but they themselves can end them, because no pod may end another.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ MOUNTED = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _ANSWER_SECONDS = 10.0
 
 
-class Counts(NamedTuple):
+class PodCounts(NamedTuple):
     """Of a Job's pods, whatever became of them."""
 
     made: int
@@ -45,7 +45,7 @@ class WorkerJob:
     token_file: Path
     opener: OpenerDirector
 
-    def counts(self) -> Counts:
+    def counts(self) -> PodCounts:
         """How many pods were asked for, and how many are done.
 
         Raises
@@ -55,7 +55,7 @@ class WorkerJob:
         """
         return _counts(self._call("GET"))
 
-    def grow(self, n: int) -> Counts:
+    def grow(self, n: int) -> PodCounts:
         """Have as many indices as that; those that are done stay so.
 
         Raises
@@ -78,8 +78,8 @@ class WorkerJob:
             raise OSError(f"no answer of Kubernetes: {error}") from error
 
 
-def _counts(job: Any) -> Counts:
-    return Counts(int(job["spec"]["completions"]), int(job.get("status", {}).get("succeeded", 0)))
+def _counts(job: Any) -> PodCounts:
+    return PodCounts(int(job["spec"]["completions"]), int(job.get("status", {}).get("succeeded", 0)))
 
 
 def find_worker_job(environ: Mapping[str, str] = os.environ, mounted: Path = MOUNTED) -> WorkerJob | None:
