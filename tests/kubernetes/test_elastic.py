@@ -74,8 +74,8 @@ class Pods:
             running = ended.count(None)
             if not self.running or self.running[-1] != running:
                 self.running.append(running)
-                status = {"status": {"succeeded": ended.count(0)}}
-                self._cluster.objects["batch/v1/jobs", NAMESPACE, self._name].patch(status)
+            status = {"status": {"succeeded": ended.count(0)}}
+            self._cluster.objects["batch/v1/jobs", NAMESPACE, self._name].patch(status)
 
     @property
     def spec(self) -> Object:
@@ -87,7 +87,7 @@ class Pods:
     def wait_for_workers(self) -> None:
         """Until as many are connected as there may be."""
         with Client(self.address) as client:
-            client.wait_for_workers(MOST, timeout=60)
+            client.wait_for_workers(MOST, timeout=180)
 
     def stop(self) -> None:
         """End what is left."""
@@ -95,7 +95,8 @@ class Pods:
         self._thread.join()
         for each in (*self.workers, self.scheduler):
             each.terminate()
-            each.wait(timeout=60)
+        for each in (*self.workers, self.scheduler):
+            each.wait(timeout=120)
 
 
 @pytest.fixture
