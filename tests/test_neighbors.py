@@ -1,5 +1,7 @@
 """The index finds the true neighbours, also in odd data, and a row's answer is its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import planted_rows
@@ -95,3 +97,21 @@ def test_one_in_a_thousand_sample_rows_lies_beyond_the_limit_of_support() -> Non
     scale = local_scale(distance)
     limit = support_limit(found, distance, scale)
     assert (distance[:, 0] / scale[found[:, 0]] > limit).sum() == len(index.sample) // 1000
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_an_exact_search_is_exact_among_many_that_are_as_far(metric: str) -> None:
+    """Rows on a lattice, whose squared distances are whole numbers: ties go to the lower row."""
+    random = np.random.default_rng(5)
+    sample = np.unique(random.integers(0, 4, size=(6000, 8)).astype(np.float32), axis=0)
+    sample = sample[random.permutation(len(sample))]
+    rows = np.concatenate([sample[:20], random.integers(0, 4, size=(300, 8)).astype(np.float32)])
+    few = sample[:50]  # compared one by one
+    index = replace(open_index(*build_index(few, rows, 3, metric), few), sample=sample)
+    found, distance = nearest(index, rows, 15, metric)
+    square = np.square(rows[:, None].astype(np.float64) - sample).sum(axis=2)
+    square[square == 0] = np.inf
+    truth = np.argsort(square, axis=1, kind="stable")[:, :15]
+    assert (found == truth).all()
+    far = np.take_along_axis(square, truth, axis=1)
+    assert (distance == (far / 2 if metric == "cosine" else np.sqrt(far)).astype(np.float32)).all()

@@ -25,6 +25,10 @@ _SPARE = 5  # candidates beyond k, at least, that the exact distances may promot
 _RECALL = 0.955  # to be reached on the probes, so that other rows have 0.95: two standard errors above
 _PROBES = 1_000  # rows that the recall is measured on: a standard error of 0.0025 or less
 
+_TOGETHER = 256  # rows that are compared with all of the sample at a time
+_DOUBTFUL = 48  # nearest by a rounded product that are measured exactly, beyond k
+_UNIT = 2.0**-24  # float32's
+
 _BASIS_ROWS = 8_192  # of the sample, that the basis of the codes is computed from
 _BASIS_STEP = 64  # components: whole vectors of 8-bit codes
 _BASIS_SHARE = 0.85  # of the variance that the codes must hold: 0.89 lost nothing that 0.75 lost
@@ -170,17 +174,43 @@ def nearest(index: NeighbourIndex, rows: Float32, k: int, metric: str) -> tuple[
     >>> found.tolist()  # the second row is a row of the sample, which is left out
     [[2, 1], [1, 2]]
     """
-    sample, cosine = index.sample, metric == "cosine"
-    every = np.arange(len(sample))[None]
-    candidates = every
-    if index.graph is not None:
-        width = max(k + _SPARE, index.facts.search_candidates)
-        _, candidates = index.graph.search(_coded(rows, index), min(width, len(sample)))
-    found, distance = _rank(candidates, sample, rows, k, cosine)
+    sample = index.sample
+    if index.graph is None:
+        return _compared(sample, rows, k, metric)
+    width = max(k + _SPARE, index.facts.search_candidates)
+    _, candidates = index.graph.search(_coded(rows, index), min(width, len(sample)))
+    found, distance = _rank(candidates, sample, rows, k, metric == "cosine")
     # A graph search can get stuck among tight clusters and return too few: those rows are compared with all.
     short = np.flatnonzero(found[:, -1] < 0)
     if len(short):
-        found[short], distance[short] = _rank(every, sample, rows[short], k, cosine)
+        found[short], distance[short] = _compared(sample, rows[short], k, metric)
+    return found, distance
+
+
+def _compared(sample: Float32, rows: Float32, k: int, metric: str) -> tuple[Int32, Float32]:
+    """The k nearest of all sample rows.
+
+    A matrix product proposes, exact distances decide; where one that it did not propose could be as near, for all that
+    float32 rounds off (Higham 2002, 3.1), the row's distances to all are taken.
+    """
+    every, n, cosine = np.arange(len(sample))[None], k + _DOUBTFUL, metric == "cosine"
+    if len(sample) <= max(_EXACT_ROWS, 2 * n):
+        found, distance = _rank(every, sample, rows, k, cosine)
+        return found, distance
+    found, distance = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
+    squares = np.einsum("ij,ij->i", sample, sample)
+    for start in range(0, len(rows), _TOGETHER):
+        some = slice(start, start + _TOGETHER)
+        near = squares - 2.0 * (rows[some] @ sample.T)  # of the squared distance, all but the row's own square
+        proposed = np.argpartition(near, n, axis=1)[:, : n + 1]
+        beyond = near[np.arange(len(near)), proposed[:, -1]]  # no nearer than this is any that is not proposed
+        found[some], distance[some] = _rank(proposed[:, :-1], sample, rows[some], k, cosine)
+        farthest = 2.0 * distance[some, -1] if cosine else distance[some, -1] ** 2
+        own = np.einsum("ij,ij->i", rows[some], rows[some])
+        rounded = 4 * (sample.shape[1] + 4) * _UNIT * (own + squares.max())
+        doubtful = start + np.flatnonzero(~(farthest < own + beyond - rounded))
+        if len(doubtful):
+            found[doubtful], distance[doubtful] = _rank(every, sample, rows[doubtful], k, cosine)
     return found, distance
 
 
