@@ -26,7 +26,7 @@ Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
 _SEARCH_SECONDS = 1.5e-7  # a value of a row that is searched
-_INDEX_SECONDS = 7e-7  # a value of the sample: the graph, the search for the least effort, its own neighbours
+_INDEX_SECONDS = 3.5e-7  # a value of the sample: the graph, the search for the least effort, its own neighbours
 _PROBES = 200  # of all rows, compared with the whole sample: a second of work, a standard error of half a percent
 _LINK_BYTES = 2 * 32 * 4 + 16  # of a vertex of the index's lowest layer; the layers above are a few percent
 
