@@ -212,11 +212,11 @@ def choose_rows(run: Run, wanted: Wanted) -> Int64:
     if wanted.without_duplicates is not None:
         row, representative, _ = _found(run, wanted.without_duplicates)
         copies = row[row != representative]
+    if wanted.balanced is None:
+        return np.setdiff1d(np.arange(run.partitioning.n_rows), copies, assume_unique=True)
     size = np.zeros(published_mixture(run).candidate.n_components, np.int64)
     for _, label in _labelled(run, copies):
         size += np.bincount(label, minlength=len(size))
-    if wanted.balanced is None:
-        return np.setdiff1d(np.arange(run.partitioning.n_rows), copies, assume_unique=True)
     if wanted.balanced > size.sum():
         of = " that are no copies" if wanted.without_duplicates is not None else ""
         raise JobError(f"--balanced {wanted.balanced:,}: the run has {size.sum():,} rows with a label{of}.")

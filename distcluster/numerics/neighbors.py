@@ -25,7 +25,7 @@ _SPARE = 5  # candidates beyond k, at least, that the exact distances may promot
 _RECALL = 0.955  # to be reached on the probes, so that other rows have 0.95: two standard errors above
 _PROBES = 1_000  # rows that the recall is measured on: a standard error of 0.0025 or less
 
-_TOGETHER = 256  # rows that are compared with all of the sample at a time
+_COMPARED = 2**23  # pairs of rows and sample rows at a time: 100 MB, however large the sample
 _DOUBTFUL = 48  # nearest by a rounded product that are measured exactly, beyond k
 _UNIT = 2.0**-24  # float32's
 
@@ -199,8 +199,9 @@ def _compared(sample: Float32, rows: Float32, k: int, metric: str) -> tuple[Int3
         return found, distance
     found, distance = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
     squares = np.einsum("ij,ij->i", sample, sample)
-    for start in range(0, len(rows), _TOGETHER):
-        some = slice(start, start + _TOGETHER)
+    together = max(1, _COMPARED // len(sample))
+    for start in range(0, len(rows), together):
+        some = slice(start, start + together)
         near = squares - 2.0 * (rows[some] @ sample.T)  # of the squared distance, all but the row's own square
         proposed = np.argpartition(near, n, axis=1)[:, : n + 1]
         beyond = near[np.arange(len(near)), proposed[:, -1]]  # no nearer than this is any that is not proposed
