@@ -1,7 +1,8 @@
-"""Servers for tests and benchmarks, each a process of its own: a Dask scheduler with workers, and an S3 API."""
+"""Servers for tests and benchmarks, each a process of its own: a Dask scheduler with workers, S3's and Azure's API."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import boto3
+from azure.storage.blob import BlobServiceClient
 from distributed.utils import open_port
 
 SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -48,12 +51,40 @@ def s3_environment(endpoint: str) -> dict[str, str]:
     }  # fmt: skip
 
 
+@contextmanager
+def azure_api(directory: Path) -> Iterator[dict[str, str]]:
+    """An API of Azure's blobs with the container ``bucket``: Microsoft's own emulator; yields the environment."""
+    port, emulator = open_port("127.0.0.1"), shutil.which("azurite-blob")
+    assert emulator, "needs npm's package azurite"
+    options = ["--blobPort", str(port), "--location", str(directory), "--disableTelemetry", "--skipApiVersionCheck"]
+    server = subprocess.Popen([emulator, *options], **SILENT)
+    endpoint = f"http://127.0.0.1:{port}/{_AZURE_ACCOUNT}"
+    try:
+        wait_for_http(endpoint)
+        with BlobServiceClient(endpoint, credential=_AZURE_KEY) as client:
+            client.create_container("bucket")
+        yield {
+            "AZURE_STORAGE_ENDPOINT": endpoint, "AZURE_STORAGE_ACCOUNT_NAME": _AZURE_ACCOUNT,
+            "AZURE_STORAGE_ACCOUNT_KEY": _AZURE_KEY,
+        }  # fmt: skip
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+# The emulator's only account, as its documentation gives it.
+_AZURE_ACCOUNT = "devstoreaccount1"
+_AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
 def wait_for_http(url: str, seconds: float = 60) -> None:
     """Wait until something answers."""
     deadline = time.monotonic() + seconds
     while True:
         try:
             urlopen(url).close()
+            return
+        except HTTPError:  # an answer
             return
         except OSError:
             assert time.monotonic() < deadline, f"nothing answers at {url}"

@@ -14,7 +14,6 @@ import obstore
 import pytest
 import zarr
 from conftest import BLOCK_ROWS, SMALL, Command, planted_rows, write_input
-from obstore.store import S3Store
 
 from distcluster.errors import CorruptError
 from distcluster.job_file import parse_job
@@ -25,6 +24,7 @@ from distcluster.storage.files import read_lines
 from distcluster.storage.inputs import open_input
 from distcluster.storage.records import Kept, Records
 from distcluster.storage.run import Run
+from distcluster.storage.urls import object_store
 
 ROWS = planted_rows(400, 4)[0]
 
@@ -54,22 +54,22 @@ def test_lines_of_a_file_are_found_by_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")
-def test_a_job_from_s3_to_s3_gives_the_bytes_of_a_local_one(
-    s3: dict[str, str], new_command: Callable[..., Command], tmp_path: Path
+def test_a_job_in_an_object_store_gives_the_bytes_of_a_local_one(
+    bucket: tuple[str, dict[str, str]], new_command: Callable[..., Command], tmp_path: Path
 ) -> None:
     rows, _ = planted_rows(4000, 4)
     local = write_input(tmp_path / "input", rows)
-    bucket = S3Store("bucket", client_options={"allow_http": True})
+    url, environ = bucket
     for path in local.rglob("*"):
         if path.is_file():
-            obstore.put(bucket, f"in/{path.relative_to(local)}", path.read_bytes())
+            obstore.put(object_store(url), f"in/{path.relative_to(local)}", path.read_bytes())
     few: dict[str, Any] = {"mixture__n_components": [2, 4, 8]}  # the API is slow
     expected = new_command(local, **few, deploy__n_workers=1).run_to_the_end()
     command = new_command(  # and the bytes the same
-        environ=s3, **few, assign__partition_rows=4 * BLOCK_ROWS, report__write="always"
+        environ=environ, **few, assign__partition_rows=4 * BLOCK_ROWS, report__write="always"
     )
-    # Paths would make s3:// one slash short, in the first two lines.
-    command.settings |= {"input.url": "s3://bucket/in", "output.url": "s3://bucket/out"}
+    # Paths would make a URL one slash short, in the first two lines.
+    command.settings |= {"input.url": f"{url}/in", "output.url": f"{url}/out"}
     argv = command.argv()
     job = Path(argv[4])
     job.write_text("\n".join(job.read_text().splitlines()[2:]))
@@ -79,7 +79,7 @@ def test_a_job_from_s3_to_s3_gives_the_bytes_of_a_local_one(
         )
         assert done.returncode == 0, done.stderr
         assert said in done.stdout
-    run = Run("s3://bucket/out")
+    run = Run(f"{url}/out")
     for name in ("label", "probability", "projection", "model/anchors", "selection/bic"):
         assert run.array(name)[:].tobytes() == expected.array(name)[:].tobytes()
 

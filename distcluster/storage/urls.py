@@ -13,6 +13,7 @@ from distcluster.errors import JobError
 from distcluster.job import WRITABLE_SCHEMES
 from distcluster.url import Url, without_secrets
 
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT")
 _REQUEST = timedelta(seconds=120)  # a shard of some hundred megabytes takes its time
 
 OBJECT_SCHEMES = WRITABLE_SCHEMES | {"http", "https"}
@@ -60,7 +61,7 @@ def object_store(url: str, create: bool = False, seconds: float | None = None) -
     path = local_path(url)
     if path is not None:
         return LocalStore(path, mkdir=create)
-    is_plain = url.startswith("http://") or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    is_plain = any(each.startswith("http://") for each in (url, *(os.environ.get(name, "") for name in _ENDPOINTS)))
     seconds = seconds or _store_seconds()
     options: dict[str, Any] = {
         "client_options": {
