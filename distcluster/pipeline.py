@@ -50,7 +50,7 @@ from distcluster.stages.refining import (
 )
 from distcluster.stages.replicating import RECLUSTER, REPLICATE
 from distcluster.stages.searching import BUILD_INDEX, FIND_NEIGHBOURS, FIT_PCA
-from distcluster.stages.stage import NoFacts, Output
+from distcluster.stages.stage import NoFacts, Output, Stage
 from distcluster.stages.subsampling import CHECK_INPUT, SCAN, SUBSAMPLE, changed
 from distcluster.stages.topping_up import FIND_RARE, LEFT, PROBE_SAMPLE
 from distcluster.storage import layout
@@ -68,15 +68,16 @@ async def flow(run: Run, runner: Runner) -> None:
     _refuse_alike_rows(run)
     await asyncio.to_thread(require_common_rows, run)
     await runner.driven(FIT_PCA, _fit_pca)
-    await runner.each(BUILD_INDEX)
     async with asyncio.TaskGroup() as together:
-        # Workers take tasks in this order; the neighbours do not wait for the fit, nor the grid for the views.
-        fitted = together.create_task(runner.each(FIT_UMAP))
-        found = together.create_task(runner.each(FIND_NEIGHBOURS))
-        viewed = together.create_task(runner.each(FIT_VIEWS))
+        # Workers take tasks in this order; the neighbours do not wait for the fit, nor the grid for the views, and
+        # replicates, which give way to all others, wait for nothing: the index is one task.
+        indexed = together.create_task(runner.each(BUILD_INDEX))
+        fitted = together.create_task(_each(runner, FIT_UMAP, after=indexed))
+        found = together.create_task(_each(runner, FIND_NEIGHBOURS, after=indexed))
+        viewed = together.create_task(_each(runner, FIT_VIEWS, after=indexed))
         gridded = together.create_task(_fit_grid(run, runner, after=fitted))
         together.create_task(_replicate(runner, after=gridded))
-        together.create_task(_project(runner, after=asyncio.gather(fitted, found, viewed)))
+        together.create_task(_each(runner, PROJECT_ROWS, after=asyncio.gather(fitted, found, viewed)))
     await runner.each(SCORE_CANDIDATES)
     await runner.each(SUM_COMPONENTS)
     await runner.each(SUM_SILHOUETTES)
@@ -231,13 +232,12 @@ async def _fit_grid(run: Run, runner: Runner, after: Awaitable[Any]) -> None:
 
 async def _replicate(runner: Runner, after: Awaitable[Any]) -> None:
     await runner.each(REPLICATE)
-    await after
-    await runner.each(RECLUSTER)
+    await _each(runner, RECLUSTER, after)
 
 
-async def _project(runner: Runner, after: Awaitable[Any]) -> None:
+async def _each(runner: Runner, stage: Stage[Any], after: Awaitable[Any]) -> None:
     await after
-    await runner.each(PROJECT_ROWS)
+    await runner.each(stage)
 
 
 async def _refine(run: Run, runner: Runner) -> None:

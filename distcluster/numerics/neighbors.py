@@ -203,9 +203,8 @@ def _compared(sample: Float32, rows: Float32, k: int, metric: str) -> tuple[Int3
     for start in range(0, len(rows), together):
         some = slice(start, start + together)
         near = squares - 2.0 * (rows[some] @ sample.T)  # of the squared distance, all but the row's own square
-        proposed = np.argpartition(near, n, axis=1)[:, : n + 1]
-        beyond = near[np.arange(len(near)), proposed[:, -1]]  # no nearer than this is any that is not proposed
-        found[some], distance[some] = _rank(proposed[:, :-1], sample, rows[some], k, cosine)
+        proposed, beyond = _least(near, n)  # none that is not proposed is nearer than that
+        found[some], distance[some] = _rank(proposed, sample, rows[some], k, cosine)
         farthest = 2.0 * distance[some, -1] if cosine else distance[some, -1] ** 2
         own = np.einsum("ij,ij->i", rows[some], rows[some])
         rounded = 4 * (sample.shape[1] + 4) * _UNIT * (own + squares.max())
@@ -220,6 +219,35 @@ def count_found(index: NeighbourIndex, rows: Float32, k: int, metric: str) -> np
     found, _ = nearest(index, rows, k, metric)
     truth, _ = nearest(replace(index, graph=None), rows, k, metric)
     return np.asarray((found[:, :, None] == truth[:, None, :]).sum(axis=(1, 2)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _least(values: Float32, n: int) -> tuple[npt.NDArray[np.int64], Float32]:
+    """Of each row's values (m, S) the places of the n least (m, n), in no order, and the largest of those values (m,).
+
+    A heap with the largest on top, which most values are compared with and no more.
+    """
+    place, largest = np.full((len(values), n), -1), np.empty(len(values), np.float32)
+    heap = np.empty(n, np.float32)
+    for i in range(len(values)):
+        heap[:] = np.inf
+        top = heap[0]
+        for j in range(values.shape[1]):
+            value = values[i, j]
+            if value >= top:
+                continue
+            at, below = 0, 1
+            while below < n:  # the larger child moves up until the value has its place
+                if below + 1 < n and heap[below + 1] > heap[below]:
+                    below += 1
+                if heap[below] <= value:
+                    break
+                heap[at], place[i, at] = heap[below], place[i, below]
+                at, below = below, 2 * below + 1
+            heap[at], place[i, at] = value, j
+            top = heap[0]
+        largest[i] = top
+    return place, largest
 
 
 @numba.njit(cache=True, nogil=True)
