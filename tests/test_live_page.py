@@ -72,7 +72,13 @@ def test_a_scheduler_without_a_dashboard_stops_no_job(reference: Run) -> None:
 
     async def install() -> Any:
         async with (
-            LocalCluster(n_workers=0, processes=False, dashboard_address=None, asynchronous=True) as cluster,
+            LocalCluster(
+                n_workers=0,
+                processes=False,
+                dashboard_address=None,
+                asynchronous=True,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # which answers HTTP all the same
+            ) as cluster,
             Client(cluster, asynchronous=True) as client,
             on_dashboard(client, reference, told, Counts()) as reporter,
         ):

@@ -70,3 +70,15 @@ def test_a_k_that_is_a_hair_deeper_does_not_hide_the_elbow_beside_it() -> None:
     assert min(rows, key=lambda row: row.bic).n_components == 32  # after a doubling that gained a tenth of a nat
     verdict = select(rows, "elbow", 1000)
     assert (verdict.finding, verdict.candidate.n_components) == ("elbow", 23)
+
+
+@pytest.mark.parametrize(
+    ("cost", "finding", "k"), [(knee(8), "no elbow", 8), (lambda k: -0.01 * k, "no cluster structure", 1)]
+)
+def test_a_single_k_is_taken_though_it_has_no_elbow_unless_it_shows_no_structure(
+    cost: Callable[[float], float], finding: str, k: int
+) -> None:
+    verdict = select(table(cost, (1, 8)), "elbow", 1000)
+    assert (verdict.finding, verdict.candidate.n_components) == (finding, k)
+    assert ("a single number of components has no curve" in verdict.reason) == (k == 8)
+    assert select(table(cost, (8,)), "elbow", 1000).candidate.n_components == 8

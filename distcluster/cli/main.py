@@ -16,7 +16,7 @@ from distcluster.cli.options import ItemColumn, Items, JobFile, Json, Labels, Mo
 from distcluster.cli.pods import Detached, kubernetes_commands
 from distcluster.cli.tables import plan_table, prediction_table, status_table
 from distcluster.cli.terminal import open_console, plain, say, tell
-from distcluster.cli.voice import speaking
+from distcluster.cli.voice import print_json, speaking
 from distcluster.cli.working import working_commands
 from distcluster.errors import DONE, FAILED, INTERRUPTED, TRY_AGAIN, WRONG, ExpectedError
 from distcluster.job_file import load_job
@@ -197,6 +197,9 @@ def main() -> None:
         with storage_errors():
             app()
     except SystemExit as leaving:
+        usage = getattr(leaving.__context__, "format_message", None)  # of a command line that typer has refused
+        if usage is not None and "--json" in sys.argv:
+            print_json({"error": without_secrets(usage()), "exit_code": leaving.code})
         if leaving.code == INTERRUPTED and not isinstance(leaving, Detached):
             say("Interrupted. What was committed stays: run the same command again to resume.")
         raise

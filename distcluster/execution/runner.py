@@ -16,7 +16,7 @@ from distributed.scheduler import KilledWorker
 from distcluster.errors import CorruptError, JobFailedError, StorageError
 from distcluster.execution.progress import Counts, Reporter
 from distcluster.stages.context import commit, perform
-from distcluster.stages.flow import DEDUPLICATES, STAGES, lines, stages_of
+from distcluster.stages.flow import STAGES, lines, stages_of
 from distcluster.stages.stage import Output, Stage
 from distcluster.storage.records import READERS, Kept
 from distcluster.storage.run import Run
@@ -263,7 +263,7 @@ class Runner:
             )
             for item, intact in zip(items, answers, strict=True):
                 if not (intact and stage.fits(records[item].record.facts, item)):
-                    if stage not in (*makes, *DEDUPLICATES):  # which are made again where they are asked for
+                    if not (stage in makes or stage.on_request):  # else it is made again where it is asked for
                         raise JobFailedError(
                             f"{stage.name} {item} is damaged, and cannot be made again where rows were appended: "
                             f"restore {self._run.url} from a copy, or make a new run."

@@ -8,16 +8,14 @@ round away; what they leave is decided by ``cosine_distance``, which sees the tw
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from distcluster.numerics.forces import LANES, compiled
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
-
-LANES = 8
-"""Sums of so many lanes are folded once: an order that has vectors, and is always the same."""
 
 _CELLS = 256
 _ROUNDS = 5  # of k-means: cells need not be good, and no result depends on them
@@ -27,9 +25,6 @@ _WIDTHS = (15, 31, 63, 127, 255, 511)  # axes; with the length of the rest, powe
 _OVERHEAD = 24.0  # of a pair of codes: so many values of a code
 _DECISION = 26.0  # of a value of a pair that is decided: so many values of a code
 _UNIT = 2.0**-24  # float32's
-
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
-
 
 # --- the distance -----------------------------------------------------------------------------------------------
 

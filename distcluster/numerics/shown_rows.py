@@ -35,8 +35,15 @@ def spread_rows(table: Table, n_rows: int) -> Table:
 
 
 def spread_evenly(table: Table, at_most: int) -> Table:
-    """Every so many-th entry of a table, so that there are no more than ``at_most``."""
-    return np.asarray(table[:: max(1, -(-len(table) // at_most))])
+    """So many entries of a table, or all of fewer, in its order and at even distances.
+
+    Examples
+    --------
+    >>> spread_evenly(np.arange(8), 6).tolist()
+    [0, 1, 2, 4, 5, 6]
+    """
+    n = min(len(table), at_most)
+    return np.asarray(table[np.arange(n) * len(table) // max(n, 1)])
 
 
 def notable_rows(table: Table) -> Table:

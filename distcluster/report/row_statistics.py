@@ -199,7 +199,7 @@ def results_of(run: Run, wanted: Int64, rows: Table, *, has_map: bool) -> Table:
 
 def _map_points(rows: Table, at_most: int, held: Int64) -> pd.DataFrame:
     """Rows that are spread evenly and not held with all that is known of them."""
-    spread = spread_evenly(rows, at_most) if at_most else rows[:0]
+    spread = spread_evenly(rows, at_most)
     others = spread[~np.isin(spread["row"], held)]
     columns = ("row", "x", "y", "label", "probability", "stability", "support")
     return pd.DataFrame({name: others[name] for name in columns})

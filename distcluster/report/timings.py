@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from distcluster.stages.flow import DEDUPLICATES, STAGES
+from distcluster.stages.flow import STAGES
 from distcluster.storage.records import record_key
 from distcluster.storage.run import Run
 
@@ -26,7 +26,7 @@ def stage_times(run: Run) -> list[StageTime]:
     written = {item["path"]: item["last_modified"].timestamp() for item in run.store.listed("commit")}
     times: dict[str, list[float]] = {}
     seconds: dict[str, float] = {}
-    for stage in (each for each in STAGES if each not in DEDUPLICATES):  # which may be of any day
+    for stage in (each for each in STAGES if not each.on_request):
         if run.holder(stage.name) is run and (records := run.records.of_stage(stage.name)):
             name = stage.shown_as
             times.setdefault(name, []).extend(written[record_key(stage.name, item)] for item in records)

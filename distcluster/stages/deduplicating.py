@@ -89,6 +89,7 @@ HASH_ROWS = Stage(
     reads=("scan",),
     unit="rows",
     cost=_only_when_asked,
+    on_request=True,
 )
 
 
@@ -151,6 +152,7 @@ SKETCH_ROWS = Stage(
     items=lambda _run: [],
     reads=("subsample",),
     cost=_only_when_asked,
+    on_request=True,
 )
 
 
@@ -205,6 +207,7 @@ COMPARE_ROWS = Stage(
     items=lambda _run: [],
     reads=("scan", "sketch_rows", "group_duplicates"),
     cost=_only_when_asked,
+    on_request=True,
 )
 
 
@@ -235,6 +238,7 @@ GROUP_DUPLICATES = Stage(
     items=lambda _run: [],
     reads=("hash_rows", "compare_rows", "group_duplicates"),
     cost=_only_when_asked,
+    on_request=True,
 )
 
 
@@ -267,6 +271,7 @@ GATHER_FIRSTS = Stage(
     items=lambda _run: [],
     reads=("scan", "group_duplicates"),
     cost=_only_when_asked,
+    on_request=True,
 )
 
 
@@ -301,6 +306,7 @@ MEASURE_DUPLICATES = Stage(
     items=lambda _run: [],
     reads=("scan", "group_duplicates", "gather_firsts"),
     cost=_only_when_asked,
+    on_request=True,
 )
 
 
@@ -335,4 +341,5 @@ PUBLISH_DUPLICATES = Stage(
     items=lambda _run: [],
     reads=("hash_rows", "group_duplicates", "measure_duplicates"),
     cost=_only_when_asked,
+    on_request=True,
 )

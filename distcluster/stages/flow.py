@@ -94,10 +94,8 @@ APPENDS: tuple[Stage[Any], ...] = (*PREDICTS, SUMMARISE_CLUSTERS)
 FITS: tuple[Stage[Any], ...] = (START_KMEANS, FIT_CANDIDATES)
 """The stages of a fit."""
 
-DEDUPLICATES: tuple[Stage[Any], ...] = (
-    HASH_ROWS, SKETCH_ROWS, COMPARE_ROWS, GROUP_DUPLICATES, GATHER_FIRSTS, MEASURE_DUPLICATES, PUBLISH_DUPLICATES,
-)  # fmt: skip
-"""The stages that find near duplicates, where a person asks for them: no part of a run that is to be finished."""
+DEDUPLICATES = tuple(stage for stage in STAGES if stage.on_request)
+"""The stages that find near duplicates."""
 
 _ONLY_IN_CHOICES = (CROSS_LABELS, SUM_CROSSWALK)
 
@@ -114,7 +112,7 @@ def stages_of(run: Run) -> list[Stage[Any]]:
         return list(CHOOSES)
     if run.settings.model:
         return list(PREDICTS if run.is_prediction else APPENDS)
-    return [stage for stage in STAGES if stage not in (*_ONLY_IN_CHOICES, *DEDUPLICATES)]
+    return [stage for stage in STAGES if not (stage.on_request or stage in _ONLY_IN_CHOICES)]
 
 
 def lines() -> dict[str, Stage[Any]]:

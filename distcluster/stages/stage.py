@@ -61,6 +61,8 @@ class Stage(Generic[F]):
         Paths that nobody needs once the stage is complete.
     is_result : bool
         A run is finished when all stages with results are complete.
+    on_request : bool
+        It is no part of a run that is to be finished: a person asks for it, on any day.
     commits : bool
         False: the stage only checks, and gives its facts back to the driver.
     """
@@ -76,6 +78,7 @@ class Stage(Generic[F]):
     line: str = ""
     drops: tuple[str, ...] = ()
     is_result: bool = False
+    on_request: bool = False
     commits: bool = True
 
     @property

@@ -135,7 +135,7 @@ def _within_range(usable: Sequence[Criteria], verdict: Verdict) -> Verdict:
     """
     kind = verdict.candidate.covariance_type
     curve = [row for row in usable if row.covariance_type == kind and np.isfinite(row.excess_over_null)]
-    if not curve:
+    if len(curve) < 2:
         return verdict
     curve.sort(key=lambda row: row.n_components)
     place = max(range(len(curve)), key=lambda i: curve[i].excess_over_null)
@@ -178,22 +178,16 @@ def _best(usable: Sequence[Criteria], rule: Rule) -> Verdict:
 
 def _select_elbow(usable: Sequence[Criteria], n_rows: int) -> Verdict:
     one = min((row.bic for row in usable if row.n_components == 1), default=float("nan")) / (2 * n_rows)
+    others = [row for row in usable if row.n_components > 1]  # the grid has one component whatever was asked for
+    if len({row.n_components for row in others}) <= 1:
+        return _without_a_curve(usable, min(others or usable, key=lambda row: row.bic), one, n_rows)
     elbows = elbows_by_type(usable, n_rows)
-    if not elbows:
-        best = min(usable, key=lambda row: row.bic)
-        return Verdict(best.candidate, "no elbow", f"{best.candidate}: one k alone has no curve and no elbow.")
     kind = min(elbows, key=lambda name: elbows[name].lowest)
     elbow = elbows[kind]
     gain = one - elbow.cost
     what = f"{elbow.n_components} components with {kind} covariance"
     if gain < _STRUCTURE:
-        candidate = min((row for row in usable if row.n_components == 1), key=lambda row: row.bic).candidate
-        return Verdict(
-            candidate,
-            "no cluster structure",
-            f"No cluster structure: the best elbow of the grid, {what}, describes a row only {gain:.2f} nats better "
-            f"than one Gaussian (at least {_STRUCTURE} would show structure). One component was taken.",
-        )
+        return _no_structure(usable, f"the best elbow of the grid, {what},", gain)
     types = (
         f" Of {len(elbows)} covariance types, {kind} has the lowest BIC around its elbow." if len(elbows) > 1 else ""
     )
@@ -210,6 +204,30 @@ def _select_elbow(usable: Sequence[Criteria], n_rows: int) -> Verdict:
         "no elbow",
         f"No elbow: {_why_not(elbow)}. {_range(elbow)}{what} was taken because it lies farthest below the chord of "
         f"the BIC curve, {gain:.2f} nats per row better than one Gaussian.{types}",
+    )
+
+
+def _no_structure(usable: Sequence[Criteria], what: str, gain: float) -> Verdict:
+    candidate = min((row for row in usable if row.n_components == 1), key=lambda row: row.bic).candidate
+    return Verdict(
+        candidate,
+        "no cluster structure",
+        f"No cluster structure: {what} describes a row only {gain:.2f} nats better than one Gaussian (at least "
+        f"{_STRUCTURE} would show structure). One component was taken.",
+    )
+
+
+def _without_a_curve(usable: Sequence[Criteria], best: Criteria, one: float, n_rows: int) -> Verdict:
+    """The verdict where a single k was asked for: the best of its candidates, unless it shows no structure."""
+    gain = one - best.bic / (2 * n_rows)
+    what = f"{best.n_components} component{'s' * (best.n_components > 1)} with {best.covariance_type} covariance"
+    if best.n_components > 1 and gain < _STRUCTURE:
+        return _no_structure(usable, f"the best candidate, {what},", gain)
+    return Verdict(
+        best.candidate,
+        "no elbow",
+        f"No elbow: a single number of components has no curve. {what} were taken"
+        + (f", {gain:.2f} nats per row better than one Gaussian." if gain > 0.0 else "."),
     )
 
 
