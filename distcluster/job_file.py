@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -28,6 +27,8 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     JobError
         When the file is missing or not TOML, or keys are unknown or values wrong: all of them are named.
     """
+    import tomllib  # it compiles its patterns: a tenth of a command that reads no job file
+
     try:
         tables = tomllib.loads(Path(path).read_text())
     except OSError as error:
@@ -68,6 +69,8 @@ def override(tables: dict[str, Any], assignment: str) -> None:
     JobError
         When it is no such assignment.
     """
+    import tomllib
+
     key, equals, text = assignment.partition("=")
     *path, field = key.strip().split(".")
     if not (equals and path and all(path) and field):

@@ -24,6 +24,8 @@ from distcluster.stages.flow import own_keys
 from distcluster.storage.run import Run
 
 HEAVY = {"numba", "faiss", "sklearn", "scipy", "pandas", "dask", "distributed", "umap", "matplotlib"}
+ARRAYS = {"zarr", "numcodecs", "pyarrow", "fsspec"}
+CLUSTERS = {"yaml", "urllib.request", "tomllib"}
 SMALL = (
     "sample.rows=300", "sample.mixture_rows=300", "projection.views=[2]", "projection.n_epochs=30",
     "projection.n_components=2", "mixture.n_components=[2,3]", 'mixture.covariance_type=["diag"]', "mixture.n_init=1",
@@ -103,10 +105,18 @@ def test_a_run_keeps_the_log_of_its_session_and_everything_in_it_is_its_own(plac
     assert [key for key in others if not key.startswith("commit/lease/")] == []
 
 
-def test_a_failure_is_an_object_too(tmp_path: Path) -> None:
-    done = command("status", "nothing", "--json", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["status", "nothing"], "there is no run at"),
+        (["status"], "Missing argument 'RUN'"),
+        (["run", "job.toml", "--wrong"], "No such option: --wrong"),
+    ],
+)
+def test_a_failure_is_an_object_too(arguments: list[str], error: str, tmp_path: Path) -> None:
+    done = command(*arguments, "--json", cwd=tmp_path)
     assert (done.returncode, json.loads(done.stdout)["exit_code"]) == (2, 2)
-    assert "there is no run at" in json.loads(done.stdout)["error"]
+    assert error in json.loads(done.stdout)["error"]
 
 
 @pytest.mark.usefixtures("clustered")
@@ -154,21 +164,27 @@ def is_alive(status: Status) -> bool:
 
 @pytest.mark.usefixtures("clustered")
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "absent"),
     [
-        ("--help",), ("--version",), ("status", "runs/docs", "--json"),
-        ("plan", "runs/docs.toml", "--set", "output.url=runs/new"),
-        ("submit", "runs/docs.toml", "--dry-run", "--image", "example.com/distcluster:1", "--set",
-         "input.url=s3://bucket/docs.zarr", "--set", "output.url=s3://bucket/run", "--set", "deploy.kind=kubernetes"),
+        (("--help",), HEAVY | ARRAYS | CLUSTERS),
+        (("--version",), HEAVY | ARRAYS | CLUSTERS),
+        (("status", "runs/docs", "--json"), HEAVY | ARRAYS | CLUSTERS),
+        (("submit", "--help"), HEAVY | ARRAYS | CLUSTERS),
+        (("plan", "runs/docs.toml", "--set", "output.url=runs/new"), HEAVY),
+        (("submit", "runs/docs.toml", "--dry-run", "--image", "example.com/distcluster:1", "--set",
+          "input.url=s3://bucket/docs.zarr", "--set", "output.url=s3://bucket/run", "--set", "deploy.kind=kubernetes"),
+         HEAVY | ARRAYS),
     ],
-    ids=lambda arguments: " ".join(arguments[:1]),
+    ids=lambda given: " ".join(given[:2]) if isinstance(given, tuple) else "",
 )  # fmt: skip
-def test_what_looks_at_a_run_imports_nothing_that_computes(arguments: Sequence[str], place: Path) -> None:
+def test_what_looks_at_a_run_imports_nothing_that_computes(
+    arguments: Sequence[str], absent: set[str], place: Path
+) -> None:
     code = (
         "import sys; from distcluster.cli.main import main; sys.argv[0] = 'distcluster'\n"
         "try: main()\n"
         "except SystemExit as leaving: assert not leaving.code, leaving.code\n"
-        f"print(*sorted({HEAVY!r} & sys.modules.keys()), file=sys.stderr)"
+        f"print(*sorted({absent!r} & sys.modules.keys()), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=place, capture_output=True, text=True, timeout=60, check=False

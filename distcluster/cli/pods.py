@@ -2,22 +2,19 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from distcluster import kubernetes
 from distcluster.cli.options import Context, Dashboard, JobFile, Name, Namespace, Overrides
 from distcluster.cli.terminal import open_console, say, tell
 from distcluster.errors import INTERRUPTED, TRY_AGAIN, JobError
-from distcluster.kubernetes.follow import follow, look
-from distcluster.kubernetes.forward import DashboardForward
-from distcluster.kubernetes.kubectl import Kubectl, KubectlError
-from distcluster.kubernetes.manifests import tls_secret as certificate_secret
-from distcluster.kubernetes.objects import PART_OF, Object, of_component, to_yaml
-from distcluster.kubernetes.pod_logs import keep_logs, kept_directory
-from distcluster.kubernetes.submission import DASHBOARD_PORT
-from distcluster.kubernetes.submit import BACKENDS, apply, objects_of, prepare, refuse_missing
+
+if TYPE_CHECKING:
+    from distcluster.kubernetes.kubectl import Kubectl
+    from distcluster.kubernetes.objects import Object
 
 kubernetes_commands = typer.Typer()
 
@@ -55,21 +52,21 @@ def submit(
     """
     flags = {"n_workers": workers, "image": image, "namespace": namespace}
     deploy = [f"deploy.{key}={value}" for key, value in flags.items() if value is not None]
-    if backend not in BACKENDS:
-        raise JobError(f"--backend {backend}: must be one of {', '.join(BACKENDS)}.")
-    submission = prepare(job_file, overrides or [], deploy, name)
-    objects = objects_of(submission, overlay or [], backend)
+    if backend not in kubernetes.submit.BACKENDS:
+        raise JobError(f"--backend {backend}: must be one of {', '.join(kubernetes.submit.BACKENDS)}.")
+    submission = kubernetes.submit.prepare(job_file, overrides or [], deploy, name)
+    objects = kubernetes.submit.objects_of(submission, overlay or [], backend)
     if dry_run:
-        typer.echo(to_yaml(objects), nl=False)
+        typer.echo(kubernetes.objects.to_yaml(objects), nl=False)
         return
-    driver = of_component(objects, "driver")  # an overlay may have set its namespace
-    kubectl = Kubectl(context, driver["metadata"].get("namespace"))
-    refuse_missing(kubectl, submission.deploy)
+    driver = kubernetes.objects.of_component(objects, "driver")  # an overlay may have set its namespace
+    kubectl = kubernetes.kubectl.Kubectl(context, driver["metadata"].get("namespace"))
+    kubernetes.submit.refuse_missing(kubectl, submission.deploy)
     if submission.deploy.tls:
         from distcluster.execution.connect import new_certificate
 
-        objects.append(certificate_secret(submission.name, kubectl.namespace, new_certificate()))
-    apply(kubectl, objects)
+        objects.append(kubernetes.manifests.tls_secret(submission.name, kubectl.namespace, new_certificate()))
+    kubernetes.submit.apply(kubectl, objects)
     say(f"Submitted as {submission.name}.")
     _follow(kubectl, submission.name, dashboard)
 
@@ -77,7 +74,7 @@ def submit(
 @kubernetes_commands.command()
 def attach(name: Name, namespace: Namespace = None, context: Context = None, dashboard: Dashboard = False) -> None:
     """Follow a submission again: its log from the start, then as it comes; exits with the job's own code."""
-    kubectl = Kubectl(context, namespace)
+    kubectl = kubernetes.kubectl.Kubectl(context, namespace)
     _require(kubectl, name)
     _follow(kubectl, name, dashboard)
 
@@ -89,9 +86,9 @@ def jobs(
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
 ) -> None:
     """List submissions and how they are."""
-    selector = f"app.kubernetes.io/name={PART_OF},app.kubernetes.io/component=driver"
+    selector = f"app.kubernetes.io/name={kubernetes.objects.PART_OF},app.kubernetes.io/component=driver"
     where = ["--all-namespaces"] if everywhere else []
-    found = Kubectl(context, namespace).get("jobs", "--selector", selector, *where)
+    found = kubernetes.kubectl.Kubectl(context, namespace).get("jobs", "--selector", selector, *where)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("name", "namespace", "state", "age"):
         table.add_column(column)
@@ -110,9 +107,9 @@ def logs(
     context: Context = None,
 ) -> None:
     """Print what a submission's pods have said; of one that is over, what was kept on this machine."""
-    kubectl = Kubectl(context, namespace)
-    pods = look(kubectl, name).pods
-    directory = keep_logs(kubectl, name, pods) if pods else kept_directory(name)
+    kubectl = kubernetes.kubectl.Kubectl(context, namespace)
+    pods = kubernetes.follow.look(kubectl, name).pods
+    directory = kubernetes.pod_logs.keep_logs(kubectl, name, pods) if pods else kubernetes.pod_logs.kept_directory(name)
     files = sorted(directory.glob("*.log" if every_pod else f"{name}-driver*.log"))
     if not files:
         raise JobError(f"no pods of {name} are there, and no logs were kept in {directory}")
@@ -123,7 +120,7 @@ def logs(
 @kubernetes_commands.command()
 def cancel(name: Name, namespace: Namespace = None, context: Context = None) -> None:
     """Stop a submission and remove its pods, logs kept. What was committed stays: submit again to go on."""
-    kubectl = Kubectl(context, namespace)
+    kubectl = kubernetes.kubectl.Kubectl(context, namespace)
     _require(kubectl, name)
     _clean_up(kubectl, name)
 
@@ -139,25 +136,27 @@ def tls_secret(
     """
     from distcluster.execution.connect import new_certificate
 
-    typer.echo(to_yaml([certificate_secret(name, namespace, new_certificate())]), nl=False)
+    typer.echo(
+        kubernetes.objects.to_yaml([kubernetes.manifests.tls_secret(name, namespace, new_certificate())]), nl=False
+    )
 
 
-def _follow(kubectl: Kubectl, name: str, dashboard: bool) -> None:
+def _follow(kubectl: "Kubectl", name: str, dashboard: bool) -> None:
     """Follow to the end, keep the logs, clean up, and leave with the job's code."""
     where = "".join(f" --{key} {value}" for key, value in _place(kubectl).items())
-    forward = DashboardForward(kubectl, f"{name}-scheduler", say)
+    forward = kubernetes.forward.DashboardForward(kubectl, f"{name}-scheduler", say)
     if not dashboard:
-        command = kubectl.argv("port-forward", f"service/{name}-scheduler", str(DASHBOARD_PORT))
-        say(f"Dashboard: `{' '.join(command)}`, then http://localhost:{DASHBOARD_PORT}/status")
+        command = kubectl.argv("port-forward", f"service/{name}-scheduler", str(kubernetes.submission.DASHBOARD_PORT))
+        say(f"Dashboard: `{' '.join(command)}`, then http://localhost:{kubernetes.submission.DASHBOARD_PORT}/status")
     try:
-        ended = follow(kubectl, name, say, tell, forward.keep_open if dashboard else lambda _: None)
+        ended = kubernetes.follow.follow(kubectl, name, say, tell, forward.keep_open if dashboard else lambda _: None)
     except KeyboardInterrupt:
         say(
             f"Detached: the job goes on. `distcluster attach {name}{where}` follows it again, "
             f"`distcluster cancel {name}{where}` stops it."
         )
         raise Detached(INTERRUPTED) from None
-    except KubectlError as error:
+    except kubernetes.kubectl.KubectlError as error:
         say(f"{error}\nThe job may go on: `distcluster attach {name}{where}` follows it again.")
         raise typer.Exit(TRY_AGAIN) from error
     finally:
@@ -168,26 +167,26 @@ def _follow(kubectl: Kubectl, name: str, dashboard: bool) -> None:
     raise typer.Exit(ended.code)
 
 
-def _place(kubectl: Kubectl) -> dict[str, str]:
+def _place(kubectl: "Kubectl") -> dict[str, str]:
     given = {"namespace": kubectl.namespace, "context": kubectl.context}
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _require(kubectl: Kubectl, name: str) -> None:
-    if look(kubectl, name).job is None:
+def _require(kubectl: "Kubectl", name: str) -> None:
+    if kubernetes.follow.look(kubectl, name).job is None:
         raise JobError(f"no submission {name} here: `distcluster jobs --all-namespaces` lists them")
 
 
-def _clean_up(kubectl: Kubectl, name: str) -> None:
+def _clean_up(kubectl: "Kubectl", name: str) -> None:
     """Delete the Job, which owns everything else, once the logs are here."""
-    seen = look(kubectl, name)
+    seen = kubernetes.follow.look(kubectl, name)
     if seen.pods:
-        say(f"Logs: {keep_logs(kubectl, name, seen.pods)}")
+        say(f"Logs: {kubernetes.pod_logs.keep_logs(kubectl, name, seen.pods)}")
     if seen.job is not None:
         kubectl.delete("job", seen.job["metadata"]["name"])
 
 
-def _state(job: Object) -> str:
+def _state(job: "Object") -> str:
     status = job.get("status", {})
     for condition in status.get("conditions", []):
         if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
@@ -199,7 +198,7 @@ def _state(job: Object) -> str:
     return running + (f", {failures} failed attempts" if failures else "")
 
 
-def _age(job: Object) -> str:
+def _age(job: "Object") -> str:
     created = job["metadata"].get("creationTimestamp")
     if created is None:
         return ""

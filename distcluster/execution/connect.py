@@ -13,7 +13,7 @@ import dask
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
-from distcluster import numerics
+from distcluster import numerics, storage
 from distcluster.deploy import DeployTable
 from distcluster.errors import JobError, SchedulerLostError
 
@@ -137,6 +137,7 @@ def _script_hidden() -> Iterator[None]:
 _FORKED_WITH = [
     "distributed.nanny",
     "distcluster.stages.flow",
+    *(f"distcluster.storage.{name}" for name in storage.__all__),
     *(f"distcluster.numerics.{name}" for name in numerics.__all__),
     *(f"distcluster.numerics.mixture.{name}" for name in numerics.mixture.__all__),
 ]

@@ -98,7 +98,8 @@ def read_status(url: str, now: datetime | None = None) -> Status:
     run = Run(url)
     if run.find_settings() is None:
         raise JobError(f"there is no run at {run.url}.")
-    wanted = {line: stage for line, stage in lines().items() if stage in stages_of(run)}
+    of_run = {stage.name for stage in stages_of(run)}
+    wanted = {line: stage for line, stage in lines().items() if stage.name in of_run}
     found = at_once(lambda line: _status_of(run, line, wanted[line]), wanted)
     stages = [each for each in found if each.total != 0]
     open_stages = {each.name: wanted[each.name] for each in stages if each.done != each.total}

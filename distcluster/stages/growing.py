@@ -4,13 +4,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
+from distcluster import storage
 from distcluster.errors import JobError
 from distcluster.numerics.partition import RowRange
 from distcluster.numerics.sampling import invalid_rows, why_invalid
 from distcluster.stages.cost import Cost
 from distcluster.stages.stage import Output, Stage, one
 from distcluster.stages.subsampling import InvalidRow, as_float32
-from distcluster.storage.inputs import open_input, read_block
 from distcluster.storage.run import Run
 from distcluster.storage.run_arrays import ONE, RowArray
 
@@ -44,9 +44,9 @@ def new_rows(run: Run, n_rows: int) -> list[NewRows]:
 def check_new_rows(run: Run, item: NewRows) -> Output[NewRowFacts]:
     """Look for a row that cannot be clustered."""
     table, metric, size = run.job.input, run.job.projection.metric, _READ_ROWS
-    array = open_input(run.input_url, table.array, table.raw)
+    array = storage.inputs.open_input(run.input_url, table.array, table.raw)
     for start in range(item.start, item.stop, size):
-        raw = read_block(array, run.input_url, RowRange(0, start, min(start + size, item.stop)))
+        raw = storage.inputs.read_block(array, run.input_url, RowRange(0, start, min(start + size, item.stop)))
         rows = as_float32(raw)
         wrong = invalid_rows(rows, metric)
         if wrong.any():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distcluster import numerics
+from distcluster import numerics, storage
 from distcluster.errors import InputChangedError
 from distcluster.job import subsample_sizes
 from distcluster.numerics.partition import RowRange
@@ -24,7 +24,6 @@ from distcluster.stages.cost import REDUCE_SECONDS, Cost, Sizes
 from distcluster.stages.stage import Output, Stage, one, partitions
 from distcluster.storage import layout
 from distcluster.storage.array_store import checksum
-from distcluster.storage.inputs import open_input, read_block
 from distcluster.storage.run import Run
 
 Float32 = npt.NDArray[np.float32]
@@ -47,12 +46,12 @@ def as_float32(block: npt.NDArray[Any]) -> Float32:
 
 def _raw_blocks(run: Run, partition: RowRange) -> Iterator[tuple[RowRange, npt.NDArray[Any], bool]]:
     """The blocks of a partition as the input has them, and whether each is what the scan saw."""
-    array = open_input(run.input_url, run.job.input.array, run.job.input.raw)
+    array = storage.inputs.open_input(run.input_url, run.job.input.array, run.job.input.raw)
     first = partition.start // run.partitioning.block_rows
     n_blocks = -(-len(partition) // run.partitioning.block_rows)
     expected = run.read_rows(layout.CHECKSUM, RowRange(partition.index, first, first + n_blocks))
     for block in run.partitioning.blocks(partition):
-        raw = read_block(array, run.input_url, block)
+        raw = storage.inputs.read_block(array, run.input_url, block)
         yield block, raw, checksum(raw) == int(expected[block.index - first])
 
 
@@ -103,12 +102,12 @@ class ScanFacts:
 def scan(run: Run, index: int) -> Output[ScanFacts]:
     """Check every row of a partition, take the blocks' checksums, and gather its rows of the subsamples."""
     job, parts = run.job, run.partitioning
-    array = open_input(run.input_url, job.input.array, job.input.raw)
+    array = storage.inputs.open_input(run.input_url, job.input.array, job.input.raw)
     bound = np.uint64(run.settings.priority_bound)
     checksums, rows_taken, taken = [], [], []
     n_invalid, first_invalid = 0, list[InvalidRow]()
     for block in parts.blocks(parts[index]):
-        raw = read_block(array, run.input_url, block)
+        raw = storage.inputs.read_block(array, run.input_url, block)
         checksums.append(checksum(raw))
         rows = as_float32(raw)
         wrong = invalid_rows(rows, job.projection.metric)

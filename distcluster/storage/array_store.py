@@ -10,19 +10,22 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import obstore
 import xxhash
-import zarr
 from obstore.store import LocalStore
-from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import ObjectStore, WrapperStore
 
+from distcluster import storage
 from distcluster.storage.layout import PROBE, in_object
 from distcluster.storage.urls import local_path, object_store
+
+if TYPE_CHECKING:
+    import zarr
+
+    from distcluster.storage.zarr_arrays import Store, WritingStore
 
 Array = npt.NDArray[Any]
 
@@ -32,8 +35,6 @@ READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError,
 # NumPy reads headers with Python's ast, whose threads share a depth counter: a SystemError by chance (cpython #106905).
 ONE_HEADER = threading.Lock()
 _DELETED_AT_ONCE = 1_000  # what one request of an object store may name
-_WHOLE: Any = {"write_empty_chunks": True}  # what is written is there, whatever it is: readers miss what is lost
-_COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
 
 
 def checksum(values: Array) -> int:
@@ -47,34 +48,6 @@ def checksum(values: Array) -> int:
     if values.dtype.kind in "TU":  # strings: zarr gives them back in numpy's variable-length type
         return xxhash.xxh3_64_intdigest(json.dumps(values.tolist()).encode())
     return xxhash.xxh3_64_intdigest(np.ascontiguousarray(values).tobytes())
-
-
-class _WritingStore(WrapperStore[ObjectStore[Any]]):
-    """For whole shards: there is nothing that zarr could read before, and the sizes of what it writes are kept."""
-
-    def __init__(self, store: ObjectStore[Any]) -> None:
-        super().__init__(store)
-        self.sizes: dict[str, int] = {}
-
-    async def set(self, key: str, value: Any) -> None:
-        """As the store's."""
-        await super().set(key, value)
-        self.sizes[key] = len(value)
-
-    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
-        """As the store's, but for chunks, which are not there."""
-        return None if "/c/" in key else await super().get(key, *arguments, **options)
-
-
-class _StrictStore(WrapperStore[ObjectStore[Any]]):
-    """Has no missing chunks: zarr would read the fill value in their place."""
-
-    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
-        """As the store's."""
-        found = await super().get(key, *arguments, **options)
-        if found is None and "/c/" in key:
-            raise FileNotFoundError(f"{key} is missing")
-        return found
 
 
 class ArrayStore:
@@ -101,13 +74,13 @@ class ArrayStore:
         return self.objects if self._path is None else LocalStore(self._path, automatic_cleanup=True)
 
     @cached_property
-    def zarr_store(self) -> ObjectStore[Any]:
+    def zarr_store(self) -> "Store":
         """The same, as zarr wants it."""
-        return ObjectStore(self.objects)
+        return storage.zarr_arrays.store_of(self.objects)
 
     @cached_property
-    def _writing_store(self) -> _WritingStore:
-        return _WritingStore(self.zarr_store)
+    def _writing_store(self) -> "WritingStore":
+        return storage.zarr_arrays.WritingStore(self.zarr_store)
 
     def is_absent(self) -> bool:
         """Whether this is a local directory that is not there."""
@@ -194,9 +167,13 @@ class ArrayStore:
 
     # -- arrays
 
-    def open_array(self, path: str) -> zarr.Array[Any]:
+    def set_attribute(self, name: str, value: Any) -> None:
+        """Replace an attribute of the root group."""
+        storage.zarr_arrays.set_attribute(self.zarr_store, name, value)
+
+    def open_array(self, path: str) -> "zarr.Array[Any]":
         """An array that is there."""
-        return zarr.open_array(self.zarr_store, path=path, mode="r+", zarr_format=3)
+        return storage.zarr_arrays.open_array(self.zarr_store, path)
 
     def read_rows(self, path: str, rows: slice) -> Array:
         """Some rows of an array that is filled in parts.
@@ -208,12 +185,11 @@ class ArrayStore:
         """
         return np.asarray(self._row_array(path, is_strict=True)[rows])
 
-    def _row_array(self, path: str, *, is_strict: bool) -> zarr.Array[Any]:
+    def _row_array(self, path: str, *, is_strict: bool) -> "zarr.Array[Any]":
         """An array that is filled in parts, opened once: its metadata never change."""
         if (path, is_strict) not in self._row_arrays:
-            store = _StrictStore(self.zarr_store) if is_strict else self._writing_store
-            array = zarr.open_array(store, path=path, mode="r+", zarr_format=3)
-            self._row_arrays[path, is_strict] = array.with_config(_WHOLE)  # which is not a part of the metadata
+            store = storage.zarr_arrays.StrictStore(self.zarr_store) if is_strict else self._writing_store
+            self._row_arrays[path, is_strict] = storage.zarr_arrays.open_parts(store, path)
         return self._row_arrays[path, is_strict]
 
     def read_array(self, path: str) -> Array:
@@ -252,7 +228,7 @@ class ArrayStore:
 
     def make_group(self, path: str) -> None:
         """Make a group that may be there already."""
-        zarr.open_group(self.zarr_store, path=path, mode="a", zarr_format=3)
+        storage.zarr_arrays.make_group(self.zarr_store, path)
 
     def make_array(
         self, path: str, shape: tuple[int, ...], dtype: str, fill_value: float, chunk: int, shard: int,
@@ -274,18 +250,7 @@ class ArrayStore:
                     array.resize(shape)
                     self._row_arrays.clear()
                 return
-        zarr.create_array(
-            self.zarr_store,
-            name=path,
-            shape=shape,
-            dtype=dtype,
-            chunks=(chunk, *shape[1:]),
-            shards=(shard, *shape[1:]),
-            compressors=_COMPRESSORS,
-            fill_value=fill_value,
-            dimension_names=dimensions,
-            config=_WHOLE,
-        )
+        storage.zarr_arrays.make_parts(self.zarr_store, path, shape, dtype, fill_value, chunk, shard, dimensions)
 
     def write_part(self, path: str, start: int, values: Array) -> dict[str, int]:
         """Write whole shards of an array from an index on; gives the objects written, with their sizes.
@@ -307,16 +272,7 @@ class ArrayStore:
 
     def write_array(self, path: str, values: Array, dimensions: Sequence[str]) -> dict[str, int]:
         """Write an array of one chunk, in place of what lay there; gives the objects written, with their sizes."""
-        array = zarr.create_array(
-            self._writing_store,
-            name=path,
-            data=values,
-            chunks=tuple(max(length, 1) for length in values.shape),
-            compressors=_COMPRESSORS,
-            dimension_names=dimensions,
-            config=_WHOLE,
-            overwrite=True,
-        )
+        array = storage.zarr_arrays.write_whole(self._writing_store, path, values, dimensions)
         keys = [f"{path}/zarr.json"]
         if values.size:
             keys.append(f"{path}/{array.metadata.encode_chunk_key((0,) * values.ndim)}")
@@ -339,7 +295,7 @@ def entity_tag(of: Any) -> str:
     return (of["e_tag"] or "").strip('"')
 
 
-def shard_key(array: zarr.Array[Any], first_row: int) -> str:
+def shard_key(array: "zarr.Array[Any]", first_row: int) -> str:
     """The object that holds a row: parts are whole in every other axis."""
     shard_rows = (array.shards or array.chunks)[0]
     index = (first_row // shard_rows, *(0,) * (array.ndim - 1))

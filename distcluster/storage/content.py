@@ -5,9 +5,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-import zarr
+from typing import TYPE_CHECKING, Any
 
 from distcluster.errors import CorruptError
 from distcluster.numerics.partition import Partitioning, RowRange
@@ -16,6 +14,9 @@ from distcluster.storage.dimensions import dimensions
 from distcluster.storage.layout import in_object
 from distcluster.storage.records import READERS, Kept, Part, Record, Records
 from distcluster.storage.run_arrays import ONE, ItemArray, RowArray
+
+if TYPE_CHECKING:
+    import zarr
 
 
 class Content(ABC):
@@ -48,7 +49,7 @@ class Content(ABC):
 
     # -- reading
 
-    def array(self, path: str) -> zarr.Array[Any]:
+    def array(self, path: str) -> "zarr.Array[Any]":
         """One of the run's arrays, as zarr opens it; nothing is checked."""
         return self.store.open_array(path)
 

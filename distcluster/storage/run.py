@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 import obstore
-import zarr
 
 from distcluster.errors import JobError
 from distcluster.job import Job
@@ -248,7 +247,7 @@ class Run(Content):
         self.require_lease()
         self.__dict__["settings"] = replace(self.settings, **changes)
         self.__dict__.pop("job", None)
-        zarr.open_group(self.store.zarr_store, mode="r+").attrs["distcluster"] = asdict(self.settings)
+        self.store.set_attribute("distcluster", asdict(self.settings))
 
     def forget_settings(self) -> None:
         """Read the settings again when they are next asked for: another process may have changed them."""
