@@ -31,10 +31,10 @@ from distcluster.storage.files import count_labels
 from distcluster.storage.inputs import (
     Source,
     input_version,
-    missing_chunks,
     open_input,
     refuse_large_chunks,
     refuse_large_metadata,
+    refuse_missing_chunks,
     refuse_query,
 )
 from distcluster.storage.items import open_column, require_items
@@ -79,8 +79,12 @@ class CheckedJob:
     previous: Run | None = None
 
 
-def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None, append: bool = False) -> CheckedJob:
+def check_job(
+    job: Job, *, overwrite: bool = False, model: Run | None = None, append: bool = False, new: Source | None = None
+) -> CheckedJob:
     """Hold a job against its input and its output; nothing is written.
+
+    ``new`` has the shape, dtype and chunks of an input that is still to be written: nothing is read there.
 
     Raises
     ------
@@ -94,22 +98,25 @@ def check_job(job: Job, *, overwrite: bool = False, model: Run | None = None, ap
         from distcluster.execution.connect import scheduler_address  # Dask takes a second to import
 
         scheduler_address(job.deploy)
-    refuse_query(job.input.url, job.input.raw)
-    if job.input.id is not None:
-        open_column(job.input.url, job.input.id, "input.id")
-    if job.report.items is not None:
-        require_items(job.report.items, job.report.item_column)
+    if new is None:
+        refuse_query(job.input.url, job.input.raw)
+        if job.input.id is not None:
+            open_column(job.input.url, job.input.id, "input.id")
+        if job.report.items is not None:
+            require_items(job.report.items, job.report.item_column)
+        refuse_large_metadata(job.input.url)
     refuse_nested(job.input.url, job.output.url)
     if model is not None:
         refuse_nested(model.url, job.output.url, what="model's run")
-    refuse_large_metadata(job.input.url)
-    array = open_input(job.input.url, job.input.array, job.input.raw)
+    array = open_input(job.input.url, job.input.array, job.input.raw) if new is None else new
     stages, fitted = (STAGES, None) if model is None else (PREDICTS, model.fitted.n_rows)
     plan = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize, stages, fitted=fitted)
     _refuse_impossible_sizes(job, array, plan)
-    refuse_large_chunks(job.input.url, array)
-    _refuse_missing_chunks(job, array)
-    _refuse_other_lengths(job, array.shape[0])
+    if new is None:
+        refuse_large_chunks(job.input.url, array)
+        if not job.input.allow_missing_chunks:
+            refuse_missing_chunks(job.input.url, array)
+        _refuse_other_lengths(job, array.shape[0])
     if model is not None:
         _refuse_other_features(model, array)
         require_same_bits(model)
@@ -238,19 +245,6 @@ def _refuse_impossible_sizes(job: Job, array: Source, plan: Plan) -> None:
                 f"a worker has {has / 2**30:,.1f} GiB. Smaller chunks or a smaller assign.partition_rows need less, "
                 f"and in a run a smaller sample.rows or sample.mixture_rows."
             )
-
-
-def _refuse_missing_chunks(job: Job, array: Source) -> None:
-    if job.input.allow_missing_chunks:
-        return
-    missing = missing_chunks(job.input.url, array)
-    if missing is not None:
-        number, first = missing
-        raise JobError(
-            f"{number:,} chunks of rows are not in {job.input.url}, the first with rows "
-            f"{first.start:,} to {first.stop - 1:,}: Zarr would read them as its fill value. Complete the input, "
-            f"or set input.allow_missing_chunks = true where they are meant to be so."
-        )
 
 
 def _refuse_other_lengths(job: Job, n_rows: int) -> None:

@@ -81,6 +81,9 @@ def test_the_same_call_goes_on_and_other_rows_are_refused(run: Run, rows: np.nda
     ):
         with pytest.raises(JobError, match=f"(?s)holds other rows than X: .*{what}.*overwrite=True"):
             cluster(X, run.url, **TABLES)
+    follows = TABLES["mixture"] | {"previous": f"{run.url}-before"}
+    with pytest.raises(JobError, match="no run at"):  # the job is refused before its input is replaced
+        cluster(other, run.url, overwrite=True, **TABLES | {"mixture": follows})
     assert {path: path.stat().st_mtime_ns for path in Path(f"{run.url}.input.zarr").rglob("*")} == written
     with pytest.raises(JobError, match="made for something else"):
         cluster(rows, run.url, **TABLES | {"projection": {"n_neighbors": 9}})

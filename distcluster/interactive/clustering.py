@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from distributed import Client
@@ -14,7 +15,9 @@ from distcluster.interactive.memory_input import bare, write_input
 from distcluster.interactive.reporters import shown_progress
 from distcluster.job import Job
 from distcluster.job_file import parse_job
+from distcluster.prepare import check_job
 from distcluster.report.made import current_report
+from distcluster.storage.inputs import Source
 from distcluster.storage.urls import absolute_url
 from distcluster.url import Url
 
@@ -79,8 +82,13 @@ def cluster(
     job = parse_job(asked, name="cluster()")  # what is wrong in it is said before anything is written
     if columns is not None:
         X = bare(X)
-        write_input(X, columns, job.input.url.whole, computed_by(client, X), overwrite=overwrite)
+        check = partial(_check, job, overwrite)
+        write_input(X, columns, job.input.url.whole, computed_by(client, X), overwrite=overwrite, check=check)
     return _run(job, progress=progress, overwrite=overwrite)
+
+
+def _check(job: Job, overwrite: bool, rows: Source) -> None:
+    check_job(job, overwrite=overwrite, new=rows)
 
 
 def _run(job: Job, *, progress: bool, overwrite: bool) -> Run:

@@ -26,7 +26,13 @@ _COLUMN_ROWS = 2**16  # of a chunk of a column: strings have any length
 
 
 def write_input(
-    X: Any, columns: Mapping[str, Any], url: str, compute: Callable[[list[Any]], list[Any]], *, overwrite: bool
+    X: Any,
+    columns: Mapping[str, Any],
+    url: str,
+    compute: Callable[[list[Any]], list[Any]],
+    *,
+    overwrite: bool,
+    check: Callable[[zarr.Array[Any]], object],
 ) -> None:
     """Write rows and their columns to a Zarr group, or find them there: content is compared by checksum.
 
@@ -42,6 +48,8 @@ def write_input(
         Computes delayed values where the Dask array's tasks are to run.
     overwrite : bool
         Replace other content that an earlier call has written there.
+    check : callable
+        Called before anything is written or replaced, with an array of the shape, dtype and chunks that there will be.
 
     Raises
     ------
@@ -61,6 +69,8 @@ def write_input(
                 f"{url}, which an earlier call with this output has written, holds other rows than X: {other}. "
                 f"Choose another output, or overwrite=True to give up what this one holds."
             )
+    rows = arrays[EMBEDDINGS]
+    check(zarr.create_array({}, shape=rows.shape, dtype=rows.dtype, chunks=(_chunk_rows(rows), rows.shape[1])))
     group = zarr.create_group(store.zarr_store, overwrite=True, attributes={_MARK: {}})
     sums = {}
     for name, values in arrays.items():

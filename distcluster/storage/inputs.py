@@ -245,7 +245,25 @@ def _zipped(url: Url) -> list[tuple[str, int]]:
     return [(name, size) for name, size, _ in _listed(url) or ()] if is_zip else []
 
 
-def missing_chunks(url: Url, array: Source) -> tuple[int, slice] | None:
+def refuse_missing_chunks(url: Url, array: Source) -> None:
+    """Refuse an input of which chunks are not there.
+
+    Raises
+    ------
+    JobError
+        With the rows of the first.
+    """
+    missing = _missing_chunks(url, array)
+    if missing is not None:
+        number, first = missing
+        raise JobError(
+            f"{number:,} chunks of rows are not in {url}, the first with rows {first.start:,} to {first.stop - 1:,}: "
+            f"Zarr would read them as its fill value. Complete the input, or set input.allow_missing_chunks = true "
+            f"where they are meant to be so."
+        )
+
+
+def _missing_chunks(url: Url, array: Source) -> tuple[int, slice] | None:
     """How many chunks (or shards) are not there, and the rows of the first; None where all are, or none can be listed.
 
     Zarr reads such a chunk as the fill value, whether it was never written, lost, or left out for holding nothing else.
