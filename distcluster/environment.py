@@ -4,10 +4,11 @@ numba and faiss come with the functions that ask them: whoever only looks at a r
 """
 
 import platform
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -79,7 +80,16 @@ def pin_to_one_thread() -> None:
     with _borrowed.lock:
         _borrowed.stays = True
         numba.set_num_threads(1)  # first: it may load another OpenMP
-        _pin(ThreadpoolController())  # looked for each time: a task may have loaded another library
+        _pin(_libraries(len(sys.modules)))
+
+
+@lru_cache(maxsize=1)
+def _libraries(_n_modules: int) -> ThreadpoolController:
+    """The libraries with threads, looked for anew when modules were imported: a task may have loaded another one.
+
+    To look takes 4 ms, which every task of a small job felt.
+    """
+    return ThreadpoolController()
 
 
 @contextmanager

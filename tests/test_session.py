@@ -138,7 +138,7 @@ def without_checks(security: Security | None = None) -> ssl.SSLContext:
 @pytest.mark.parametrize("tls", [True, False])
 def test_no_other_user_of_the_machine_reaches_the_local_cluster(tls: bool, new_command: Callable[..., Command]) -> None:
     strangers = (None, without_checks(), without_checks(Security.temporary()))  # of another authority
-    command = new_command(deploy__tls=tls, projection__n_epochs=100_000)  # it would take an hour
+    command = new_command(deploy__n_workers=2, deploy__tls=tls, projection__n_epochs=100_000)  # it would take an hour
     process = command.start()
     try:
         assert command.wait_for(process, "scan"), process.communicate()
@@ -183,3 +183,22 @@ def test_workers_are_forked_from_one_thread_and_see_the_environment_as_it_is_now
     # No thread but the main one: a lock that another one held would stay locked in what is forked.
     # The caller's own environment stays: numba would compile nothing more where it has begun with other threads.
     assert done.stdout.splitlines() == ["first first", "1 1", "second second", "1 1", ""]
+
+
+_PINNED_TWICE = """
+from threadpoolctl import threadpool_info
+from distcluster.environment import pin_to_one_thread
+pin_to_one_thread()
+before = len(threadpool_info())
+import sklearn.cluster
+pin_to_one_thread()
+print(len(threadpool_info()) - before, *{each["num_threads"] for each in threadpool_info()})
+"""
+
+
+def test_a_library_that_a_task_has_loaded_has_one_thread_in_the_next() -> None:
+    command = [sys.executable, "-c", _PINNED_TWICE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    more, *threads = done.stdout.split()
+    assert int(more) > 0
+    assert threads == ["1"]
