@@ -159,7 +159,7 @@ SMALL: dict[str, Any] = {
 }
 """A whole job in some seconds."""
 FEW: dict[str, Any] = {
-    "mixture__n_components": [4], "mixture__covariance_type": ["full"], "projection__views": [], "deploy__n_workers": 1,
+    "mixture__n_components": [4], "mixture__covariance_type": ["full"], "projection__views": [],
 }  # fmt: skip
 """For ``new_command``, where a run has to come to its end and neither the grid nor a view is looked at."""
 
@@ -217,12 +217,12 @@ def other_kernels() -> dict[str, str | None]:
 
 @pytest.fixture(scope="session")
 def new_command(planted: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Command]:
-    """Make a command with a fresh output on the planted input; a test of its report asks for one."""
+    """Make a command with a fresh output on the planted input, one worker; who looks at reports or at workers asks."""
 
     def make(source: Path | str | None = None, environ: dict[str, str | None] | None = None, **changes: Any) -> Command:
         directory = tmp_path_factory.mktemp("run")
         changed = {key.replace("__", "."): value for key, value in changes.items()}
-        settings = SMALL | {"report.write": "never"} | changed
+        settings = SMALL | {"report.write": "never", "deploy.n_workers": 1} | changed
         return Command(directory, source or planted[0], directory / "output", settings, environ or {})
 
     return make
@@ -261,7 +261,7 @@ def long_refinement(new_command: Callable[..., Command]) -> Callable[..., Comman
     def make(partition_rows: int = 4 * BLOCK_ROWS, **settings: object) -> Command:
         return new_command(
             mixture__n_components=[23], mixture__covariance_type=["full"], mixture__tol=1e-9, mixture__max_iter=15,
-            selection__rule="bic", assign__partition_rows=partition_rows, **settings,
+            selection__rule="bic", assign__partition_rows=partition_rows, **({"deploy__n_workers": 2} | settings),
         )  # fmt: skip
 
     return make

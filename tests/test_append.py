@@ -183,7 +183,7 @@ def test_arrays_that_are_shorter_than_the_run_are_lengthened(
 def test_an_unfinished_run_is_finished_on_its_rows_first(
     new_command: Callable[..., Command], all_rows: np.ndarray, reference: Run, predicted: Run, tmp_path: Path
 ) -> None:
-    command = new_command()
+    command = new_command(deploy__n_workers=2)
     process = command.start()
     command.wait_for(process, "project_rows", 2)
     process.kill()

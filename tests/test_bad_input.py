@@ -266,7 +266,7 @@ def test_scaled_rows_are_clustered_under_cosine(new_command: Callable[..., Comma
     runs = [
         new_command(
             write_input(tmp_path / f"{scale}", rows * np.float32(scale)), projection__metric="cosine",
-            mixture__n_components=[4], deploy__n_workers=1, report__write="always",
+            mixture__n_components=[4], report__write="always",
         ).run_to_the_end()
         for scale in (1.0, 2.0**80)
     ]  # fmt: skip

@@ -27,7 +27,7 @@ from distcluster.storage.run import Run
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(reference: Run, new_command: Callable[..., Command]) -> None:
-    assert unequal(reference, new_command(deploy__n_workers=1).run_to_the_end()) == []
+    assert unequal(reference, new_command().run_to_the_end()) == []
 
 
 def test_bytes_do_not_depend_on_the_size_of_a_partition(reference: Run, new_command: Callable[..., Command]) -> None:

@@ -154,7 +154,7 @@ def two(
     request: pytest.FixtureRequest, new_command: Callable[..., Command]
 ) -> Iterator[tuple[Command, subprocess.Popen[str]]]:
     """A command whose lease lasts so many seconds, and its process at work on the output."""
-    command = new_command(deploy__lease_seconds=request.param)
+    command = new_command(deploy__n_workers=2, deploy__lease_seconds=request.param)
     process = command.start()
     try:
         assert command.wait_for(process, "scan")

@@ -42,7 +42,6 @@ def test_an_automatic_grid_replicates_and_components_are_counted(
     settings = {
         "sample__rows": 400, "sample__mixture_rows": 400, "mixture__n_components": "auto",
         "selection__replicates": 2, "selection__refine": False, "projection__pca": 8,
-        "deploy__n_workers": 1,
     }  # fmt: skip
     run = new_command(source, **settings).run_to_the_end()
     added = [facts.ks for facts in EXTEND_GRID.all_facts(run).values()]

@@ -91,7 +91,7 @@ def test_a_rare_cluster_that_the_sample_misses_is_warned_of(
     sampled = np.argsort(sampling_priority(0, len(rows), everything), kind="stable")[: SMALL["sample.rows"]]
     rare = np.setdiff1d(everything, sampled)[:60]
     rows[rare] = planted_rows(60, 1, seed=1)[0] + 40.0
-    command = new_command(write_input(tmp_path / "rare", rows), deploy__n_workers=1)
+    command = new_command(write_input(tmp_path / "rare", rows))
     done = command.run()
     said = " ".join(done.stdout.split())  # lines end after 110 columns
     assert "Warning: 6" in said, said + done.stderr
@@ -109,7 +109,7 @@ def test_structureless_data_is_flagged(what: str, new_command: Callable[..., Com
     shape = (6000, 16)
     rows = random.uniform(-1, 1, shape) if what == "noise" else random.normal(size=shape) @ random.normal(size=(16, 16))
     source = write_input(tmp_path / "input", rows.astype(np.float32))
-    run = new_command(source, mixture__n_components="auto", deploy__n_workers=1).run_to_the_end()
+    run = new_command(source, mixture__n_components="auto").run_to_the_end()
     facts = SELECT_CANDIDATE.facts_of(run)
     assert facts.finding in ("no elbow", "no cluster structure"), facts.reason
 
@@ -164,7 +164,7 @@ def test_a_candidate_that_cannot_be_fitted_is_a_row_of_the_table(
 ) -> None:
     source = write_input(tmp_path / "input", planted_rows(4000, 4)[0])
     settings: dict[str, Any] = {"sample__mixture_rows": 40, "mixture__n_components": [2, 4, 39, 500]}
-    run = new_command(source, **settings, deploy__n_workers=1).run_to_the_end()
+    run = new_command(source, **settings).run_to_the_end()
     errors = dict(zip(run.array("selection/n_components")[:], run.array("selection/error")[:], strict=True))
     assert "too few distinct rows: k-means filled only 40 of 500 components" in errors[500]
     assert errors[2] == ""

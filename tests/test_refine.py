@@ -31,7 +31,7 @@ def test_the_refined_mixture_is_what_scikit_learn_makes_of_all_rows(reference: R
 
 
 def test_without_refinement_the_candidate_labels_the_rows(new_command: Callable[..., Command]) -> None:
-    run = new_command(selection__refine=False, deploy__n_workers=1).run_to_the_end()
+    run = new_command(selection__refine=False).run_to_the_end()
     fitted = fitted_mixture(run, SELECT_CANDIDATE.facts_of(run).candidate)
     assert chosen_mixture(run).means.tobytes() == fitted.means.tobytes()
     assert PUBLISH_MIXTURE.facts_of(run).n_iter == 0

@@ -75,7 +75,7 @@ def renamed(reference: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
 @pytest.fixture(scope="module")
 def followed(renamed: tuple[Run, np.ndarray], new_command: Callable[..., Command]) -> Command:
     """The job of the reference again, with ids that follow the renamed ones."""
-    command = new_command(mixture__previous=str(renamed[0].url), report__write="always")
+    command = new_command(mixture__previous=str(renamed[0].url), deploy__n_workers=2, report__write="always")
     ended = command.run()
     assert ended.returncode == 0, ended.stderr
     (command.directory / "printed").write_text(ended.stdout)
@@ -123,7 +123,6 @@ def test_a_refit_of_a_refit_has_its_bytes_on_other_workers_and_after_a_kill(
     command = new_command(
         mixture__previous=str(followed.output),
         assign__partition_rows=4 * BLOCK_ROWS,
-        deploy__n_workers=1,
         report__write="never",
     )
     kill_at(command, "match_clusters", 1)

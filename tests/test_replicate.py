@@ -112,7 +112,7 @@ def test_an_elbow_whose_clusters_do_not_return_is_none() -> None:
 @pytest.fixture(scope="module")
 def replicated(new_command: Callable[..., Command]) -> Run:
     """A run with replicates."""
-    return new_command(selection__replicates=2, mixture__n_components=[2, 8, 23]).run_to_the_end()
+    return new_command(selection__replicates=2, mixture__n_components=[2, 8, 23], deploy__n_workers=2).run_to_the_end()
 
 
 def test_planted_clusters_come_back_and_those_of_a_null_do_not(replicated: Run) -> None:
@@ -130,7 +130,7 @@ def test_bytes_of_replicates_do_not_depend_on_workers_or_partitions(
     replicated: Run, new_command: Callable[..., Command]
 ) -> None:
     command = new_command(
-        selection__replicates=2, mixture__n_components=[2, 8, 23], deploy__n_workers=1,
+        selection__replicates=2, mixture__n_components=[2, 8, 23],
         assign__partition_rows=4 * BLOCK_ROWS,
     )  # fmt: skip
     run = command.run_to_the_end()

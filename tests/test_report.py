@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import N_ROWS, SMALL, Command, planted_rows, write_input
+from conftest import N_ROWS, Command, planted_rows, write_input
 from sklearn.metrics import silhouette_samples
 from typer.testing import CliRunner
 
@@ -269,13 +269,12 @@ def test_a_run_with_one_component_skipped_rows_and_no_view_has_a_report(
     rows = np.random.default_rng(0).normal(size=(N_ROWS, 8)).astype(np.float32)
     rows[[5, 700]] = np.nan
     source = write_input(tmp_path / "shapeless.zarr", rows)
-    settings = SMALL | {
+    settings: dict[str, object] = {
         "report.write": "always",
         "input.on_invalid": "skip",
         "projection.views": [],
         "mixture.n_components": [2, 3],
     }
-    settings["deploy.n_workers"] = 1
     command = new_command(source, **{key.replace(".", "__"): value for key, value in settings.items()})
     run = command.run_to_the_end()
     written = Path(run.url) / "report" / "index.html"

@@ -60,7 +60,7 @@ def wait_until_gone(session: int) -> None:
 def test_a_run_killed_at_every_stage_resumes_to_the_same_bytes(
     reference: Run, new_command: Callable[..., Command]
 ) -> None:
-    command = new_command()
+    command = new_command(deploy__n_workers=2)
     killed_in: list[str] = []
     seen: dict[str, str] = {}
     for stage, items in KILLS:
@@ -118,7 +118,7 @@ DAMAGES: dict[str, list[Damage]] = {
 def test_damage_in_a_half_done_run_is_found_and_mended(
     reference: Run, new_command: Callable[..., Command], stage: str
 ) -> None:
-    command = new_command()
+    command = new_command(deploy__n_workers=2)
     assert kill_at(command, stage, 1)
     before = committed(command)
     for damage, name, _ in DAMAGES[stage]:
@@ -148,7 +148,7 @@ def test_damage_in_a_finished_run_is_mended(reference: Run, finished: Command) -
 
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_resume(reference: Run, new_command: Callable[..., Command]) -> None:
-    command = new_command()
+    command = new_command(deploy__n_workers=2)
     process = command.start()
     assert command.wait_for(process, "find_neighbours")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
@@ -162,7 +162,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(reference: Run, new_command
 
 
 def test_a_killed_worker_changes_nothing(reference: Run, new_command: Callable[..., Command], tmp_path: Path) -> None:
-    command = new_command()
+    command = new_command(deploy__n_workers=2)
     with dask_cluster(tmp_path, n_workers=3) as (address, workers):
         process = command.start("--scheduler", address)
         for stage, worker in zip(("find_neighbours", "fit_candidates"), workers, strict=False):
@@ -183,7 +183,7 @@ def children(pid: int) -> list[int]:
 def test_a_lost_scheduler_is_exit_75_and_the_run_resumes(
     reference: Run, new_command: Callable[..., Command], tmp_path: Path
 ) -> None:
-    command = new_command()
+    command = new_command(deploy__n_workers=2)
     with dask_cluster(tmp_path, n_workers=2) as (address, _):
         process = command.start("--scheduler", address)
         command.wait_for(process, "find_neighbours")

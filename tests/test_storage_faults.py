@@ -60,6 +60,7 @@ def remote(s3: dict[str, str], source: Path, new_command: Callable[..., Command]
         command = new_command(
             environ={**s3, "AWS_ENDPOINT_URL": address, "DISTCLUSTER_STORE_SECONDS": "60"},
             **SETTINGS,
+            deploy__n_workers=2,
             report__write="always",
         )
         command.settings |= {"input.url": "s3://bucket/in", "output.url": "s3://bucket/out"}
@@ -74,7 +75,7 @@ def differing(run: Run, expected: Run) -> list[str]:
 
 
 def test_a_store_that_fails_at_the_start_and_at_every_stage_costs_time_and_nothing_else(tmp_path: Path) -> None:
-    outcome = outages.measure(tmp_path, outage_seconds=1.5)
+    outcome = outages.measure(tmp_path, outage_seconds=0.5)
     unasked = {"match_clusters", "sum_crosswalk"}  # by this job
     assert {stage.name for stage in STAGES if stage.is_result} - unasked <= outcome.struck.keys()
     assert len(outcome.struck) > 15

@@ -64,9 +64,9 @@ def test_a_job_in_an_object_store_gives_the_bytes_of_a_local_one(
         if path.is_file():
             obstore.put(object_store(url), f"in/{path.relative_to(local)}", path.read_bytes())
     few: dict[str, Any] = {"mixture__n_components": [2, 4, 8]}  # the API is slow
-    expected = new_command(local, **few, deploy__n_workers=1).run_to_the_end()
+    expected = new_command(local, **few).run_to_the_end()
     command = new_command(  # and the bytes the same
-        environ=environ, **few, assign__partition_rows=4 * BLOCK_ROWS, report__write="always"
+        environ=environ, **few, deploy__n_workers=2, assign__partition_rows=4 * BLOCK_ROWS, report__write="always"
     )
     # Paths would make a URL one slash short, in the first two lines.
     command.settings |= {"input.url": f"{url}/in", "output.url": f"{url}/out"}

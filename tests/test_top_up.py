@@ -81,5 +81,5 @@ def test_rare_groups_are_found_with_a_top_up_and_not_without(
     assert found[run] >= len(enough) - 1, found
     assert found[without] <= 1
     other = replace(topped, output=tmp_path / "other", settings=topped.settings | {"assign.partition_rows": 4096})
-    again = replace(other, settings=other.settings | {"deploy.n_workers": 1}).run_to_the_end()
+    again = replace(other, settings=other.settings | {"deploy.n_workers": 2}).run_to_the_end()
     assert unequal(run, again) == []
