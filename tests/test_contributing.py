@@ -48,7 +48,7 @@ def test_an_array_touches_the_layout_its_stage_and_what_the_guide_names() -> Non
 
 def test_a_job_key_touches_the_job_and_where_it_is_used() -> None:
     assert files_of("Add a job key") >= {"distcluster/job.py"}
-    used = {"distcluster/job.py", "distcluster/prepare.py", "distcluster/predicting.py"}
+    used = {f"distcluster/{name}.py" for name in ("job", "prepare", "predicting", "storage/inputs")}
     assert files_that_say("allow_missing_chunks") == used
 
 

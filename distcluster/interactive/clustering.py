@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from distributed import Client
@@ -82,13 +81,15 @@ def cluster(
     job = parse_job(asked, name="cluster()")  # what is wrong in it is said before anything is written
     if columns is not None:
         X = bare(X)
-        check = partial(_check, job, overwrite)
-        write_input(X, columns, job.input.url.whole, computed_by(client, X), overwrite=overwrite, check=check)
+        _write_input(X, columns, job, computed_by(client, X), overwrite=overwrite)
     return _run(job, progress=progress, overwrite=overwrite)
 
 
-def _check(job: Job, overwrite: bool, rows: Source) -> None:
-    check_job(job, overwrite=overwrite, new=rows)
+def _write_input(X: Any, columns: dict[str, Any], job: Job, compute: Any, *, overwrite: bool) -> None:
+    def check(rows: Source) -> None:
+        check_job(job, overwrite=overwrite, new=rows)
+
+    write_input(X, columns, job.input.url.whole, compute, overwrite=overwrite, check=check)
 
 
 def _run(job: Job, *, progress: bool, overwrite: bool) -> Run:
