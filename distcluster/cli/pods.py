@@ -108,7 +108,7 @@ def logs(
 ) -> None:
     """Print what a submission's pods have said; of one that is over, what was kept on this machine."""
     kubectl = kubernetes.kubectl.Kubectl(context, namespace)
-    pods = kubernetes.follow.look(kubectl, name).pods
+    pods = kubernetes.submitted.look(kubectl, name).pods
     directory = kubernetes.pod_logs.keep_logs(kubectl, name, pods) if pods else kubernetes.pod_logs.kept_directory(name)
     files = sorted(directory.glob("*.log" if every_pod else f"{name}-driver*.log"))
     if not files:
@@ -173,13 +173,13 @@ def _place(kubectl: "Kubectl") -> dict[str, str]:
 
 
 def _require(kubectl: "Kubectl", name: str) -> None:
-    if kubernetes.follow.look(kubectl, name).job is None:
+    if kubernetes.submitted.look(kubectl, name).job is None:
         raise JobError(f"no submission {name} here: `distcluster jobs --all-namespaces` lists them")
 
 
 def _clean_up(kubectl: "Kubectl", name: str) -> None:
     """Delete the Job, which owns everything else, once the logs are here."""
-    seen = kubernetes.follow.look(kubectl, name)
+    seen = kubernetes.submitted.look(kubectl, name)
     if seen.pods:
         say(f"Logs: {kubernetes.pod_logs.keep_logs(kubectl, name, seen.pods)}")
     if seen.job is not None:

@@ -16,7 +16,8 @@ from distcluster.kubernetes.worker_job import PodCounts, WorkerJob, find_worker_
 log = logging.getLogger("distcluster")
 
 LOOK_SECONDS = 5.0
-"""Between two looks at how much there is to do."""
+"""Between two looks at how much there is to do. Each asks Kubernetes for one Job: an answer of kilobytes, to one
+driver, needs no watch that would have to be kept alive beside it."""
 CALM_SECONDS = 60.0
 """How long workers stay that have nothing to do: a stage of one task may be over sooner, and a node takes as long."""
 

@@ -7,9 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distcluster.kubernetes import follow, forward, kubectl, manifests, objects, pod_logs, submission, submit
+    from distcluster.kubernetes import (
+        follow,
+        forward,
+        kubectl,
+        manifests,
+        objects,
+        pod_logs,
+        submission,
+        submit,
+        submitted,
+    )
 
-__all__ = ["follow", "forward", "kubectl", "manifests", "objects", "pod_logs", "submission", "submit"]
+__all__ = ["follow", "forward", "kubectl", "manifests", "objects", "pod_logs", "submission", "submit", "submitted"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,12 +1,12 @@
 """The Dask dashboard of a submission on this machine, by kubectl's port-forward."""
 
 import socket
-import subprocess
 from collections.abc import Callable
 
-from distcluster.kubernetes.follow import Submitted
 from distcluster.kubernetes.kubectl import Kubectl
+from distcluster.kubernetes.streams import Ended, Streams
 from distcluster.kubernetes.submission import DASHBOARD_PORT
+from distcluster.kubernetes.submitted import Submitted
 
 
 class DashboardForward:
@@ -14,31 +14,26 @@ class DashboardForward:
 
     def __init__(self, kubectl: Kubectl, service: str, say: Callable[[str], None]) -> None:
         self._kubectl, self._service, self._say = kubectl, service, say
-        self._process: subprocess.Popen[str] | None = None
-        self._port = 0
+        self._streams = Streams()
+        self._port, self._is_told = 0, False
 
     def keep_open(self, seen: Submitted) -> None:
-        """Forward once the scheduler runs, and again after it was lost."""
+        """Forward once the scheduler runs, and again after it was lost; to be called again and again."""
+        for _, part in self._streams.take(0.0):
+            if isinstance(part, Ended):
+                self._port = self._port if self._is_told else 0  # another may be free
+            elif not self._is_told:  # kubectl says where, or ends without a word
+                self._is_told = True
+                self._say(f"Dashboard: http://localhost:{self._port}/status")
         running = any(pod.get("status", {}).get("phase") == "Running" for pod in seen.of_role("scheduler"))
-        if not running or (self._process is not None and self._process.poll() is None):
-            return
-        self.close()
-        port = self._port or _free_port()
-        argv = self._kubectl.argv("port-forward", f"service/{self._service}", f"{port}:{DASHBOARD_PORT}")
-        self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() and not self._port:  # it says where, or ends without a word
-            self._port = port
-            self._say(f"Dashboard: http://localhost:{port}/status")
+        if running and not self._streams.is_open(self._service):
+            self._port = self._port or _free_port()
+            argv = self._kubectl.argv("port-forward", f"service/{self._service}", f"{self._port}:{DASHBOARD_PORT}")
+            self._streams.open(self._service, argv)
 
     def close(self) -> None:
         """Stop forwarding."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-            self._process = None
+        self._streams.close()
 
 
 def _free_port() -> int:

@@ -1,15 +1,17 @@
 """A Kubernetes API on this machine for the real kubectl: kmock, and what it lacks of a cluster's behaviour.
 
 Objects get uids, lists are filtered by label, what a deleted Job owns goes with it, and pods come from the templates
-of stored objects. A script says what happens between two looks at the pods; nothing depends on time.
+of stored objects. A watch tells how lists differ. A script says what happens, step by step; nothing depends on time.
 """
 
 import asyncio
+import contextlib
 import copy
+import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import yaml
 from kmock import KubernetesEmulator, Server
 
 from distcluster.kubernetes.objects import COMPONENT, of_component
+from distcluster.kubernetes.submitted import container_states
 
 NAMESPACE = "team"
 KINDS = {
@@ -32,6 +35,8 @@ KINDS = {
 Object = dict[str, Any]
 Step = Callable[["Cluster"], None]
 
+_MOMENT_SECONDS = 0.02
+
 
 class Cluster(KubernetesEmulator):
     """One namespace of a cluster without nodes."""
@@ -39,29 +44,40 @@ class Cluster(KubernetesEmulator):
     def __init__(self) -> None:
         super().__init__()
         self.script: list[Step] = []
+        self.unwatchable: set[str] = set()
+        self.is_away = False
+        self._n_cuts = 0
+        self._lists: dict[str, dict[str, Object]] = {}
         self.after_write: Step = lambda _: None
         self.logs: dict[str, list[str]] = {}
         self.requested: list[str] = []
         for key, kind in KINDS.items():
-            verbs = {"get", "list", "create", "delete", "patch"}
+            verbs = {"get", "list", "watch", "create", "delete", "patch"}
             self.resources[key] = {
                 "kind": kind, "namespaced": True, "singular": kind.lower(), "verbs": verbs,
                 "shortnames": set(), "categories": set(), "subresources": {"log"} if kind == "Pod" else set(),
             }  # fmt: skip
 
     async def _handle(self, request: Any) -> aiohttp.web.StreamResponse:
-        self.requested.append(f"{request.method.value} {request.url.path}")
+        verb = "WATCH" if request.params.get("watch") == "true" else request.method.value
+        self.requested.append(f"{verb} {request.url.path}")
         if request.url.path.startswith("/openapi/v3"):
             return aiohttp.web.json_response(self._openapi(request.url.path))
+        if self.is_away:
+            return _refusal(503, "ServiceUnavailable", "away for a minute")
         if request.subresource == "log":
-            return self._log(request)
+            return await self._log(request)
         if request.method.value == "POST":
             request.data["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": self._time()}
         kind = None if request.resource is None else request.resource.plural
         if request.method.value == "GET" and kind is not None and request.name is None:
-            if kind == "pods" and self.script and not self.job["spec"]["suspend"]:
-                self.script.pop(0)(self)
-            return aiohttp.web.json_response(self._listed(request))
+            if request.params.get("watch") != "true":
+                return aiohttp.web.json_response(self._listed(request))
+            if kind in self.unwatchable:
+                return _refusal(403, "Forbidden", f"{kind} is forbidden: cannot watch resource")
+            if kind == "pods":
+                self.go_on()
+            return await self._watch(request)
         response = await super()._handle(request)
         if request.method.value == "DELETE":
             self._collect_garbage()
@@ -94,17 +110,51 @@ class Cluster(KubernetesEmulator):
             paths[f"/{version}/{kind}"] = {"patch": patch}
         return {"openapi": "3.0.0", "info": {"title": "", "version": ""}, "paths": paths}
 
-    def _log(self, request: Any) -> aiohttp.web.Response:
+    async def _watch(self, request: Any) -> aiohttp.web.StreamResponse:
+        """What changes from one list to the next, beginning with the one that kubectl has had."""
+        before = self._lists[request.params["resourceVersion"]]
+        async with _stream(request) as (response, is_open):
+            n_cuts = self._n_cuts
+            while is_open() and not self.is_away and self._n_cuts == n_cuts:
+                after = _by_name(self._listed(request))
+                changes = [("DELETED", each) for name, each in before.items() if name not in after]
+                changes += [("ADDED", each) for name, each in after.items() if name not in before]
+                changes += [("MODIFIED", each) for name, each in after.items() if each != before.get(name, each)]
+                for kind, each in changes:
+                    await response.write(json.dumps({"type": kind, "object": each}).encode() + b"\n")
+                before = after
+                await asyncio.sleep(_MOMENT_SECONDS)
+        return response
+
+    async def _log(self, request: Any) -> aiohttp.web.StreamResponse:
         since = request.params.get("sinceTime", "").rstrip("Z")  # whole seconds: their fractions come after them
-        lines = [line for line in self.logs.get(request.name, []) if line >= since]
-        return aiohttp.web.Response(text="".join(f"{line}\n" for line in lines))
+        follows, n_written = request.params.get("follow") == "true", 0
+        async with _stream(request) as (response, is_open):
+            while is_open() and not self.is_away:
+                runs = self._runs(request.name)
+                lines = [line for line in self.logs.get(request.name, []) if line >= since]
+                await response.write("".join(f"{line}\n" for line in lines[n_written:]).encode())
+                if not (follows and runs):
+                    break
+                if len(lines) == n_written:
+                    self.go_on()
+                    await asyncio.sleep(_MOMENT_SECONDS)
+                n_written = len(lines)
+        return response
+
+    def _runs(self, pod: str) -> bool:
+        found = [each for each in self.stored("Pod") if each["metadata"]["name"] == pod]
+        return any("running" in state for each in found for state in container_states(each, "state"))
 
     def _listed(self, request: Any) -> Object:
         kind = self.resources[request.resource].kind
         api = "/".join(part for part in (request.resource.group, request.resource.version) if part)
         wanted = dict(pair.split("=") for pair in request.params.get("labelSelector", "").split(",") if pair)
         found = [each for each in self.stored(kind) if wanted.items() <= each["metadata"].get("labels", {}).items()]
-        return {"kind": f"{kind}List", "apiVersion": api, "metadata": {"resourceVersion": "1"}, "items": found}
+        version = str(len(self._lists) + 1)
+        listed = {"kind": f"{kind}List", "apiVersion": api, "metadata": {"resourceVersion": version}, "items": found}
+        self._lists[version] = _by_name(listed)
+        return listed
 
     def _collect_garbage(self) -> None:
         """Delete what has lost its owner, until nothing more has."""
@@ -122,6 +172,15 @@ class Cluster(KubernetesEmulator):
             self._collect_garbage()
 
     # -- what tests say and ask
+
+    def go_on(self) -> None:
+        """Do the next step of the script: when pods' watch begins, and when a driver that runs has no more to say."""
+        if self.script and not self.job["spec"]["suspend"]:
+            self.script.pop(0)(self)
+
+    def cut(self) -> None:
+        """End all watches, as a server does now and then."""
+        self._n_cuts += 1
 
     def stored(self, kind: str) -> list[Object]:
         """Objects of a kind as they are now."""
@@ -166,6 +225,25 @@ class Cluster(KubernetesEmulator):
         self.objects["batch/v1/jobs", NAMESPACE, self.job["metadata"]["name"]].patch({"status": status})
 
 
+@asynccontextmanager
+async def _stream(request: Any) -> AsyncIterator[tuple[aiohttp.web.StreamResponse, Callable[[], bool]]]:
+    """An answer that is written bit by bit, and whether somebody still reads it."""
+    response = aiohttp.web.StreamResponse(headers={"Content-Type": "application/json"})
+    transport = request._raw_request.transport
+    with contextlib.suppress(ConnectionError):
+        await response.prepare(request._raw_request)
+        yield response, lambda: not transport.is_closing()
+
+
+def _refusal(code: int, reason: str, message: str) -> aiohttp.web.Response:
+    status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}
+    return aiohttp.web.json_response(status | {"message": message}, status=code)
+
+
+def _by_name(listed: Object) -> dict[str, Object]:
+    return {each["metadata"]["name"]: copy.deepcopy(each) for each in listed["items"]}
+
+
 def _named(status: Object, role: str) -> Object:
     """A pod's status, where "it" is the role's container."""
     found = copy.deepcopy(status)
@@ -199,6 +277,7 @@ def served(directory: Path) -> Iterator[tuple[Cluster, Path]]:
     try:
         yield found[0], directory / "kubeconfig"
     finally:
+        found[0].is_away = True
         loop.call_soon_threadsafe(stop.set)
         thread.join()
         loop.close()

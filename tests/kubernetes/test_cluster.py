@@ -23,11 +23,11 @@ from urllib.request import urlopen
 import pytest
 from conftest import RESULTS
 
-from distcluster.kubernetes.follow import look
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
 from distcluster.kubernetes.manifests import render
 from distcluster.kubernetes.objects import Object, of_component
 from distcluster.kubernetes.submit import prepare
+from distcluster.kubernetes.submitted import look
 from jobs import PLANTED, write_job
 
 IMAGE = os.environ.get("DISTCLUSTER_IMAGE", "distcluster:0.1.0")

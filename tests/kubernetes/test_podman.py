@@ -21,7 +21,8 @@ from play import Machine, machine
 from played import Played
 
 from distcluster.execution.worker_check import SILENT_SECONDS
-from distcluster.kubernetes.follow import Outcome, Submitted, outcome
+from distcluster.kubernetes.outcome import Outcome, outcome
+from distcluster.kubernetes.submitted import Submitted
 from distcluster.storage.run import Run
 from jobs import PLANTED, write_job
 

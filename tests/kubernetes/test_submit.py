@@ -1,34 +1,23 @@
 """Submitting, following, cancelling: the command line and the real kubectl against a Kubernetes API of this machine."""
 
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import NAMESPACE, Cluster, Object, served
+from submissions import NAME, ROLES, SCHEDULED, command, run, start_all, submitted, terminated, waiting
 from test_manifests import DEFAULT, needs_kubectl
 
-from distcluster.kubernetes.follow import Outcome, follow, look, outcome, sentences, troubles
+from distcluster.kubernetes.follow import follow
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
+from distcluster.kubernetes.outcome import outcome
 from distcluster.kubernetes.submit import apply, objects_of, prepare
+from distcluster.kubernetes.submitted import look
+from distcluster.kubernetes.troubles import sentences, troubles
 
 pytestmark = needs_kubectl
-
-RUNNING = {"phase": "Running", "containerStatuses": [{"name": "it", "state": {"running": {}}, "ready": True}]}
-NAME = "first"
-
-
-def terminated(code: int, reason: str = "Error") -> Object:
-    """A container that has ended."""
-    return {"name": "it", "state": {"terminated": {"exitCode": code, "reason": reason}}}
-
-
-def waiting(reason: str, message: str = "") -> Object:
-    """A container that has not started."""
-    return {"name": "it", "state": {"waiting": {"reason": reason, "message": message}}}
 
 
 @pytest.fixture
@@ -37,31 +26,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         monkeypatch.setenv("KUBECONFIG", str(configuration))
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
         yield found
-
-
-def command(*arguments: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "distcluster", *arguments]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def run(*arguments: str) -> tuple[int, str, str]:
-    """Exit code, what goes to standard output, and what to standard error."""
-    process = command(*arguments)
-    printed, errors = process.communicate(timeout=120)
-    return process.returncode, printed, errors
-
-
-def start_all(cluster: Cluster) -> None:
-    for role, suffixes in (("scheduler", ["a"]), ("worker", ["a", "b"]), ("driver", ["1"])):
-        for suffix in suffixes:
-            name = cluster.start_pod(role, suffix, RUNNING)
-            cluster.logs[name] = [f"2026-11-23T12:00:01.000000001Z {role} {suffix} says hello"]
-
-
-def submitted(cluster: Cluster, *overrides: str) -> Kubectl:
-    """A submission's objects on the cluster, without the command line."""
-    apply(Kubectl(), objects_of(prepare(DEFAULT, overrides, name=NAME)))
-    return Kubectl()
 
 
 def test_a_job_is_applied_followed_to_its_end_and_cleaned_up(cluster: Cluster) -> None:
@@ -91,9 +55,6 @@ def test_a_job_is_applied_followed_to_its_end_and_cleaned_up(cluster: Cluster) -
     ]
 
 
-ORDER = ["scheduler", "worker", "driver"]
-
-
 @pytest.mark.parametrize("step", [1, 10])
 def test_a_submit_that_is_killed_leaves_nothing_running_that_nobody_dismisses(cluster: Cluster, step: int) -> None:
     seen: list[set[str]] = []
@@ -108,7 +69,7 @@ def test_a_submit_that_is_killed_leaves_nothing_running_that_nobody_dismisses(cl
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     assert len(seen) <= step + 1  # kubectl may have been under way
-    assert all(found == set(ORDER[: len(found)]) for found in seen), "no workers without a scheduler that watches"
+    assert all(found == set(ROLES[: len(found)]) for found in seen), "no workers without a scheduler that watches"
     assert cluster.started == ({"scheduler"} if step == 10 else set())
     run("cancel", NAME)
     assert [kind for kind in ("Job", "Secret", "ConfigMap") if cluster.stored(kind)] == []
@@ -116,7 +77,7 @@ def test_a_submit_that_is_killed_leaves_nothing_running_that_nobody_dismisses(cl
 
 def test_with_a_queue_nothing_is_suspended_by_us(cluster: Cluster) -> None:
     submitted(cluster, "deploy.pods.queue=batch")
-    assert cluster.started == set(ORDER)
+    assert cluster.started == set(ROLES)
     assert not any(request.startswith("PATCH") for request in cluster.requested)
 
 
@@ -156,25 +117,11 @@ def test_the_exit_code_is_the_drivers_last(
         cluster.start_pod("driver", str(attempt), {"phase": "Failed", "containerStatuses": [terminated(code)]})
     cluster.end_job("Failed", reason)
     said: list[str] = []
-    ended = follow(kubectl, NAME, said.append, said.append, poll_seconds=0.0)
+    ended = follow(kubectl, NAME, said.append, said.append)
     assert ended.code == expected
     assert sentence in ended.sentence
 
 
-def test_every_attempts_log_is_shown_once(cluster: Cluster) -> None:
-    def again(there: Cluster) -> None:
-        there.set_status(f"{NAME}-driver-1", {"phase": "Failed", "containerStatuses": [terminated(75)]})
-        there.start_pod("driver", "2", RUNNING)
-        there.logs[f"{NAME}-driver-2"] = ["2026-11-23T12:00:09.000000000Z second"]
-
-    kubectl = submitted(cluster)
-    cluster.script = [start_all, again, lambda there: there.end_job("Complete")]
-    shown: list[str] = []
-    assert follow(kubectl, NAME, lambda _: None, shown.append, poll_seconds=0.0) == Outcome(0, "")
-    assert shown == ["driver 1 says hello", "second"]
-
-
-SCHEDULED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: no memory."}
 DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Drained."}
 RESTARTED = {"name": "it", "state": {"running": {}}, "lastState": terminated(137, "OOMKilled")["state"]}
 
@@ -214,22 +161,6 @@ def test_what_keeps_pods_from_being_made_is_told_and_other_events_are_not(cluste
     assert sentences(troubles(look(kubectl, NAME))) == [f"{NAME}-driver FailedCreate: exceeded quota"]
 
 
-def test_many_pods_with_one_trouble_are_one_sentence_however_often_it_is_looked(cluster: Cluster) -> None:
-    def end(there: Cluster) -> None:
-        there.end_job("Complete")
-
-    kubectl = submitted(cluster)
-    for number in range(40):
-        message = f"0/{number} nodes: no memory."
-        cluster.start_pod("worker", str(number), {"phase": "Pending", "conditions": [SCHEDULED | {"message": message}]})
-    cluster.script = [lambda _: None, lambda _: None, end]
-    said: list[str] = []
-    follow(kubectl, NAME, said.append, said.append, poll_seconds=0.0)
-    told = [sentence for sentence in said if "finds no node" in sentence]
-    assert len(told) == 1
-    assert told[0].startswith(f"Each of 40 pods, such as {NAME}-worker-0, finds no node: 0/0 nodes")
-
-
 SIDECAR = {"name": "istio-proxy", "state": {"running": {}}, "lastState": {"terminated": {"reason": "OOMKilled"}}}
 
 
@@ -246,23 +177,6 @@ def test_a_sidecar_neither_lends_its_state_nor_holds_up_the_end(cluster: Cluster
     assert found is None or "istio-proxy runs on" in found.sentence
 
 
-def test_an_image_that_cannot_be_pulled_is_given_up(cluster: Cluster) -> None:
-    kubectl = submitted(cluster)
-    cluster.start_pod("driver", "1", {"phase": "Pending", "containerStatuses": [waiting("ImagePullBackOff")]})
-    said: list[str] = []
-    ended = follow(kubectl, NAME, said.append, said.append, poll_seconds=0.01, patience_seconds=0.5)
-    assert ended.code == 2
-    assert sum("cannot get its image" in sentence for sentence in said) == 1
-
-
-def test_a_cluster_that_does_not_answer_is_asked_again_and_then_given_up(tmp_path: Path, cluster: Cluster) -> None:
-    said: list[str] = []
-    unknown = Kubectl(context="nowhere")
-    with pytest.raises(KubectlError, match="nowhere"):
-        follow(unknown, NAME, said.append, said.append, poll_seconds=0.01, patience_seconds=0.3)
-    assert sum("No answer, trying on" in sentence for sentence in said) == 1
-
-
 def test_control_c_detaches_attach_comes_back_and_cancel_stops(cluster: Cluster) -> None:
     cluster.script = [start_all]
     process = command("submit", str(DEFAULT), "--name", NAME)
@@ -273,7 +187,7 @@ def test_control_c_detaches_attach_comes_back_and_cancel_stops(cluster: Cluster)
     assert process.returncode == 130
     assert f"`distcluster attach {NAME}" in errors
     assert "run the same command again" not in errors
-    assert cluster.started == set(ORDER)
+    assert cluster.started == set(ROLES)
     code, printed, _ = run("jobs")
     assert code == 0
     assert NAME in printed
