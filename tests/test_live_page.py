@@ -93,9 +93,10 @@ def test_stages_are_metrics_of_the_scheduler() -> None:
     page = DashboardPage()
     publish(list)
     publish(lambda: list(page.runs.values()))  # of the next scheduler of a process
-    stage = {"done": 3, "total": 4, "note": "", "rows": 750, "seconds": 1.5, "bytes_written": 9, "retries": 2}
+    stage = {"done": 3, "total": 4, "note": "", "rows": 750, "seconds": 1.5, "bytes_read": 5, "bytes_written": 9}
+    stage["retries"] = 2
     page.log_event(TOPIC, event(stages={"scan": stage, "later": {"done": 0, "total": None}}))
     shown = prometheus.generate_latest().decode()
-    for key in ("done", "total", "rows", "seconds", "bytes_written", "retries"):
+    for key in ("done", "total", "rows", "seconds", "bytes_read", "bytes_written", "retries"):
         assert f'distcluster_stage_{key}{{run="runs/a",stage="scan"}} {float(stage[key])}' in shown
     assert 'distcluster_stage_total{run="runs/a",stage="later"}' not in shown

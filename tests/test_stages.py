@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.pipeline import deduplicate, flow
 from distcluster.plan import make_plan
 from distcluster.report.timings import stage_times
-from distcluster.stages import context, fitting, projecting, searching
+from distcluster.stages import context, fitting, projecting, searching, subsampling
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.cost import Cost
 from distcluster.stages.flow import DEDUPLICATES, STAGES, is_finished, own_keys
@@ -35,7 +35,7 @@ from distcluster.stages.labelling import LABEL_ROWS, level_arrays
 from distcluster.stages.matching import MATCH_CLUSTERS
 from distcluster.stages.refining import PUBLISH_MIXTURE
 from distcluster.stages.stage import Output, Stage, one
-from distcluster.storage import layout
+from distcluster.storage import inputs, layout
 from distcluster.storage.records import Records
 from distcluster.storage.run import Run
 from distcluster.storage.run_arrays import ItemArray, RowArray
@@ -159,6 +159,7 @@ def test_verify_reads_what_an_added_stage_has_written(with_toy: Run) -> None:
 
 
 SEEN: dict[str, set[str]] = defaultdict(set)
+INPUT_BYTES = Counter[str]()
 """By stage, the stages whose records or arrays its tasks have read in this process."""
 
 _HERE = threading.local()  # the stage whose task a thread runs; the driver's own thread has none
@@ -181,6 +182,13 @@ def traced_perform(ref: Any, stage: str, *arguments: Any, **options: Any) -> Any
         _HERE.stage = None
 
 
+def counted_block(*of: Any) -> Any:
+    """As ``read_block``."""
+    block = inputs.read_block(*of)
+    INPUT_BYTES[_HERE.stage] += block.nbytes
+    return block
+
+
 def noted(method: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: Run, array: RowArray, *of: Any) -> Any:
         note(array.stage)
@@ -201,6 +209,8 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     )
     for module in (fitting, projecting):  # threads of their own would not be known
         monkeypatch.setattr(module, "at_once", lambda read, items: list(map(read, items)))
+    INPUT_BYTES.clear()
+    monkeypatch.setattr(subsampling, "read_block", counted_block)
     for name in ("read_rows", "read_partitions"):  # the second reads in threads of its own
         monkeypatch.setattr(Run, name, noted(getattr(Run, name)))
     return SEEN
@@ -214,6 +224,7 @@ def test_a_stage_reads_what_it_says_and_nothing_else(
         mixture__n_components="auto", selection__replicates=2,
     )  # fmt: skip
     run_here(command)
+    assert {stage.name: 4096 * 16 * 4 for stage in STAGES if stage.reads_input and stage.name in traced} == INPUT_BYTES
     declared = {stage.name: set(stage.reads) for stage in STAGES}
     idle = {
         "check_input", "check_new_rows", "probe_sample", "find_rare", "fit_pca", "match_clusters", "cross_labels",

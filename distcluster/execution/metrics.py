@@ -13,6 +13,7 @@ _MEANINGS = {
     "total": "Tasks of a stage.",
     "rows": "Rows of a stage that were worked on since the job was started or resumed.",
     "seconds": "Time from a stage's start, or its resumption, to its last task.",
+    "bytes_read": "Bytes of the input, decoded, that a stage that reads all of it has read since then.",
     "bytes_written": "Bytes that a stage's tasks have committed since the job was started or resumed.",
     "retries": "Tasks of a stage that were tried again since then: a store was away, memory was short, data damaged.",
 }

@@ -56,6 +56,8 @@ class Counts:
     ----------
     tasks_left : Counter
         By stage under way, tasks that are not done.
+    bytes_read : Counter
+        By line, what its tasks have read of the input, decoded: of stages that read every row of it.
     bytes_written : Counter
         By line, what its tasks have committed.
     retries : Counter
@@ -63,6 +65,7 @@ class Counts:
     """
 
     tasks_left: Counter[str] = field(default_factory=Counter)
+    bytes_read: Counter[str] = field(default_factory=Counter)
     bytes_written: Counter[str] = field(default_factory=Counter)
     retries: Counter[str] = field(default_factory=Counter)
 
@@ -172,7 +175,8 @@ class LiveReporter:
                 await self._log({"stages": stages} | await asyncio.to_thread(self._criteria, changed))
 
     def _counted(self, stage: str) -> dict[str, int]:
-        return {"bytes_written": self._counts.bytes_written[stage], "retries": self._counts.retries[stage]}
+        read = {"bytes_read": self._counts.bytes_read[stage]} if stage in self._counts.bytes_read else {}
+        return read | {"bytes_written": self._counts.bytes_written[stage], "retries": self._counts.retries[stage]}
 
     async def _log(self, event: dict[str, Any]) -> None:
         identity = {

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from distributed import Client, get_worker
 from distributed.scheduler import KilledWorker
 
@@ -218,9 +219,13 @@ class Runner:
         """
         self._counts.tasks_left[stage.name] = len(waiting if stage.task else self._run.partitioning)
         left = sum(self._weight(stage, item) for item in waiting)
+        row = self._run.settings.input
+        row_bytes = row.shape[1] * np.dtype(row.dtype).itemsize
 
         def advance(item: Any, answer: Any) -> None:
             self._counts.tasks_left[stage.name] -= 1
+            if stage.reads_input:
+                self._counts.bytes_read[stage.shown_as] += self._weight(stage, item) * row_bytes
             if isinstance(answer, Kept):
                 self._counts.bytes_written[stage.shown_as] += sum(answer.record.objects.values())
             if not stage.line:

@@ -88,6 +88,7 @@ HASH_ROWS = Stage(
     items=partitions,
     reads=("scan",),
     unit="rows",
+    reads_input=True,
     cost=_only_when_asked,
     on_request=True,
 )

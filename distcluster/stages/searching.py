@@ -202,5 +202,6 @@ FIND_NEIGHBOURS = Stage(
     items=partitions,
     reads=("scan", "subsample", "fit_pca", "build_index"),
     unit="rows",
+    reads_input=True,
     cost=_neighbours_cost,
 )

@@ -65,6 +65,8 @@ class Stage(Generic[F]):
         It is no part of a run that is to be finished: a person asks for it, on any day.
     commits : bool
         False: the stage only checks, and gives its facts back to the driver.
+    reads_input : bool
+        Each of its items is a partition, all of whose rows it reads in the input.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Stage(Generic[F]):
     is_result: bool = False
     on_request: bool = False
     commits: bool = True
+    reads_input: bool = False
 
     @property
     def shown_as(self) -> str:

@@ -133,6 +133,7 @@ SCAN = Stage(
     items=partitions,
     reads=(),
     unit="rows",
+    reads_input=True,
     cost=lambda sizes: Cost(
         tasks=sizes.partitions,
         seconds=sizes.n_rows * sizes.n_features * READ_SECONDS,
@@ -161,6 +162,7 @@ CHECK_INPUT = Stage(
     items=partitions,
     reads=("scan",),
     unit="rows",
+    reads_input=True,
     commits=False,
     cost=lambda _: Cost(tasks=0),  # only where the input's objects are not those that were last checked
 )

@@ -118,5 +118,6 @@ FIND_RARE = Stage(
     items=lambda run: partitions(run) if run.job.sample.top_up else [],
     reads=("scan", "probe_sample"),
     unit="rows",
+    reads_input=True,
     cost=_rare_cost,
 )

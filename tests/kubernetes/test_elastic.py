@@ -12,6 +12,7 @@ from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
 import dask
+import numpy as np
 import pytest
 from cluster import NAMESPACE, Cluster, Object, served
 from conftest import Command, SilentReporter, unequal
@@ -156,9 +157,11 @@ def test_workers_come_for_stages_of_many_tasks_and_go_for_those_of_one(
     reporter = SilentReporter(wait_for_all)
     with dask.config.set({"scheduler-address": pods.address}):
         run = run_job(load_job(command.directory / "output.toml"), reporter)
-        written = told(pods.address)["label_rows"]["bytes_written"]
+        found = told(pods.address)
+        written, read = found["label_rows"]["bytes_written"], found["scan"]["bytes_read"]
         asyncio.run(dismiss(30))
     assert written == sum(sum(each.record.objects.values()) for each in LABEL_ROWS.committed(run).values())
+    assert read == np.prod(run.settings.input.shape) * np.dtype(run.settings.input.dtype).itemsize
     assert [each.wait(timeout=60) for each in (pods.scheduler, *pods.workers)] == [0] * (len(pods.workers) + 1)
     assert pods.spec["completions"] == len(pods.workers)
     assert max(pods.running) == MOST
