@@ -114,6 +114,9 @@ class DeployTable(Table):
     """How often a driver that ends with 75, or is killed, is tried again; it resumes. Drained nodes do not count."""
     log_format: Literal["text", "json"] = "text"
     """json: pods log lines of JSON, for platforms that collect them, and the driver its progress and result."""
+    events: bool = False
+    """true: the driver writes events that `kubectl describe job NAME-driver` shows: the end of each stage, trouble, the
+    verdict or the failure. Its pod gets the right to make events in the namespace, whatever they are about."""
     pods: PodTable = PodTable()
     """``[deploy.pods]``: what the platform asks of pods."""
 
@@ -124,6 +127,8 @@ class DeployTable(Table):
             raise ValueError("tls_ca_file, tls_client_cert and tls_client_key go together")
         if self.workers is not None and self.n_workers is not None:
             raise ValueError("n_workers and workers both say how many: keep one")
+        if self.events and self.kind == "address":
+            raise ValueError('events are of the Job that `distcluster submit` makes, and kind = "address" has none')
         if self.is_elastic and self.pods.queue is not None:
             raise ValueError("a queue admits all pods together, and workers.min < workers.max: set n_workers")
         if self.pods.cpu_limit is not None and self.pods.cpu_limit < self.cpu:

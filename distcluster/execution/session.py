@@ -20,6 +20,7 @@ from distcluster.execution.elastic import elastic
 from distcluster.execution.progress import Counts, Reporter, on_dashboard, performance_saved
 from distcluster.execution.runner import Runner
 from distcluster.execution.session_log import session_log
+from distcluster.execution.told_events import as_events
 from distcluster.execution.worker_check import check_workers
 from distcluster.stages.stage import Stage
 from distcluster.storage.faults import of_storage
@@ -73,7 +74,11 @@ class Session:
             When the storage is away or full.
         """
         try:
-            with session_log(self.run, self.reporter) as reporter, one_cause():
+            with (
+                session_log(self.run, self.reporter) as kept,
+                as_events(self.run, kept) as reporter,
+                one_cause(),
+            ):
                 run_coroutine(self._hold(work, reporter))
         except Exception as cause:
             if not isinstance(cause, LeaseLostError | StorageError):  # the run is another's, or away

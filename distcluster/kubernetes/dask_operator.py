@@ -54,7 +54,7 @@ def for_operator(submission: Submission, plain: list[Object]) -> list[Object]:
     rest = [each for each in plain if each not in (scheduler, worker) and each["kind"] != "Service"]
     added: list[Object] = [cluster]
     if submission.deploy.workers is not None and submission.deploy.is_elastic:
-        driver["automountServiceAccountToken"] = False  # the operator asks for workers itself
+        driver["automountServiceAccountToken"] = submission.deploy.events  # the operator asks for workers itself
         for container in driver["containers"]:
             container["env"] = [each for each in container["env"] if each["name"] != WORKER_JOB]
         rest = [each for each in rest if each["metadata"]["name"] != f"{submission.name}-scale"]

@@ -24,11 +24,13 @@ def render(submission: Submission) -> list[Object]:
     -------
     list of dict
         ServiceAccount, two ConfigMaps, NetworkPolicy, Service, and Jobs of scheduler, workers and driver; a Role and
-        its RoleBinding where the number of workers may change. The same submission always gives the same objects.
+        its RoleBinding for each right of the driver's: to change the number of workers, and to write events. The same
+        submission always gives the same objects.
     """
     return [
         _service_account(submission),
         *(_right_to_scale(submission) if submission.deploy.is_elastic else []),
+        *(_right_to_tell(submission) if submission.deploy.events else []),
         _settings(submission),
         _job_file(submission),
         _scheduler_service(submission),
@@ -69,20 +71,30 @@ def _object(submission: Submission, api: str, kind: str, suffix: str, **content:
 
 
 def _service_account(submission: Submission) -> Object:
-    """No token is mounted: nothing talks to Kubernetes, but a driver that chooses the number of its workers."""
+    """No token is mounted: nothing talks to Kubernetes, but a driver that has been given a right."""
     return _object(submission, "v1", "ServiceAccount", "", automountServiceAccountToken=False)
 
 
-def _right_to_scale(submission: Submission) -> list[Object]:
-    """The driver, whose pod alone has the token, may change one Job: that of its workers."""
-    api, name = "rbac.authorization.k8s.io", f"{submission.name}-scale"
-    rule = {"apiGroups": ["batch"], "resources": ["jobs"], "resourceNames": [f"{submission.name}-worker"]}
+def _right(submission: Submission, suffix: str, rule: Object) -> list[Object]:
+    """The driver, whose pod alone has the token, may do what the rule says."""
+    api, name = "rbac.authorization.k8s.io", f"{submission.name}{suffix}"
     account = {"kind": "ServiceAccount", "name": account_of(submission), "namespace": submission.deploy.namespace}
     bound = {"roleRef": {"apiGroup": api, "kind": "Role", "name": name}, "subjects": [account]}
     return [
-        _object(submission, f"{api}/v1", "Role", "-scale", rules=[rule | {"verbs": ["get", "patch"]}]),
-        _object(submission, f"{api}/v1", "RoleBinding", "-scale", **bound),
+        _object(submission, f"{api}/v1", "Role", suffix, rules=[rule]),
+        _object(submission, f"{api}/v1", "RoleBinding", suffix, **bound),
     ]
+
+
+def _right_to_scale(submission: Submission) -> list[Object]:
+    """Change one Job: that of its workers."""
+    job = {"apiGroups": ["batch"], "resources": ["jobs"], "resourceNames": [f"{submission.name}-worker"]}
+    return _right(submission, "-scale", job | {"verbs": ["get", "patch"]})
+
+
+def _right_to_tell(submission: Submission) -> list[Object]:
+    """Make events: a Role cannot say of what."""
+    return _right(submission, "-events", {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]})
 
 
 def _settings(submission: Submission) -> Object:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from distcluster.deploy import memory_bytes
+from distcluster.kubernetes.job_events import event_variables
 from distcluster.kubernetes.objects import Object
 from distcluster.kubernetes.platform import put_on_platform
 from distcluster.kubernetes.submission import (
@@ -78,6 +79,9 @@ def driver_pod(submission: Submission) -> Object:
     if submission.deploy.is_elastic:
         pod["automountServiceAccountToken"] = True
         container["env"] = [{"name": WORKER_JOB, "value": f"{submission.name}-worker"}, *container.get("env", [])]
+    if submission.deploy.events:
+        pod["automountServiceAccountToken"] = True
+        container["env"] = [*event_variables(f"{submission.name}-driver"), *container.get("env", [])]
     return pod
 
 

@@ -58,6 +58,8 @@ def prepare(
             "deploy.workers.min < max needs deploy.namespace or --namespace: what lets the driver ask Kubernetes for "
             "more workers names it."
         )
+    if job.deploy.events and job.deploy.namespace is None:
+        raise JobError("deploy.events needs deploy.namespace or --namespace: what lets the driver write them names it.")
     name = name or f"{_slug(job_file.stem)}-{secrets.token_hex(3)}"
     if not _NAME.fullmatch(name):
         raise JobError(

@@ -1,21 +1,15 @@
 """The Job of a submission's workers, as the driver's pod asks Kubernetes for more of them."""
 
-import json
 import os
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.request import HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
+
+from distcluster.kubernetes.own_api import MOUNTED, Endpoint, find_endpoint
 
 WORKER_JOB = "DISTCLUSTER_WORKER_JOB"
 """Variable of the driver's container: the Job's name, where the number of workers is the driver's to choose."""
-MOUNTED = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where Kubernetes mounts a service account's token, its own certificate and the namespace."""
-
-_ANSWER_SECONDS = 10.0
 
 
 class PodCounts(NamedTuple):
@@ -29,21 +23,10 @@ class PodCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
-    """An Indexed Job at Kubernetes' API, with the right to read it and to raise its number of pods.
+    """An Indexed Job at Kubernetes' API, with the right to read it and to raise its number of pods."""
 
-    Attributes
-    ----------
-    url : str
-        The Job's.
-    token_file : Path
-        Read for every call: Kubernetes renews it.
-    opener : OpenerDirector
-        Knows Kubernetes' certificate, and no proxy.
-    """
-
-    url: str
-    token_file: Path
-    opener: OpenerDirector
+    at: Endpoint
+    """The Job's."""
 
     def counts(self) -> PodCounts:
         """How many pods were asked for, and how many are done.
@@ -53,7 +36,7 @@ class WorkerJob:
         OSError
             When Kubernetes does not answer, or refuses.
         """
-        return _counts(self._call("GET"))
+        return _counts(self.at.call("GET"))
 
     def grow(self, n: int) -> PodCounts:
         """Have as many indices as that; those that are done stay so.
@@ -63,19 +46,8 @@ class WorkerJob:
         OSError
             When Kubernetes does not answer, or refuses.
         """
-        return _counts(self._call("PATCH", {"spec": {"parallelism": n, "completions": n}}))  # of one size, or refused
-
-    def _call(self, method: str, change: Mapping[str, Any] | None = None) -> Any:
-        headers = {
-            "Authorization": f"Bearer {self.token_file.read_text().strip()}",
-            "Content-Type": "application/merge-patch+json",
-        }
-        body = None if change is None else json.dumps(change).encode()
-        try:
-            with self.opener.open(Request(self.url, body, headers, method=method), timeout=_ANSWER_SECONDS) as answer:
-                return json.load(answer)
-        except (HTTPException, ValueError) as error:
-            raise OSError(f"no answer of Kubernetes: {error}") from error
+        change = {"spec": {"parallelism": n, "completions": n}}  # of one size, or refused
+        return _counts(self.at.call("PATCH", change, "application/merge-patch+json"))
 
 
 def _counts(job: Any) -> PodCounts:
@@ -87,12 +59,4 @@ def find_worker_job(environ: Mapping[str, str] = os.environ, mounted: Path = MOU
     name = environ.get(WORKER_JOB)
     if name is None:
         return None
-    host = environ["KUBERNETES_SERVICE_HOST"]  # every container of a cluster has these two
-    host = f"[{host}]" if ":" in host else host
-    namespace = (mounted / "namespace").read_text().strip()
-    context = ssl.create_default_context(cafile=str(mounted / "ca.crt"))
-    return WorkerJob(
-        f"https://{host}:{environ['KUBERNETES_SERVICE_PORT']}/apis/batch/v1/namespaces/{namespace}/jobs/{name}",
-        mounted / "token",
-        build_opener(ProxyHandler({}), HTTPSHandler(context=context)),
-    )
+    return WorkerJob(find_endpoint(f"/apis/batch/v1/namespaces/{{namespace}}/jobs/{name}", environ, mounted))

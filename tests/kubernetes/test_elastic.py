@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
@@ -29,6 +30,7 @@ from distcluster.job_file import load_job
 from distcluster.kubernetes.in_pod import dismiss
 from distcluster.kubernetes.manifests import render
 from distcluster.kubernetes.objects import of_component
+from distcluster.kubernetes.own_api import Endpoint
 from distcluster.kubernetes.submit import prepare
 from distcluster.kubernetes.worker_job import WorkerJob, find_worker_job
 from distcluster.stages.labelling import LABEL_ROWS
@@ -125,7 +127,7 @@ def job(cluster: Cluster, tmp_path: Path) -> WorkerJob:
     """The workers' Job as a pod would find it, but for the encryption."""
     (tmp_path / "token").write_text("secret\n")
     url = f"{str(cluster.url).rstrip('/')}/apis/batch/v1/namespaces/{NAMESPACE}/jobs/first-worker"
-    return WorkerJob(url, tmp_path / "token", build_opener(ProxyHandler({})))
+    return WorkerJob(Endpoint(url, tmp_path / "token", build_opener(ProxyHandler({}))))
 
 
 def told(address: str) -> dict[str, Any]:
@@ -198,7 +200,7 @@ def test_a_cluster_that_refuses_leaves_the_workers_as_they_are_and_is_told_of_on
     pods: Pods, job: WorkerJob, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = DeployTable.model_validate_json(json.dumps(ELASTIC))
-    unknown = WorkerJob(job.url.replace("first-worker", "other"), job.token_file, job.opener)
+    unknown = WorkerJob(replace(job.at, url=job.at.url.replace("first-worker", "other")))
 
     async def work() -> None:
         async with Client(pods.address, asynchronous=True) as client:
@@ -220,4 +222,4 @@ def test_a_pod_without_the_right_asks_for_nothing_and_one_with_it_finds_its_job(
     for host, shown in (("10.0.0.1", "10.0.0.1"), ("fd00::1", "[fd00::1]")):
         found = find_worker_job(environ | {"KUBERNETES_SERVICE_HOST": host}, tmp_path)
         assert found is not None
-        assert found.url == f"https://{shown}:443/apis/batch/v1/namespaces/team/jobs/first-worker"
+        assert found.at.url == f"https://{shown}:443/apis/batch/v1/namespaces/team/jobs/first-worker"

@@ -78,6 +78,8 @@ SIZES: list[dict[str, Any]] = [
     {"n_workers": 7},
     {"workers": {"min": 3, "max": 3}},
     {"workers": {"min": 1, "max": 40}, "namespace": "team"},
+    {"events": True, "namespace": "team"},
+    {"events": True, "workers": {"min": 1, "max": 40}, "namespace": "team"},
 ]
 
 
@@ -86,14 +88,15 @@ SIZES: list[dict[str, Any]] = [
 def test_every_combination_of_keys_is_valid_for_both_backends(
     table: dict[str, Any], sizes: dict[str, Any], version: str
 ) -> None:
-    if "namespace" in sizes:
+    is_elastic = sizes.get("workers", {}).get("max") == 40
+    if is_elastic:
         table.pop("queue", None)  # refused, below
     plain = render(submission(table, **sizes))
     for each in plain:
         kubernetes_validate.validate(each, version, strict=True)
     operated = for_operator(submission(table, **sizes), plain)
     found = [each for each in operated if each["kind"] in ("DaskCluster", "DaskAutoscaler")]
-    assert len(found) == 1 + ("namespace" in sizes)
+    assert len(found) == 1 + is_elastic
     for each in found:
         validator(each["kind"]).validate(each)
 
