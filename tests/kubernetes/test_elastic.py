@@ -149,9 +149,12 @@ def test_workers_come_for_stages_of_many_tasks_and_go_for_those_of_one(
     monkeypatch.setattr(elastic, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(elastic, "CALM_SECONDS", 0.3)
 
+    waited: list[str] = []
+
     def wait_for_all() -> None:
-        """When the scan is over, and one stage of one task after the other comes."""
-        if reporter.lines[-1].startswith("subsample"):
+        """When all have been asked for, which is in the scan, or on a busy machine later: it may be over too soon."""
+        if not waited and pods.spec["completions"] >= MOST:
+            waited.append(reporter.lines[-1])
             waiting = threading.Thread(target=pods.wait_for_workers)  # the driver's loop stands still meanwhile
             waiting.start()
             waiting.join()
@@ -164,7 +167,7 @@ def test_workers_come_for_stages_of_many_tasks_and_go_for_those_of_one(
         asyncio.run(dismiss(30))
     assert written == sum(sum(each.record.objects.values()) for each in LABEL_ROWS.committed(run).values())
     assert read == np.prod(run.settings.input.shape) * np.dtype(run.settings.input.dtype).itemsize
-    assert [each.wait(timeout=60) for each in (pods.scheduler, *pods.workers)] == [0] * (len(pods.workers) + 1)
+    assert [each.wait(timeout=180) for each in (pods.scheduler, *pods.workers)] == [0] * (len(pods.workers) + 1)
     assert pods.spec["completions"] == len(pods.workers)
     assert max(pods.running) == MOST
     assert len(pods.workers) > MOST, "for a stage of one task some have left, and others have come for the next"
@@ -179,10 +182,12 @@ def test_a_worker_that_has_a_task_stays_whatever_its_index(pods: Pods, job: Work
         nonlocal left
         async with Client(pods.address, asynchronous=True) as client:
             follower = asyncio.create_task(elastic.follow_tasks(client, job, table, lambda: left, 0.2, 0.6))
-            await client.wait_for_workers(MOST, timeout=60)
+            await client.wait_for_workers(MOST, timeout=180)
             busy = sorted(each["name"] for each in (await client.scheduler.identity(n_workers=-1))["workers"].values())
             wait = ["sh", "-c", f"until test -e {tmp_path / 'enough'}; do sleep 0.05; done"]
             done = client.submit(subprocess.run, wait, workers=busy[-1:], pure=False)
+            while not any((await client.processing()).values()):
+                await asyncio.sleep(0.05)
             left = 1
             while len(await client.nthreads()) > 1:
                 await asyncio.sleep(0.05)
@@ -197,17 +202,20 @@ def test_a_worker_that_has_a_task_stays_whatever_its_index(pods: Pods, job: Work
 
 
 def test_a_cluster_that_refuses_leaves_the_workers_as_they_are_and_is_told_of_once(
-    pods: Pods, job: WorkerJob, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, pods: Pods, job: WorkerJob, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = DeployTable.model_validate_json(json.dumps(ELASTIC))
     unknown = WorkerJob(replace(job.at, url=job.at.url.replace("first-worker", "other")))
 
     async def work() -> None:
         async with Client(pods.address, asynchronous=True) as client:
-            await asyncio.wait_for(elastic.follow_tasks(client, unknown, table, lambda: MOST, 0.1, 0.3), 1)
+            follower = asyncio.create_task(elastic.follow_tasks(client, unknown, table, lambda: MOST, 0.1, 0.3))
+            while sum(request.endswith("/jobs/other") for request in cluster.requested) < 3:
+                assert not follower.done()
+                await asyncio.sleep(0.05)
+            follower.cancel()
 
-    with pytest.raises(TimeoutError):
-        asyncio.run(work())
+    asyncio.run(work())
     assert [each.message for each in caplog.records if "stays as it is" in each.message] == [
         "the number of workers stays as it is: HTTP Error 404: Not Found"
     ]
