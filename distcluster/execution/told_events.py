@@ -65,7 +65,11 @@ class EventReporter(logging.Handler):
 @contextlib.contextmanager
 def as_events(run: Run, reporter: Reporter) -> Iterator[Reporter]:
     """Yield a reporter that writes events, and write how the session ended; the given one where nobody asks for it."""
-    writer = find_event_writer()
+    writer = None
+    try:
+        writer = find_event_writer()
+    except OSError as error:  # no token: worth a word, and no job
+        log.warning("no events of the Job can be written: %s", error)
     if writer is None:
         yield reporter
         return

@@ -21,7 +21,7 @@ from distcluster.execution.connect import new_certificate
 from distcluster.execution.told_events import as_events
 from distcluster.job_file import load_job, parse_job
 from distcluster.kubernetes.dask_operator import for_operator
-from distcluster.kubernetes.job_events import DriverJob, EventWriter, event_variables, find_event_writer
+from distcluster.kubernetes.job_events import EVENTS_JOB, DriverJob, EventWriter, event_variables, find_event_writer
 from distcluster.kubernetes.manifests import render
 from distcluster.kubernetes.objects import of_component
 from distcluster.kubernetes.own_api import Endpoint
@@ -117,6 +117,19 @@ def test_events_that_could_not_be_are_refused() -> None:
     tables = {"input": {"url": "a"}, "output": {"url": "b"}, "deploy": {"kind": "address", "events": True}}
     with pytest.raises(JobError, match="has none"):
         parse_job(tables)
+
+
+def test_a_pod_without_a_token_does_its_job(
+    reference: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(EVENTS_JOB, "first-driver")
+    for each in event_variables("first-driver")[1:]:
+        monkeypatch.setenv(each["name"], "it")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    reporter = SilentReporter()
+    with as_events(reference, reporter) as told:
+        assert told is reporter
+    assert "no events of the Job can be written: " in caplog.text
 
 
 def test_a_pod_writes_where_its_variables_say_so(tmp_path: Path) -> None:

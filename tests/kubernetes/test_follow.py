@@ -14,7 +14,9 @@ from submissions import NAME, ROLES, RUNNING, SCHEDULED, command, start_all, sub
 from test_manifests import DEFAULT, needs_kubectl
 
 from distcluster.kubernetes.follow import follow
+from distcluster.kubernetes.forward import DashboardForward
 from distcluster.kubernetes.kubectl import Kubectl, KubectlError
+from distcluster.kubernetes.objects import COMPONENT
 from distcluster.kubernetes.outcome import Outcome
 from distcluster.kubernetes.submitted import Submitted
 
@@ -172,3 +174,42 @@ def test_no_kubectl_outlives_who_follows(cluster: Cluster, how: signal.Signals) 
         assert time.monotonic() < deadline, kubectls()
         time.sleep(0.05)
     assert cluster.started == set(ROLES)
+
+
+FORWARD = """#!/bin/sh
+echo "$$ $*" >> "$CALLS"
+echo "Forwarding from 127.0.0.1"
+exec sleep 600
+"""
+
+
+def test_the_dashboards_port_is_forwarded_again_where_it_broke_off_and_not_when_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kubectl").write_text(FORWARD)
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    (tmp_path / "calls").touch()
+    scheduler = {"metadata": {"labels": {COMPONENT: "scheduler"}}, "status": {"phase": "Running"}}
+    seen, said = Submitted(None, [scheduler], []), list[str]()
+    forward = DashboardForward(Kubectl(), f"{NAME}-scheduler", said.append)
+
+    def call(number: int) -> tuple[int, str]:
+        """Process and arguments, once it was told that the port is open."""
+        deadline = time.monotonic() + 30
+        while not said or len(lines := (tmp_path / "calls").read_text().splitlines()) < number:
+            assert time.monotonic() < deadline
+            forward.keep_open(seen)
+            time.sleep(0.02)
+        process, _, arguments = lines[number - 1].partition(" ")
+        return int(process), arguments
+
+    first, arguments = call(1)
+    assert arguments.startswith(f"port-forward service/{NAME}-scheduler ")
+    os.kill(first, signal.SIGKILL)
+    second, again = call(2)
+    assert again == arguments, "a person's page stays where it is"
+    forward.close()
+    assert not psutil.pid_exists(second)
+    assert len(said) == 1
