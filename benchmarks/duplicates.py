@@ -35,10 +35,10 @@ from scipy.sparse.csgraph import connected_components
 
 from benchmarks.end_to_end import write_rows
 from benchmarks.rows import interpolated
-from distcluster.curation import duplicates
 from distcluster.environment import environment, pin_to_one_thread
 from distcluster.numerics.near_pairs import code_rows, fit_sketch, join_near
 from distcluster.numerics.prepared_rows import normalise
+from distcluster.report.near_duplicates import duplicates
 from distcluster.stages.flow import DEDUPLICATES
 from distcluster.storage.run import Run
 

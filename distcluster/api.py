@@ -219,7 +219,7 @@ def find_duplicates(url: str, distance: float, deploy: DeployTable, reporter: Re
     Returns
     -------
     Run
-        As it was asked for; ``curation.duplicates`` reads what was found.
+        As it was asked for; ``report.near_duplicates`` reads what was found.
 
     Raises
     ------

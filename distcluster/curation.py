@@ -1,4 +1,4 @@
-"""Rows of a run for training data: near duplicates as a table, and samples that are balanced over clusters."""
+"""Rows of a run for training data: tables of them as files, and samples that are balanced over clusters."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,125 +18,14 @@ from distcluster.job import ReportTable
 from distcluster.numerics.balanced import first_of_each, nested_shares
 from distcluster.numerics.partition import RowRange
 from distcluster.numerics.sampling import sampling_priority
-from distcluster.report.subsample_rows import rows_of
-from distcluster.stages.deduplicating import PUBLISH_DUPLICATES, require_distance
+from distcluster.report.near_duplicates import found_duplicates
 from distcluster.stages.refining import published_mixture
 from distcluster.storage import layout
-from distcluster.storage.input_columns import read_column, readable_id
 from distcluster.storage.items import stream_items
 from distcluster.storage.run import Run
 from distcluster.storage.run_arrays import RowArray
 
 Int64 = npt.NDArray[np.int64]
-
-DISTANCE = 0.01
-"""The cosine distance of near duplicates, where none is given: all but the same text, in most sentence embeddings."""
-
-_LARGEST = 10  # groups that a summary shows
-
-
-# --- near duplicates --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One of the largest groups of duplicates: its number, rows, first row, most distant row from it, and clusters."""
-
-    group: int
-    rows: int
-    representative: int
-    farthest: float
-    clusters: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class DuplicateSummary:
-    """What near duplicates a run has.
-
-    Attributes
-    ----------
-    url : str
-    distance : float
-        0: equal rows only.
-    n_rows : int
-        Valid rows of the run.
-    n_groups, n_grouped : int
-        Groups, and rows in them.
-    n_removable : int
-        Rows that are not the first of their group.
-    largest : list of Group
-    """
-
-    url: str
-    distance: float
-    n_rows: int
-    n_groups: int
-    n_grouped: int
-    n_removable: int
-    largest: list[Group]
-
-
-def duplicates(run: Run, distance: float) -> pd.DataFrame:
-    """The rows that are duplicates within a distance, by group and row.
-
-    Parameters
-    ----------
-    run : Run
-        In which they have been looked for.
-    distance : float
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``group`` (numbered in the order of first rows), ``row``, ``id`` where the job names one, ``representative``
-        (the first row of the group), ``distance`` (the cosine distance to it), ``cluster``.
-
-    Raises
-    ------
-    JobError
-        When they have not been looked for.
-    """
-    row, representative, to_first = _found(run, distance)
-    _, group = np.unique(representative, return_inverse=True)
-    columns: dict[str, Any] = {"group": group.astype(np.int64), "row": row}
-    if (name := readable_id(run)) is not None:
-        columns["id"] = read_column(run, name, row) if len(row) else np.empty(0, object)
-    columns |= {"representative": representative, "distance": to_first}
-    columns["cluster"] = rows_of(run, layout.LABEL, row) if len(row) else np.empty(0, np.int32)
-    return pd.DataFrame(columns).iloc[np.lexsort((row, group))].reset_index(drop=True)
-
-
-def _found(run: Run, distance: float) -> tuple[Int64, Int64, npt.NDArray[np.float64]]:
-    """Row, representative and distance to it."""
-    of, item = run.around or run, str(require_distance(distance, "distance"))
-    if PUBLISH_DUPLICATES.find_facts(of, item) is None:
-        raise JobError(
-            f"near duplicates within {distance:g} have not been looked for in {of.url}: "
-            f"run `distcluster duplicates {of.url} --distance {distance:g}` first."
-        )
-    row, representative, to_first = (of.read(array, item) for array in layout.DUPLICATES.values())
-    return row, representative, to_first
-
-
-def summarise_duplicates(run: Run, distance: float, table: pd.DataFrame) -> DuplicateSummary:
-    """The figures of ``duplicates``, and its largest groups.
-
-    Parameters
-    ----------
-    run : Run
-    distance : float
-    table : pandas.DataFrame
-        ``duplicates``.
-    """
-    facts = PUBLISH_DUPLICATES.facts_of(run.around or run, str(require_distance(distance, "distance")))
-    size = np.bincount(table.group, minlength=facts.n_groups)
-    largest = []
-    for number in np.argsort(-size, kind="stable")[:_LARGEST].tolist():
-        own = table[table.group == number]
-        clusters = sorted(set(own.cluster.tolist()))
-        largest.append(Group(number, len(own), int(own.row.iloc[0]), float(own.distance.max()), clusters))
-    removable = facts.n_grouped - facts.n_groups
-    return DuplicateSummary(str(run.url), distance, facts.n_valid, facts.n_groups, facts.n_grouped, removable, largest)
 
 
 def write_rows(table: pd.DataFrame, target: Path, *, is_parquet: bool) -> None:
@@ -210,7 +99,7 @@ def choose_rows(run: Run, wanted: Wanted) -> Int64:
     levels = _levels(run, wanted.level)
     copies = np.empty(0, np.int64)
     if wanted.without_duplicates is not None:
-        row, representative, _ = _found(run, wanted.without_duplicates)
+        row, representative, _ = found_duplicates(run, wanted.without_duplicates)
         copies = row[row != representative]
     if wanted.balanced is None:
         return np.setdiff1d(np.arange(run.partitioning.n_rows), copies, assume_unique=True)

@@ -27,9 +27,12 @@ from typer.testing import CliRunner
 from benchmarks.servers import dask_cluster
 from distcluster import JobError, open_run
 from distcluster.cli.main import app
-from distcluster.curation import duplicates
 from distcluster.errors import WRONG
+from distcluster.job import ReportTable
 from distcluster.numerics.near_pairs import code_rows, cosine_distances, fit_sketch, join_near
+from distcluster.report.made import made_of
+from distcluster.report.near_duplicates import duplicates
+from distcluster.report.page import render_page
 from distcluster.storage.run import Run
 
 N, D = 6_000, 1e-4
@@ -200,6 +203,30 @@ def test_what_was_found_is_told_and_written(found: Run, tmp_path: Path) -> None:
     again = search(found.url, *options)
     assert again.returncode == WRONG
     assert "is there already: choose another place, or remove it." in again.stderr
+
+
+def test_the_report_shows_the_groups_with_their_items(found: Run, tmp_path: Path) -> None:
+    items = tmp_path / "items.txt"
+    items.write_text("\n".join(f"item {row}." for row in range(N)) + "\n")
+    page = render_page(found, ReportTable(items=str(items)))
+    section = page[page.index('<section id="duplicates"') : page.index('<section id="hierarchy"')]
+    of_distance = dict(zip((0.0, D, NATURAL), section.split("<h3>")[1:], strict=True))
+    for distance, told in of_distance.items():
+        table = duplicates(found, distance)
+        groups, rows = table.group.nunique(), len(table)
+        assert f"{groups:,} groups of {rows:,} rows; {rows - groups:,} of {N - 2:,} rows" in told
+    assert all(f"item {row}." in of_distance[0.0] for row in EXACT + ZEROS)
+    chain = of_distance[D][: of_distance[D].index(f"item {CHAIN[0]}.") + 1_000]
+    farthest_first = [chain.index(f"item {row}.") for row in (CHAIN[0], CHAIN[4], CHAIN[3], CHAIN[2])]
+    assert farthest_first == sorted(farthest_first)
+    assert f"item {CHAIN[1]}." not in of_distance[D]
+
+
+def test_a_search_makes_the_report_another_one(found: Run, unsearched: Run, tmp_path: Path) -> None:
+    copy = Run(str(shutil.copytree(unsearched.url, tmp_path / "run")))
+    assert made_of(copy, ReportTable()) == made_of(unsearched, ReportTable())
+    assert made_of(found, ReportTable()) != made_of(unsearched, ReportTable())
+    assert "Near duplicates" not in render_page(unsearched, ReportTable())
 
 
 @pytest.mark.parametrize("distance", ["-0.1", "1", "nan"])

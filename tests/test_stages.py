@@ -17,7 +17,6 @@ from conftest import Command, SilentReporter, make_run, planted_rows, write_inpu
 from distributed import Client, LocalCluster, get_worker
 from test_resume import flip_bit
 
-from distcluster.curation import duplicates, summarise_duplicates
 from distcluster.errors import CorruptError, StorageError
 from distcluster.execution import runner as runner_module
 from distcluster.execution.runner import Runner
@@ -26,6 +25,7 @@ from distcluster.job_file import parse_job
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.pipeline import deduplicate, flow
 from distcluster.plan import make_plan
+from distcluster.report.near_duplicates import duplicates, summarise_duplicates
 from distcluster.report.timings import stage_times
 from distcluster.stages import context, fitting, projecting, searching, subsampling
 from distcluster.stages.choosing import SELECT_CANDIDATE

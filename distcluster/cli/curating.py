@@ -15,7 +15,7 @@ from distcluster.deploy import DeployTable
 from distcluster.errors import JobError
 
 if TYPE_CHECKING:
-    from distcluster.curation import DuplicateSummary
+    from distcluster.report.near_duplicates import DuplicateSummary
 
 curating_commands = typer.Typer()
 
@@ -44,6 +44,7 @@ def duplicates(
     """
     from distcluster import curation
     from distcluster.api import find_duplicates
+    from distcluster.report import near_duplicates
 
     with speaking(as_json=as_json, quiet=quiet, verbose=verbose) as voice:
         targets = [target for target in (csv, parquet) if target is not None]
@@ -57,8 +58,8 @@ def duplicates(
         if not reporter.used:
             voice.remark("These duplicates are known; nothing was left to do.")
         voice.remark()
-        table = curation.duplicates(run, distance)
-        summary = curation.summarise_duplicates(run, distance, table)
+        table = near_duplicates.duplicates(run, distance)
+        summary = near_duplicates.summarise_duplicates(run, distance, table)
         voice.show(duplicates_table(summary))
         for target in targets:
             curation.write_rows(table, target, is_parquet=target == parquet)

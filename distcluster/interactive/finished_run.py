@@ -20,6 +20,7 @@ from distcluster.job import ReportTable
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, CovarianceType
 from distcluster.numerics.mixture.selection import Verdict
 from distcluster.report.made import report_url
+from distcluster.report.near_duplicates import DISTANCE, duplicates
 from distcluster.report.page import write_report
 from distcluster.report.run_comparison import RunComparison, compare_runs
 from distcluster.stages.choosing import SELECT_CANDIDATE
@@ -220,7 +221,7 @@ class Run:
             return Run(choose_candidate(self._run.url.whole, wanted, deploy, reporter, fit=fit).url.whole)
 
     def duplicates(
-        self, distance: float = curation.DISTANCE, *, client: Client | None = None, progress: bool = True
+        self, distance: float = DISTANCE, *, client: Client | None = None, progress: bool = True
     ) -> pd.DataFrame:
         """Find the rows that are equal, or near duplicates: ``distcluster duplicates``.
 
@@ -249,7 +250,7 @@ class Run:
         deploy = DeployTable.model_validate(deploy_keys(client)) if client is not None else DeployTable()
         with shown_progress(progress) as reporter:
             find_duplicates(self._run.url.whole, distance, deploy, reporter)
-        return curation.duplicates(self._run, distance)
+        return duplicates(self._run, distance)
 
     def compare(self, other: "Run | str | Url") -> RunComparison:
         """Compare it with another finished run by the rows that both have: ``distcluster compare``.

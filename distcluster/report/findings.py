@@ -13,6 +13,7 @@ from distcluster.report.compare import Comparison, compare
 from distcluster.report.levels import Level, read_levels
 from distcluster.report.map_points import AUTO_POINTS
 from distcluster.report.names import Names, levels_with_names, with_names
+from distcluster.report.near_duplicates import ShownDuplicates, read_duplicates
 from distcluster.report.row_statistics import RowStatistics, collect_row_statistics
 from distcluster.report.shown_items import ShownItems, kept_items
 from distcluster.report.subsample_rows import SubsampleRows, read_subsample_rows, silhouettes
@@ -51,6 +52,8 @@ class Findings:
         One an entry of ``table.labels``.
     levels : list of Level
         The coarsest first.
+    duplicates : list of ShownDuplicates
+        One a distance that was searched.
     seed : int
     names : Names
         That the clusters have, where they have any.
@@ -66,6 +69,7 @@ class Findings:
     clusters: list[ClusterRow]
     comparisons: list[Comparison]
     levels: list[Level]
+    duplicates: list[ShownDuplicates]
     seed: int
     names: Names = field(default_factory=Names)
 
@@ -100,12 +104,13 @@ def read_findings(run: Run, table: ReportTable) -> Findings:
         typical=typical[typical >= 0],
         n_points=AUTO_POINTS if table.points == "auto" else table.points,
     )
-    subsample = read_subsample_rows(run)
-    shown = _read_items(table, statistics, subsample, arrays["exemplar"]) if table.items else kept_items(run)
+    subsample, duplicates = read_subsample_rows(run), read_duplicates(run)
+    others = np.concatenate([arrays["exemplar"].ravel(), *(each.rows for each in duplicates)])
+    shown = _read_items(table, statistics, subsample, others) if table.items else kept_items(run)
     cosine = silhouettes(subsample.embedding, subsample.label, K)
     clusters = cluster_rows(arrays, statistics, cosine, shown.texts, has_items=bool(shown.source))
     if table.items:
-        shown = replace(shown, images=_thumbnails(table, shown.texts, clusters, statistics))
+        shown = replace(shown, images=_thumbnails(table, shown.texts, clusters, statistics, duplicates))
     return Findings(
         run=run,
         table=table,
@@ -117,27 +122,33 @@ def read_findings(run: Run, table: ReportTable) -> Findings:
         clusters=clusters,
         comparisons=[compare(run, url, statistics, subsample.row) for url in table.labels],
         levels=read_levels(run, statistics, shown.texts, has_items=bool(shown.source)),
+        duplicates=duplicates,
         seed=run.job.sample.seed,
     )
 
 
-def _read_items(table: ReportTable, statistics: RowStatistics, subsample: SubsampleRows, exemplars: Any) -> ShownItems:
+def _read_items(table: ReportTable, statistics: RowStatistics, subsample: SubsampleRows, others: Any) -> ShownItems:
     """The texts of the rows that are shown, or read for words."""
     assert table.items is not None
     frames = (
         statistics.points, statistics.word_rows, statistics.outliers, statistics.borderline, statistics.ambiguous,
     )  # fmt: skip
-    shown = [*(frame.row for frame in frames), subsample.row, exemplars[exemplars >= 0]]
+    shown = [*(frame.row for frame in frames), subsample.row, others[others >= 0]]
     found = read_items(table.items, (int(row) for row in np.unique(np.concatenate(shown))), table.item_column)
     return ShownItems(str(absolute_url(table.items)), {row: text[:_LETTERS] for row, text in found.items()})
 
 
 def _thumbnails(
-    table: ReportTable, texts: Mapping[int, str], clusters: list[ClusterRow], statistics: RowStatistics
+    table: ReportTable,
+    texts: Mapping[int, str],
+    clusters: list[ClusterRow],
+    statistics: RowStatistics,
+    duplicates: list[ShownDuplicates],
 ) -> Mapping[int, str]:
     """Of the rows in the tables whose items are images, by row."""
     assert table.items is not None
     rows = {item.row for each in clusters for item in (*each.typical, *each.borderline)}
     rows |= {int(row) for frame in (statistics.outliers, statistics.ambiguous) for row in frame.row}
+    rows |= {int(row) for each in duplicates for row in each.rows}
     items = {row: texts[row] for row in sorted(rows) if row in texts}
     return thumbnails(items, table.items, remote=table.remote_images)

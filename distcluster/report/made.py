@@ -6,6 +6,7 @@ from hashlib import sha256
 from importlib.metadata import version
 
 from distcluster.job import ReportTable
+from distcluster.stages.deduplicating import PUBLISH_DUPLICATES
 from distcluster.stages.labelling import SUMMARISE_CLUSTERS
 from distcluster.storage.layout import REPORT, REPORT_MADE
 from distcluster.storage.run import Run
@@ -33,9 +34,11 @@ def report_url(run: Run) -> str:
 def made_of(run: Run, table: ReportTable) -> bytes:
     """What a report that is made now is made of."""
     record = run.records.read(SUMMARISE_CLUSTERS.name, ONE)
+    searches = (run.around or run).records.of_stage(PUBLISH_DUPLICATES.name)
     facts = {
         "settings": asdict(run.settings),
         "last_commit": record.id if record is not None else "",
+        "duplicates": {item: each.id for item, each in sorted(searches.items())},
         "table": table.model_dump(mode="json"),
         "files": [_file(place) for place in (table.items, *table.labels) if place is not None],
     }

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from distcluster.report.clusters import shown_item
+from distcluster.report.clusters import Item, shown_item
 from distcluster.report.compare import Comparison
 from distcluster.report.covariances import ellipses, tied_matrix
 from distcluster.report.criteria_panels import criteria_panels
@@ -215,6 +215,22 @@ def outliers(findings: Findings) -> Shown:
     }
 
 
+def near_duplicates(findings: Findings) -> Shown:
+    """What a search for duplicates has found within each distance, and the largest groups."""
+    texts = findings.shown.texts
+
+    def told(members: list[tuple[int, float]]) -> list[Item]:
+        first, *others = ((row, shown_item(row, texts), distance) for row, distance in members)
+        return [Item(*first[:2]), *(Item(row, text, f"{distance:.2g}") for row, text, distance in others)]
+
+    return {
+        "duplicates": [
+            {"summary": each.summary, "groups": list(zip(each.summary.largest, map(told, each.members), strict=True))}
+            for each in findings.duplicates
+        ]
+    }
+
+
 def hierarchy(findings: Findings) -> Shown:
     """The tree over the components, and the clusters of each level."""
     names = {
@@ -263,6 +279,6 @@ def provenance(findings: Findings) -> Shown:
 
 SECTIONS: Sequence[Callable[[Findings], Shown]] = (
     verdict, appended, curves, crosswalk, row_map, three_dimensions, cluster_table, rows, lineage, shape, taxonomies,
-    outliers, hierarchy, fidelity, provenance,
+    outliers, near_duplicates, hierarchy, fidelity, provenance,
 )  # fmt: skip
 """As they follow each other on the page."""
