@@ -10,8 +10,10 @@ from conftest import BLOCK_ROWS, Command, unequal
 from sklearn.metrics import adjusted_rand_score, jaccard_score
 
 from distcluster import load_model
+from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.numerics.mixture.selection import select
+from distcluster.numerics.mixture.trust import assess
 from distcluster.numerics.row_stability import RowStability
 from distcluster.numerics.sampling import replicate_sizes
 from distcluster.numerics.stability import agreement, cluster_agreement, half_of, null_half
@@ -101,12 +103,30 @@ def test_without_an_elbow_the_most_clusters_that_return_are_taken() -> None:
 
 def test_an_elbow_whose_clusters_do_not_return_is_none() -> None:
     cost = {1: 8.0, 2: 7.0, 4: 6.0, 8: 5.0, 16: 4.9, 32: 4.8}
-    table = [replace(row(k, 2000 * y, 0.2, 0.1), row_stability=0.3, n_returning=1) for k, y in cost.items()]
+    table = [replace(row(k, 2000 * y, 0.3, 0.1), row_stability=0.3, n_returning=1) for k, y in cost.items()]
     assert select([replace(each, row_stability=np.nan) for each in table], "elbow", 1000).finding == "elbow"
     verdict = select(table, "elbow", 1000)
     assert (verdict.finding, verdict.trust) == ("no elbow", "weak")
     assert "bends at 8 components with full covariance, but only 1 of these clusters return" in verdict.reason
     assert "do not return when other rows are drawn" in verdict.advice
+
+
+def test_clusters_that_return_no_more_than_those_of_the_null_are_weak() -> None:
+    """As two tied components of structureless rows do: most rows stay together, whatever is cut off."""
+    cost = {1: 8.0, 2: 7.0, 4: 6.0, 8: 5.0, 16: 4.9, 32: 4.8}
+    table = [replace(row(k, 2000 * y, 0.5, 0.1), row_stability=0.8, n_returning=k) for k, y in cost.items()]
+    assert (select(table, "elbow", 1000).finding, select(table, "elbow", 1000).trust) == ("elbow", "strong")
+    like_null = [replace(each, stability_null=0.45) if each.n_components > 4 else each for each in table]
+    verdict = select(like_null, "elbow", 1000)
+    assert (verdict.finding, verdict.candidate.n_components, verdict.trust) == ("no elbow", 4, "strong")
+    assert "bends at 8 components with full covariance, but rows of one Gaussian agree" in verdict.reason
+    told = assess(like_null, Candidate(8, "full"))
+    assert told.trust == "weak"
+    assert told.advice == (
+        "These 8 groups do not clearly return more often than groups cut out of one shapeless cloud: use them to "
+        "browse. 4 coarser ones do (choose --n-components 4 --covariance-type full)."
+    )
+    assert assess([replace(each, stability_null=np.nan) for each in table], Candidate(8, "full")).trust == "strong"
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,11 @@ import numpy as np
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.numerics.mixture.elbow import GAIN_BEFORE, SHARE_AFTER, Elbow, elbows_by_type
-from distcluster.numerics.mixture.trust import Trust, assess, do_return
+from distcluster.numerics.mixture.trust import AS_GOOD, Trust, assess, do_return, is_like_null, trust_of
 
 Rule = Literal["elbow", "bic", "icl", "silhouette", "stability"]
 
 _STRUCTURE = 0.5  # nats per row over one Gaussian, below which there is no cluster structure
-_AS_GOOD = 0.1  # an excess over the null this close to the largest is as good
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +114,20 @@ def _most_stable(usable: Sequence[Criteria]) -> Verdict:
 
 
 def _unless_it_is_gone(verdict: Verdict, usable: Sequence[Criteria]) -> Verdict:
-    """An elbow whose clusters do not return when other rows are drawn is none."""
+    """An elbow whose clusters do not return when other rows are drawn, or no more than the null's, is none."""
     row = next(row for row in usable if row.candidate == verdict.candidate)
     if verdict.finding != "elbow" or np.isnan(row.row_stability) or do_return(row):
         return verdict
+    why = (
+        "but rows of one Gaussian agree on as many about as well"
+        if trust_of(row.row_stability) != "weak" and is_like_null(row)
+        else f"but only {row.n_returning} of these clusters return when other rows are drawn"
+    )
     return replace(
         verdict,
         finding="no elbow",
         reason=f"No elbow: the BIC curve bends at {row.n_components} components with {row.covariance_type} covariance, "
-        f"but only {row.n_returning} of these clusters return when other rows are drawn. They were taken for want of "
-        f"others that do.",
+        f"{why}. They were taken for want of others that do.",
     )
 
 
@@ -141,9 +144,9 @@ def _within_range(usable: Sequence[Criteria], verdict: Verdict) -> Verdict:
     place = max(range(len(curve)), key=lambda i: curve[i].excess_over_null)
     best = curve[place].excess_over_null
     first = last = place
-    while first > 0 and curve[first - 1].excess_over_null >= best - _AS_GOOD:
+    while first > 0 and curve[first - 1].excess_over_null >= best - AS_GOOD:
         first -= 1
-    while last < len(curve) - 1 and curve[last + 1].excess_over_null >= best - _AS_GOOD:
+    while last < len(curve) - 1 and curve[last + 1].excess_over_null >= best - AS_GOOD:
         last += 1
     ks = [row.n_components for row in curve[first : last + 1]]
     returning = [row.n_components for row in curve[first : last + 1] if do_return(row)]
@@ -153,7 +156,7 @@ def _within_range(usable: Sequence[Criteria], verdict: Verdict) -> Verdict:
         Candidate(k, kind),
         "no elbow",
         f"{verdict.reason.split('. ')[0]}. With {kind} covariance, {ks[0]} to {ks[-1]} components are stable "
-        f"across replicates: their excess over the null lies within {_AS_GOOD} of the largest ({best:.2f}, adjusted "
+        f"across replicates: their excess over the null lies within {AS_GOOD} of the largest ({best:.2f}, adjusted "
         f"Rand index); {k}, {why}, were taken.",
     )
 

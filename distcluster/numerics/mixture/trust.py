@@ -14,6 +14,9 @@ Trust = Literal["strong", "fair", "weak", "none", "not measured"]
 STRONG, FAIR = 0.75, 0.5
 """Of a cluster's stability, and of the mean over rows of their cluster's, at least."""
 
+AS_GOOD = 0.1
+"""Of an adjusted Rand index: stabilities, be one the null's, that differ by no more are taken as equal."""
+
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
@@ -44,6 +47,12 @@ def assess(table: Sequence[Criteria], chosen: Candidate) -> Assessment:
     ...     print(sentence)
     Most of these 32 groups do not return when other rows are drawn: use them to browse
     8 coarser ones do (choose --n-components 8 --covariance-type full).
+
+    Two halves of any cloud have much in common with two halves of it in another run:
+
+    >>> halves = Criteria(2, "tied", *[nan] * 4, 9, True, stability=0.1, stability_null=0.5, row_stability=0.6)
+    >>> assess([halves], halves.candidate).trust
+    'weak'
     """
     if chosen.n_components == 1:
         return Assessment(
@@ -55,6 +64,13 @@ def assess(table: Sequence[Criteria], chosen: Candidate) -> Assessment:
             "not measured", f"Whether these {k} groups return when other rows are drawn was not measured."
         )
     n, trust = row.n_returning, trust_of(row.row_stability)
+    if trust != "weak" and is_like_null(row):
+        return Assessment(
+            "weak",
+            f"These {k} groups do not clearly return more often than groups cut out of one shapeless cloud: use them "
+            f"to browse."
+            f"{_coarser_ones(table, row)}",
+        )
     if trust == "strong":
         who = f"These {k} groups return" if n == k else f"{n} of these {k} groups return"
         return Assessment(trust, f"{who} when other rows are drawn: use them as categories.")
@@ -98,5 +114,16 @@ def trust_of(stability: float) -> Trust:
 
 
 def do_return(row: Criteria) -> bool:
-    """Whether most clusters of a candidate return, and most rows with them; not where that was not measured."""
-    return row.row_stability >= FAIR and 2 * row.n_returning > row.n_components
+    """Whether most clusters of a candidate return, and most rows with them, and more so than the null's.
+
+    Not where that was not measured.
+    """
+    return row.row_stability >= FAIR and 2 * row.n_returning > row.n_components and not is_like_null(row)
+
+
+def is_like_null(row: Criteria) -> bool:
+    """Whether rows of one Gaussian agree on a candidate about as well as the data; not where that was not measured.
+
+    Few groups have much in common by chance: two random halves of all rows have a Jaccard index of a third.
+    """
+    return row.excess_over_null <= AS_GOOD
