@@ -1,6 +1,6 @@
 """Rows with labels, as many as are asked for: between neighbours of real ones, or on a curved manifold."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +37,25 @@ def curved(n_features: int, n: int, seed: int) -> Blocks:
     """A mixture of 30 full components in 8 dimensions, 3 % Bayes error, bent into the features by random sines."""
     mixture = planted_mixture(_PLANTED, "full", _BAYES_ERROR, _LATENT, seed)
     chance = np.random.default_rng((seed, n_features))
-    scale = sample_rows(mixture, BLOCK, seed)[0].std()
-    inner = chance.normal(scale=0.5 / scale, size=(_LATENT, _HIDDEN))
-    phase, outer = chance.uniform(0.0, 2 * np.pi, _HIDDEN), chance.normal(size=(_HIDDEN, n_features))
+    bend = random_bend(_LATENT, n_features, sample_rows(mixture, BLOCK, seed)[0].std(), chance)
     for number, start in enumerate(range(0, n, BLOCK)):
         latent, label = sample_rows(mixture, min(BLOCK, n - start), seed * 1_000_003 + number)
-        rows = np.sin(latent @ inner + phase) @ (outer / np.sqrt(_HIDDEN))
+        yield bend(latent), label
+
+
+def random_bend(
+    d: int, n_features: int, extent: float, chance: np.random.Generator
+) -> Callable[[npt.NDArray[np.float64]], Float32]:
+    """A smooth map of (n, d) points with a standard deviation of ``extent`` into (n, n_features), with a little noise.
+
+    Sums of 256 sines of random directions, whose arguments have a standard deviation of half the root of d.
+    """
+    inner = chance.normal(scale=0.5 / extent, size=(d, _HIDDEN))
+    phase, outer = chance.uniform(0.0, 2 * np.pi, _HIDDEN), chance.normal(size=(_HIDDEN, n_features))
+
+    def bend(points: npt.NDArray[np.float64]) -> Float32:
+        rows = np.sin(points @ inner + phase) @ (outer / np.sqrt(_HIDDEN))
         rows += chance.normal(scale=_NOISE, size=rows.shape)
-        yield rows.astype(np.float32), label
+        return np.asarray(rows, np.float32)
+
+    return bend

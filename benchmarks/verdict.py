@@ -2,8 +2,9 @@
 
     python -m benchmarks.verdict [--seeds 20] [--rows 20000] [--json FILE]
 
-The rows are sampled in the space that is clustered: what UMAP does to them is another question. The elbow's verdict is
-beside the least BIC, the least ICL and the highest silhouette of the same grid. A verdict is right in k within 10 %.
+The rows are sampled in the space that is clustered; ``benchmarks.embedded_verdict`` has what UMAP does to them. The
+elbow's verdict is beside the least BIC, the least ICL and the highest silhouette of the same grid. A verdict is right
+in k within 10 %.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.planted import planted_mixture, sample_rows, structureless
 from distcluster import GaussianMixtureSearch
-from distcluster.environment import pin_to_one_thread
+from distcluster.environment import environment, pin_to_one_thread
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.numerics.mixture.selection import select
@@ -105,7 +106,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=20_000, help="half are fitted, half held out")
     parser.add_argument("--ks", type=int, nargs="*", default=KS, help="none: structureless data alone")
-    parser.add_argument("--json", type=Path, help="where to write every case")
+    parser.add_argument("--json", type=Path, help="where to write every case, as it is done")
     arguments = parser.parse_args()
     pin_to_one_thread()
     found: list[Case] = []
@@ -118,9 +119,10 @@ def main() -> None:
                 f"{case.finding}, {case.chosen_type}-{case.chosen_k}",
                 flush=True,
             )
+        if arguments.json and case.rule == RULES[-1]:
+            content = {"rows": arguments.rows, "cases": [asdict(each) for each in found]}
+            arguments.json.write_text(json.dumps(content | {"environment": environment()}) + "\n")
     show(found)
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
 
 
 if __name__ == "__main__":
