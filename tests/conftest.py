@@ -20,7 +20,7 @@ import zarr
 from groups import ByGroup, place_of
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks.servers import azure_api, changed_environment, s3_api
+from benchmarks.servers import changed_environment, s3_api
 from distcluster.environment import environment
 from distcluster.job import Job
 from distcluster.prepare import check_job, prepared_run
@@ -320,19 +320,6 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
         for key, value in environ.items():
             monkeypatch.setenv(key, value)
         yield environ
-
-
-@pytest.fixture(params=["s3", "az"])
-def bucket(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """A bucket's URL at each kind of object store, and the environment that points at it."""
-    if request.param == "az" and shutil.which("azurite-blob") is None and "CI" not in os.environ:
-        pytest.skip("needs npm's package azurite")
-    with s3_api() if request.param == "s3" else azure_api(tmp_path / "blobs") as environ:
-        for key, value in environ.items():
-            monkeypatch.setenv(key, value)
-        yield f"{request.param}://bucket", environ
 
 
 class SilentReporter:

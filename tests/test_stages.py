@@ -27,7 +27,7 @@ from distcluster.pipeline import deduplicate, flow
 from distcluster.plan import make_plan
 from distcluster.report.near_duplicates import duplicates, summarise_duplicates
 from distcluster.report.timings import stage_times
-from distcluster.stages import context, fitting, projecting, searching, subsampling
+from distcluster.stages import context, fitting, projecting, searching
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.cost import Cost
 from distcluster.stages.flow import DEDUPLICATES, STAGES, is_finished, own_keys
@@ -36,6 +36,7 @@ from distcluster.stages.matching import MATCH_CLUSTERS
 from distcluster.stages.refining import PUBLISH_MIXTURE
 from distcluster.stages.stage import Output, Stage, one
 from distcluster.storage import inputs, layout
+from distcluster.storage.inputs import read_block
 from distcluster.storage.records import Records
 from distcluster.storage.run import Run
 from distcluster.storage.run_arrays import ItemArray, RowArray
@@ -184,7 +185,7 @@ def traced_perform(ref: Any, stage: str, *arguments: Any, **options: Any) -> Any
 
 def counted_block(*of: Any) -> Any:
     """As ``read_block``."""
-    block = inputs.read_block(*of)
+    block = read_block(*of)
     INPUT_BYTES[_HERE.stage] += block.nbytes
     return block
 
@@ -210,7 +211,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     for module in (fitting, projecting):  # threads of their own would not be known
         monkeypatch.setattr(module, "at_once", lambda read, items: list(map(read, items)))
     INPUT_BYTES.clear()
-    monkeypatch.setattr(subsampling, "read_block", counted_block)
+    monkeypatch.setattr(inputs, "read_block", counted_block)
     for name in ("read_rows", "read_partitions"):  # the second reads in threads of its own
         monkeypatch.setattr(Run, name, noted(getattr(Run, name)))
     return SEEN

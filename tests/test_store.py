@@ -1,7 +1,9 @@
 """Every kind of input, an S3 API, and what a commit promises."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import pytest
 import zarr
 from conftest import BLOCK_ROWS, SMALL, Command, planted_rows, write_input
 
+from benchmarks.servers import azure_api, s3_api
 from distcluster.errors import CorruptError
 from distcluster.job_file import parse_job
 from distcluster.prepare import check_job, prepared_run
@@ -51,6 +54,19 @@ def test_lines_of_a_file_are_found_by_number(tmp_path: Path) -> None:
     (tmp_path / "items.txt").write_bytes(b"first\r\nzweite Zeile\n\nlast")
     found = read_lines(str(tmp_path / "items.txt"), [3, 0, 1, 2, 9])
     assert found == {0: "first", 1: "zweite Zeile", 2: "", 3: "last"}
+
+
+@pytest.fixture(params=["s3", "az"])
+def bucket(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """A bucket's URL at each kind of object store, and the environment that points at it."""
+    if request.param == "az" and shutil.which("azurite-blob") is None and "CI" not in os.environ:
+        pytest.skip("needs npm's package azurite")
+    with s3_api() if request.param == "s3" else azure_api(tmp_path / "blobs") as environ:
+        for key, value in environ.items():
+            monkeypatch.setenv(key, value)
+        yield f"{request.param}://bucket", environ
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")
