@@ -7,6 +7,7 @@ import pytest
 
 from distcluster.numerics.mixture.candidate_grid import largest_k, missing_ks
 from distcluster.numerics.mixture.criteria import Criteria
+from distcluster.numerics.mixture.elbow import find_elbow
 from distcluster.numerics.mixture.selection import select
 
 GRID = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)
@@ -70,6 +71,13 @@ def test_a_k_that_is_a_hair_deeper_does_not_hide_the_elbow_beside_it() -> None:
     assert min(rows, key=lambda row: row.bic).n_components == 32  # after a doubling that gained a tenth of a nat
     verdict = select(rows, "elbow", 1000)
     assert (verdict.finding, verdict.candidate.n_components) == ("elbow", 23)
+
+
+def test_rounding_does_not_say_where_a_curve_that_lies_above_its_chord_ends() -> None:
+    ks, cost = [1, 2, 4, 8, 16, 32, 64], [9.0, 8.9, 8.6, 8.0, 7.0, 5.0, 4.9]
+    for change in (-1e-12, 0.0, 1e-12):
+        elbow = find_elbow(ks, [cost[0] + change, *cost[1:]])
+        assert (elbow.n_components, elbow.shorter) == (32, 32)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ GAIN_BEFORE = 0.25
 SHARE_AFTER = 0.5
 """Of that, what the doubling after it may still gain."""
 _SHALLOW = 0.9  # ks this close to the deepest are the range of an elbow that is not accepted
+_ROUNDED = 1e-9  # nats per row: both ends of a chord lie on it, and where nothing lies below, the last k is deepest
 _STEP = 0.6  # of log2 k: the largest step of the automatic grid, from 2 to 3
 
 
@@ -94,7 +95,8 @@ def _elbow_at(place: int, ks: Sequence[int], x: Float64, y: Float64, depth: Floa
     before = _at(x, y, x[place] - 1.0) - y[place]
     after = _fall_after(x, y, place)
     kept = x <= x[-1] - 1.0
-    shorter = int(np.argmax(_below_chord(x[kept], y[kept]))) if kept.sum() >= 3 else -1
+    below = _below_chord(x[kept], y[kept]) if kept.sum() >= 3 else np.empty(0)
+    shorter = int(np.flatnonzero(below >= below.max() - _ROUNDED)[-1]) if len(below) else -1
     accepted = bool(
         depth[place] > 0.0
         and before >= GAIN_BEFORE

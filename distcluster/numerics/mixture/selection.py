@@ -14,6 +14,8 @@ from distcluster.numerics.mixture.trust import AS_GOOD, Trust, assess, do_return
 Rule = Literal["elbow", "bic", "icl", "silhouette", "stability"]
 
 _STRUCTURE = 0.5  # nats per row over one Gaussian, below which there is no cluster structure
+_OCTAVE = 2.0  # ks from an elbow's half to its double are compared by whether their clusters return
+_AS_STABLE = 0.05  # a row stability this close to the largest is as good: of few clusters it is a little larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ def _choose(usable: Sequence[Criteria], rule: Rule, n_rows: int) -> Verdict:
     if rule != "elbow":
         return _best(usable, rule)
     verdict = _unless_it_is_gone(_select_elbow(usable, n_rows), usable)
+    if verdict.finding == "elbow":
+        verdict = _about_the_elbow(verdict, usable)
     if verdict.finding == "no elbow":
         verdict = _within_range(usable, verdict)
     return replace(verdict, reason=verdict.reason + _agreement(usable, verdict.candidate))
@@ -110,6 +114,33 @@ def _most_stable(usable: Sequence[Criteria]) -> Verdict:
         "stability",
         f"{best.n_components} components with {best.covariance_type} covariance: of {len(ranked)} candidates the one "
         f"with the largest excess of its stability over the null.{_agreement(usable, best.candidate)}",
+    )
+
+
+def _about_the_elbow(verdict: Verdict, usable: Sequence[Criteria]) -> Verdict:
+    """Of the ks within an octave of an elbow the largest whose clusters return about as well as those of any.
+
+    How well they return is the mean over covariance types of the row stability.
+    """
+    elbow, of_k = verdict.candidate.n_components, dict[int, list[float]]()
+    for row in usable:
+        if elbow / _OCTAVE <= row.n_components <= elbow * _OCTAVE and np.isfinite(row.row_stability):
+            of_k.setdefault(row.n_components, []).append(row.row_stability)
+    if not of_k:
+        return verdict
+    mean = {k: float(np.mean(values)) for k, values in of_k.items()}
+    best = max(mean.values())
+    k = max(k for k, value in mean.items() if value >= best - _AS_STABLE)
+    if k == elbow:
+        return replace(verdict, reason=f"{verdict.reason} Of half to twice as many, no larger number returns as well.")
+    chosen = min((row for row in usable if row.n_components == k), key=lambda row: row.bic).candidate
+    return replace(
+        verdict,
+        candidate=chosen,
+        reason=f"{k} components with {chosen.covariance_type} covariance: of half to twice the elbow's number the "
+        f"largest whose clusters return about as well as any's when other rows are drawn (row stability {mean[k]:.2f}; "
+        f"the best has {best:.2f}{f', the elbow {mean[elbow]:.2f}' if elbow in mean else ''}). The elbow: "
+        f"{verdict.reason}",
     )
 
 
