@@ -171,8 +171,8 @@ class SelectionTable(Table):
 
     rule: Rule = "elbow"
     """elbow: farthest below the chord of the BIC curve over log2 k; of the ks about it the largest whose clusters
-    return in replicates about as well as any's. bic, icl and silhouette take the best value of the grid, stability (across
-    replicates) the largest excess over the null."""
+    return in replicates about as well as any's. bic, icl and silhouette take the best value of the grid, stability
+    (across replicates) the largest excess over the null."""
     replicates: Annotated[int, Field(ge=0, le=16, multiple_of=2)] = 4
     """Times that the whole pipeline is run again to measure stability, two on disjoint halves of the subsamples each
     time, and twice on a null; 0: never."""
