@@ -48,6 +48,45 @@ class Reporter(Protocol):
         """The stage is complete."""
 
 
+class Listener(logging.Handler):
+    """Passes on what a reporter is told, and hears it and this package's warnings, for those who write them down.
+
+    Parameters
+    ----------
+    reporter : Reporter
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__(logging.WARNING)
+        self._reporter = reporter
+        self._amounts: dict[str, tuple[int, str]] = {}
+
+    def dashboard(self, link: str) -> None:
+        """As ``Reporter``."""
+        self._reporter.dashboard(link)
+
+    def start(self, stage: str, total: int, done: int, unit: str) -> None:
+        """As ``Reporter``."""
+        self._reporter.start(stage, total, done, unit)
+        self._amounts[stage] = (0, unit)
+
+    def advance(self, stage: str, amount: int) -> None:
+        """As ``Reporter``."""
+        self._reporter.advance(stage, amount)
+        done, unit = self._amounts[stage]
+        self._amounts[stage] = (done + amount, unit)
+
+    def finish(self, stage: str, seconds: float) -> None:
+        """As ``Reporter``."""
+        self._reporter.finish(stage, seconds)
+        done, unit = self._amounts[stage]
+        self.stage_done(f"{stage}: {done:,} {unit} in {seconds:.1f} s")
+
+    def stage_done(self, sentence: str) -> None:
+        """What a stage that is complete has done."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What a session counts beside its progress.

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from distcluster.errors import ExpectedError, LeaseLostError, StorageError
-from distcluster.execution.progress import Reporter
+from distcluster.execution.progress import Listener, Reporter
 from distcluster.storage.faults import storage_errors
 from distcluster.storage.layout import LOGS
 from distcluster.storage.run import Run
@@ -20,7 +20,7 @@ _SECONDS = 5.0  # between writes: what a session that is killed loses
 log = logging.getLogger("distcluster")
 
 
-class SessionLog(logging.Handler):
+class SessionLog(Listener):
     """Passes on what a reporter is told, and writes it down beside the warnings.
 
     A store of objects has nothing to append to, and a session some dozens of lines: the object is written whole, every
@@ -34,12 +34,11 @@ class SessionLog(logging.Handler):
     """
 
     def __init__(self, run: Run, reporter: Reporter) -> None:
-        super().__init__(logging.WARNING)
-        self._run, self._reporter = run, reporter
+        super().__init__(reporter)
+        self._run = run
         self._key = f"{LOGS}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z.log"
         self._lines: list[str] = []
         self._written = time.monotonic()
-        self._amounts: dict[str, tuple[int, str]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """As logging's: a warning of this package."""
@@ -61,27 +60,18 @@ class SessionLog(logging.Handler):
 
     def dashboard(self, link: str) -> None:
         """As ``Reporter``."""
-        self._reporter.dashboard(link)
+        super().dashboard(link)
         self.add(f"dashboard: {link}")
         self.write()
 
     def start(self, stage: str, total: int, done: int, unit: str) -> None:
         """As ``Reporter``."""
-        self._reporter.start(stage, total, done, unit)
-        self._amounts[stage] = (0, unit)
+        super().start(stage, total, done, unit)
         self.add(f"{stage}: starts with {done:,} of {total:,} {unit}")
 
-    def advance(self, stage: str, amount: int) -> None:
-        """As ``Reporter``."""
-        self._reporter.advance(stage, amount)
-        done, unit = self._amounts[stage]
-        self._amounts[stage] = (done + amount, unit)
-
-    def finish(self, stage: str, seconds: float) -> None:
-        """As ``Reporter``."""
-        self._reporter.finish(stage, seconds)
-        done, unit = self._amounts[stage]
-        self.add(f"{stage}: {done:,} {unit} in {seconds:.1f} s")
+    def stage_done(self, sentence: str) -> None:
+        """As ``Listener``."""
+        self.add(sentence)
         if time.monotonic() - self._written > _SECONDS:
             self.write()
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from distcluster.errors import ExpectedError
-from distcluster.execution.progress import Reporter
+from distcluster.execution.progress import Listener, Reporter
 from distcluster.kubernetes.job_events import EventWriter, find_event_writer
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.storage.run import Run
@@ -16,7 +16,7 @@ _WARNING_SECONDS = 60.0  # between two: of a store that is away every task has o
 log = logging.getLogger("distcluster")
 
 
-class EventReporter(logging.Handler):
+class EventReporter(Listener):
     """Passes on what a reporter is told, and writes the ends of stages and the warnings as events.
 
     Parameters
@@ -26,9 +26,8 @@ class EventReporter(logging.Handler):
     """
 
     def __init__(self, writer: EventWriter, reporter: Reporter) -> None:
-        super().__init__(logging.WARNING)
-        self._writer, self._reporter = writer, reporter
-        self._amounts: dict[str, tuple[int, str]] = {}
+        super().__init__(reporter)
+        self._writer = writer
         self._warned, self._n_left_out = -_WARNING_SECONDS, 0
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -40,26 +39,9 @@ class EventReporter(logging.Handler):
         self._writer.write("Warning", "Trouble", record.getMessage() + others)
         self._warned, self._n_left_out = time.monotonic(), 0
 
-    def dashboard(self, link: str) -> None:
-        """As ``Reporter``."""
-        self._reporter.dashboard(link)
-
-    def start(self, stage: str, total: int, done: int, unit: str) -> None:
-        """As ``Reporter``."""
-        self._reporter.start(stage, total, done, unit)
-        self._amounts[stage] = (0, unit)
-
-    def advance(self, stage: str, amount: int) -> None:
-        """As ``Reporter``."""
-        self._reporter.advance(stage, amount)
-        done, unit = self._amounts[stage]
-        self._amounts[stage] = (done + amount, unit)
-
-    def finish(self, stage: str, seconds: float) -> None:
-        """As ``Reporter``."""
-        self._reporter.finish(stage, seconds)
-        done, unit = self._amounts[stage]
-        self._writer.write("Normal", "StageDone", f"{stage}: {done:,} {unit} in {seconds:.1f} s")
+    def stage_done(self, sentence: str) -> None:
+        """As ``Listener``."""
+        self._writer.write("Normal", "StageDone", sentence)
 
 
 @contextlib.contextmanager
