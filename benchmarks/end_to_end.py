@@ -62,8 +62,8 @@ class Result:
 
 
 def write_rows(path: Path, blocks: Blocks, shape: tuple[int, int]) -> np.ndarray:
-    """Fill a Zarr array; gives the labels."""
-    array = zarr.create_array(str(path), shape=shape, chunks=(BLOCK, shape[1]), dtype="float32")
+    """Fill a Zarr array, a new one; gives the labels."""
+    array = zarr.create_array(str(path), shape=shape, chunks=(BLOCK, shape[1]), dtype="float32", overwrite=True)
     labels, start = [], 0
     for rows, label in blocks:
         array[start : start + len(rows)] = rows
