@@ -117,7 +117,7 @@ class Model:
             anchors, field = (run.read(each, view) for each in (layout.VIEW_ANCHORS, layout.VIEW_FIELD))
             self._spaces[view] = _Space(anchors, field, curve.a, curve.b)
         self.mixture: Mixture = published_mixture(run)
-        self._stability = RowStability(*(run.read(each) for each in layout.ROW_STABILITY.values()))
+        self._stability = RowStability(*run.read_together(list(layout.ROW_STABILITY.values())))
         self.n_clusters, self.n_dimensions = self.mixture.means.shape
 
     def __repr__(self) -> str:

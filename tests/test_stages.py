@@ -27,7 +27,7 @@ from distcluster.pipeline import deduplicate, flow
 from distcluster.plan import make_plan
 from distcluster.report.near_duplicates import duplicates, summarise_duplicates
 from distcluster.report.timings import stage_times
-from distcluster.stages import context, fitting, projecting, searching
+from distcluster.stages import context, fitting, projecting, replicating, searching
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.cost import Cost
 from distcluster.stages.flow import DEDUPLICATES, STAGES, is_finished, own_keys
@@ -208,7 +208,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     monkeypatch.setattr(
         Records, "of_stage", lambda self, stage, under="": (note(stage), of_stage(self, stage, under))[1]
     )
-    for module in (fitting, projecting):  # threads of their own would not be known
+    for module in (fitting, projecting, replicating):  # threads of their own would not be known
         monkeypatch.setattr(module, "at_once", lambda read, items: list(map(read, items)))
     INPUT_BYTES.clear()
     monkeypatch.setattr(inputs, "read_block", counted_block)

@@ -255,7 +255,7 @@ class LiveReporter:
     def _selected(self, rows: int) -> dict[str, Any]:
         """All candidates with the criteria of the selection table, which replace the others."""
         names = ("n_components", "covariance_type", "bic", "silhouette")
-        columns = [self._run.read(layout.SELECTION[name]).tolist() for name in names]
+        columns = [each.tolist() for each in self._run.read_together([layout.SELECTION[name] for name in names])]
         found = {}
         for k, kind, bic, silhouette in zip(*columns, strict=True):
             wanted = Candidate(k, kind)

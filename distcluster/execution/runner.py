@@ -19,7 +19,8 @@ from distcluster.execution.progress import Counts, Reporter
 from distcluster.stages.context import commit, perform
 from distcluster.stages.flow import STAGES, lines, stages_of
 from distcluster.stages.stage import Output, Stage
-from distcluster.storage.records import READERS, Kept
+from distcluster.storage.array_store import READERS
+from distcluster.storage.records import Kept
 from distcluster.storage.run import Run
 from distcluster.storage.run_arrays import ONE
 from distcluster.storage.settings import RunRef
@@ -86,6 +87,8 @@ class Runner:
         waiting = [item for item in items if str(item) not in committed]
         answers: dict[str, Any] = {}
         if waiting:
+            if stage.commits:
+                await asyncio.to_thread(self._run.records.discard_stale, stage.name, map(str, waiting))
             with self._reported(stage, items, waiting) as advance:
                 await self._work(stage, waiting, answers, advance)
             if stage.commits and not under:
@@ -182,6 +185,8 @@ class Runner:
         """Run a stage whose function computes Dask collections, in a thread with a client that it may block."""
         if not stage.items(self._run) or ONE in stage.committed(self._run):
             return
+
+        self._run.records.discard_stale(stage.name, [ONE])
 
         def drive() -> Output[Any]:
             with Client(self._client.scheduler.address, security=self._client.security) as client, client.as_current():

@@ -10,7 +10,7 @@ from distcluster.report.names import name_clusters
 from distcluster.report.page_sections import SECTIONS
 from distcluster.report.shown_items import keep_items
 from distcluster.report.templating import template
-from distcluster.stages.flow import require_finished
+from distcluster.stages.flow import STAGES, require_finished
 from distcluster.storage.items import require_items
 from distcluster.storage.layout import REPORT, REPORT_MADE
 from distcluster.storage.run import Run
@@ -40,10 +40,12 @@ def write_report(run: Run, table: ReportTable) -> str:
     with run.writing(run.job.deploy.lease_seconds):
         run.forget_settings()  # another process may have had it since
         made = made_of(run, table)  # what is read below may be others' files, which change
-        findings = _find(run, table)
-        names, is_named = name_clusters(run, table.names, findings.clusters, findings.levels)
+        with run.read_once([stage.name for stage in STAGES]):
+            findings = _find(run, table)
+            names, is_named = name_clusters(run, table.names, findings.clusters, findings.levels)
+            page = _render(findings.named(names))
         run.store.put(REPORT_MADE, b"")
-        run.store.put(REPORT, _render(findings.named(names)).encode())
+        run.store.put(REPORT, page.encode())
         keep_items(run, findings.shown)
         if is_named:
             run.store.put(REPORT_MADE, made)

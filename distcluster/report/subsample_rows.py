@@ -58,12 +58,12 @@ def read_subsample_rows(run: Run) -> SubsampleRows:
 
 
 def rows_of(run: Run, array: RowArray, row: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Some rows of an array, in their own order, a partition at a time."""
+    """Some rows of an array, in their own order, some partitions at a time."""
     part = row // run.partitioning.partition_rows
     found: npt.NDArray[Any] | None = None
-    for index in np.unique(part):
-        partition, here = run.partitioning[int(index)], part == index
-        values = run.read_rows(array, partition)
+    partitions = [run.partitioning[int(index)] for index in np.unique(part)]
+    for partition, values in zip(partitions, run.read_partitions(array, partitions), strict=True):
+        here = part == partition.index
         if found is None:
             found = np.empty((len(row), *values.shape[1:]), values.dtype)
         found[here] = values[row[here] - partition.start]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from distcluster.stages.context import at_once
 from distcluster.stages.flow import STAGES
 from distcluster.storage.records import record_key
 from distcluster.storage.run import Run
@@ -26,8 +27,9 @@ def stage_times(run: Run) -> list[StageTime]:
     written = {item["path"]: item["last_modified"].timestamp() for item in run.store.listed("commit")}
     times: dict[str, list[float]] = {}
     seconds: dict[str, float] = {}
-    for stage in (each for each in STAGES if not each.on_request):
-        if run.holder(stage.name) is run and (records := run.records.of_stage(stage.name)):
+    own = [stage for stage in STAGES if not stage.on_request and run.holder(stage.name) is run]
+    for stage, records in zip(own, at_once(run.records.of_stage, [stage.name for stage in own]), strict=True):
+        if records:
             name = stage.shown_as
             times.setdefault(name, []).extend(written[record_key(stage.name, item)] for item in records)
             seconds[name] = seconds.get(name, 0.0) + sum(each.seconds for each in records.values())

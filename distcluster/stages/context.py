@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from distcluster.environment import differences, environment, pin_to_one_thread
 from distcluster.errors import CorruptError, EnvironmentMismatchError, JobFailedError, LeaseLostError
 from distcluster.stages.stage import Output
-from distcluster.storage.array_store import Array
+from distcluster.storage.array_store import READERS, Array
 from distcluster.storage.faults import storage_errors
-from distcluster.storage.records import READERS, Kept
+from distcluster.storage.records import Kept
 from distcluster.storage.run import Run
 from distcluster.storage.run_arrays import ONE, ItemArray
 from distcluster.storage.settings import RunRef
@@ -81,7 +81,8 @@ def reading_around(run: Run) -> Iterator[Run]:
 
 def commit(run: Run, stage: str, item: Any, output: Output[Any], seconds: float) -> Kept:
     """Commit what a task has given, and how long it took."""
-    return run.commit(stage, str(item), asdict(output.facts), rows=output.rows, arrays=output.arrays, seconds=seconds)
+    facts = asdict(output.facts)
+    return run.commit(stage, str(item), facts, rows=output.rows, arrays=output.arrays, seconds=seconds, is_new=True)
 
 
 def at_once(read: Callable[[T], Any], items: Iterable[T]) -> list[Any]:
@@ -98,12 +99,18 @@ def read_model(run: Run, array: ItemArray, item: object = ONE) -> Any:
     CorruptError
         When the item is not committed, or the array differs from what was committed.
     """
-    record = run.records.read(array.stage, str(item))
+    return read_models(run, [array], item)[0]
+
+
+def read_models(run: Run, arrays: Iterable[ItemArray], item: object = ONE) -> list[Array]:
+    """The same for arrays of one item that are always read together: they are read at a time, and kept together."""
+    wanted = tuple(arrays)
+    record = run.records.read(wanted[0].stage, str(item))
     if record is None:
-        raise CorruptError(f"{array.stage} {item} is not committed", array.stage, str(item))
-    return _read_once(run.ref, array, str(item), record.id)
+        raise CorruptError(f"{wanted[0].stage} {item} is not committed", wanted[0].stage, str(item))
+    return _read_once(run.ref, wanted, str(item), record.id)
 
 
 @functools.lru_cache(maxsize=128)
-def _read_once(ref: RunRef, array: ItemArray, item: str, _commit_id: str) -> Array:
-    return open_run(ref).read(array, item)
+def _read_once(ref: RunRef, arrays: tuple[ItemArray, ...], item: str, _commit_id: str) -> list[Array]:
+    return open_run(ref).read_together(arrays, item)

@@ -12,7 +12,7 @@ from distcluster import numerics
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.candidate_grid import grid, largest_k, missing_ks
 from distcluster.numerics.mixture.criteria import Criteria, add_fitted_criteria
-from distcluster.stages.context import at_once, open_run, read_model
+from distcluster.stages.context import at_once, open_run, read_model, read_models
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.projecting import read_points
 from distcluster.stages.stage import NoFacts, Output, Stage
@@ -211,9 +211,7 @@ def of_mixture(arrays: dict[str, ItemArray], mixture: "Mixture") -> dict[ItemArr
 
 def fitted_mixture(run: Run, wanted: Candidate) -> "Mixture":
     """A candidate as it was fitted on the mixture subsample."""
-    return numerics.mixture.parameters.Mixture(
-        wanted, *(read_model(run, array, wanted) for array in layout.CANDIDATE.values())
-    )
+    return numerics.mixture.parameters.Mixture(wanted, *read_models(run, layout.CANDIDATE.values(), wanted))
 
 
 def facts_of_fits(run: Run) -> dict[Candidate, CandidateFacts]:

@@ -19,7 +19,7 @@ from distcluster.numerics.shown_rows import (
     spread_evenly,
     spread_rows,
 )
-from distcluster.stages.context import read_model, reading_around
+from distcluster.stages.context import read_model, read_models, reading_around
 from distcluster.stages.cost import Cost, Sizes, one_task
 from distcluster.stages.projecting import PROJECT_ROWS, project_into, read_points, views
 from distcluster.stages.refining import chosen_mixture
@@ -171,7 +171,7 @@ def label_rows(run: Run, index: int) -> Output[LabelFacts]:
         valid = result.label[here] >= 0
         label, probability = result.label[here][valid], result.probability[here][valid]
         probability_sums.append(np.bincount(label, probability, K).astype(np.float64))
-    known = numerics.row_stability.RowStability(*(read_model(run, each) for each in layout.ROW_STABILITY.values()))
+    known = numerics.row_stability.RowStability(*read_models(run, layout.ROW_STABILITY.values()))
     stability = known.of_rows(rows, result.label)
     table = _results(run, partition, rows, result, stability)
     return Output(

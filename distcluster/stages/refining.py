@@ -10,7 +10,7 @@ import numpy.typing as npt
 from distcluster import numerics
 from distcluster.numerics.partition import RowRange, groups, tree_sum, tree_sums
 from distcluster.stages.choosing import SELECT_CANDIDATE
-from distcluster.stages.context import read_model
+from distcluster.stages.context import read_model, read_models
 from distcluster.stages.cost import Cost, one_task
 from distcluster.stages.fitting import centre_of, fitted_mixture, of_mixture
 from distcluster.stages.stage import NoFacts, Output, Stage, one
@@ -81,9 +81,7 @@ def _before(run: Run, iteration: int) -> "Mixture":
     candidate = SELECT_CANDIDATE.facts_of(run).candidate
     if iteration == 0:
         return fitted_mixture(run, candidate)
-    return numerics.mixture.parameters.Mixture(
-        candidate, *(read_model(run, array, iteration - 1) for array in layout.STEP.values())
-    )
+    return numerics.mixture.parameters.Mixture(candidate, *read_models(run, layout.STEP.values(), iteration - 1))
 
 
 def refined_mixture(run: Run) -> "Mixture":
@@ -195,12 +193,12 @@ PUBLISH_MIXTURE = Stage(
 def chosen_mixture(run: Run) -> "Mixture":
     """The mixture that the verdict chose, refined."""
     return numerics.mixture.parameters.Mixture(
-        SELECT_CANDIDATE.facts_of(run).candidate, *(read_model(run, array) for array in layout.MIXTURE.values())
+        SELECT_CANDIDATE.facts_of(run).candidate, *read_models(run, layout.MIXTURE.values())
     )
 
 
 def published_mixture(run: Run) -> "Mixture":
     """The same for reports and exports, which any machine may make: no row is labelled by it."""
     return numerics.mixture.parameters.Mixture(
-        SELECT_CANDIDATE.facts_of(run).candidate, *(run.read(array) for array in layout.MIXTURE.values())
+        SELECT_CANDIDATE.facts_of(run).candidate, *run.read_together(list(layout.MIXTURE.values()))
     )

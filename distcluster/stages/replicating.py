@@ -1,11 +1,13 @@
 """The pipeline over again, on halves of the subsamples and on rows without clusters."""
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
 from distcluster import numerics
 from distcluster.numerics.sampling import replicate_sizes
-from distcluster.stages.context import read_model
+from distcluster.stages.context import at_once, read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.fitting import candidates
 from distcluster.stages.projecting import FIT_SECONDS, LAYOUT_SECONDS, read_points
@@ -130,4 +132,4 @@ def replicated_labels(run: Run, what: str) -> list[npt.NDArray[np.int16]]:
     """Labels of the common rows by every replicate of ``what``: (candidates, rows) each, -1 where a fit failed."""
     SUBSAMPLE.facts_of(run)  # without it there is no telling how many there should be
     items = [item for item in replicates(run) or [] if item.startswith(what)]
-    return [run.read(layout.REPLICATE_LABEL, item) for item in items]
+    return at_once(partial(run.read, layout.REPLICATE_LABEL), items)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from distcluster import numerics
 from distcluster.numerics.index_facts import INDEX_ARRAYS, IndexFacts
 from distcluster.numerics.support import local_scale, support_limit
-from distcluster.stages.context import open_run, read_model
+from distcluster.stages.context import open_run, read_model, read_models
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.stages.subsampling import READ_SECONDS, SUBSAMPLE, read_blocks
@@ -139,7 +139,7 @@ def _opened(run: Run) -> "NeighbourIndex":
 @functools.lru_cache(maxsize=2)
 def _opened_index(ref: RunRef, _commit_ids: tuple[str, ...]) -> "NeighbourIndex":
     run = open_run(ref)
-    arrays = {name: read_model(run, layout.INDEX[name]) for name in INDEX_ARRAYS}
+    arrays = dict(zip(INDEX_ARRAYS, read_models(run, [layout.INDEX[name] for name in INDEX_ARRAYS]), strict=True))
     return numerics.neighbors.open_index(
         arrays, BUILD_INDEX.facts_of(run).search, searched(run, read_model(run, layout.SAMPLE))
     )

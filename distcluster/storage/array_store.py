@@ -8,7 +8,9 @@ import os
 import threading
 import uuid
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from distcluster.storage.zarr_arrays import Store, WritingStore
 
 Array = npt.NDArray[Any]
+
+READERS = 128
+"""Threads that read small objects: a store answers in its own time, and many requests at once."""
 
 READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 """What zarr, its codecs, NumPy and obstore raise for objects that are missing, torn or damaged."""
@@ -63,6 +68,7 @@ class ArrayStore:
         self._path = local_path(url)
         self._url = url
         self._row_arrays: dict[tuple[str, bool], zarr.Array[Any]] = {}
+        self._ahead: dict[str, Any] = {}  # the content of objects that were read ahead
 
     @cached_property
     def objects(self) -> Any:
@@ -192,12 +198,29 @@ class ArrayStore:
             self._row_arrays[path, is_strict] = storage.zarr_arrays.open_parts(store, path)
         return self._row_arrays[path, is_strict]
 
-    def read_array(self, path: str) -> Array:
-        """All values of an array that an item has for its own."""
-        inside = in_object(path)
-        if inside is None:
-            return np.asarray(self.open_array(path)[:])
-        return self.get_arrays(inside[0])[inside[1]]
+    def read_array(self, path: str, objects: Iterable[str]) -> Array:
+        """All values of an array that an item has for its own; ``objects`` are the item's."""
+        if inside := in_object(path):
+            return self.get_arrays(inside[0])[inside[1]]
+        keys = [key for key in objects if key.startswith(f"{path}/")]
+        # At once: zarr would ask for a chunk once it has the metadata.
+        is_here = all(key in self._ahead for key in keys)
+        contents = [self._ahead[key] for key in keys] if is_here else self._contents(keys)
+        return storage.zarr_arrays.decode_whole(path, dict(zip(keys, contents, strict=True)))
+
+    @contextmanager
+    def read_ahead(self, keys: Sequence[str]) -> Iterator[None]:
+        """Read objects at once and keep them: arrays that are read within this are made from them."""
+        with contextlib.suppress(*READ_ERRORS):  # who reads what is missing will say so
+            self._ahead = dict(zip(keys, self._contents(keys), strict=True))
+        try:
+            yield
+        finally:
+            self._ahead = {}
+
+    def _contents(self, keys: Sequence[str]) -> list[Any]:
+        with ThreadPoolExecutor(READERS) as threads:
+            return list(threads.map(lambda key: obstore.get(self.objects, key).bytes(), keys))
 
     def get_arrays(self, key: str) -> dict[str, Array]:
         """The arrays of one object, as ``put_arrays`` wrote it: each is checked before it is unpacked.
@@ -268,24 +291,19 @@ class ArrayStore:
             raise ValueError(f"{path}: {start} to {start + len(values)} is no whole shard of {shard_rows} rows")
         key = shard_key(array, start)
         array[start : start + len(values)] = values
-        return self._sizes([key])
+        return {key: self._writing_store.sizes.pop(key)}
 
     def write_array(self, path: str, values: Array, dimensions: Sequence[str]) -> dict[str, int]:
         """Write an array of one chunk, in place of what lay there; gives the objects written, with their sizes."""
-        array = storage.zarr_arrays.write_whole(self._writing_store, path, values, dimensions)
-        keys = [f"{path}/zarr.json"]
-        if values.size:
-            keys.append(f"{path}/{array.metadata.encode_chunk_key((0,) * values.ndim)}")
-        return self._sizes(keys)
-
-    def _sizes(self, keys: Iterable[str]) -> dict[str, int]:
-        return {key: self._writing_store.sizes.pop(key) for key in keys}
+        objects = storage.zarr_arrays.encode_whole(path, values, dimensions)
+        with ThreadPoolExecutor(len(objects)) as threads:
+            list(threads.map(self.put, objects, objects.values()))
+        return {key: len(content) for key, content in objects.items()}
 
     def reads_back(self, path: str, rows: slice, expected: int) -> bool:
-        """Whether rows of an array have the checksum that they were written with."""
+        """Whether rows of an array that is filled in parts have the checksum that they were written with."""
         try:
-            values = self.read_array(path) if rows == slice(None) else np.asarray(self.open_array(path)[rows])
-            return checksum(values) == expected
+            return checksum(np.asarray(self.open_array(path)[rows])) == expected
         except READ_ERRORS:
             return False
 

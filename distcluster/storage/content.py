@@ -3,20 +3,25 @@
 import itertools
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distcluster.errors import CorruptError
 from distcluster.numerics.partition import Partitioning, RowRange
-from distcluster.storage.array_store import READ_ERRORS, Array, ArrayStore, checksum
+from distcluster.storage.array_store import READ_ERRORS, READERS, Array, ArrayStore, checksum
 from distcluster.storage.dimensions import dimensions
 from distcluster.storage.layout import in_object
-from distcluster.storage.records import READERS, Kept, Part, Record, Records
+from distcluster.storage.records import Kept, Part, Record, Records
 from distcluster.storage.run_arrays import ONE, ItemArray, RowArray
 
 if TYPE_CHECKING:
     import zarr
+
+_Write = tuple[int, Callable[[], dict[str, int]]]  # bytes before they are encoded, and what writes them
+_LARGE_BYTES = 2**23
+_PARTITIONS = 16  # whose rows are read at a time
 
 
 class Content(ABC):
@@ -68,9 +73,11 @@ class Content(ABC):
             raise CorruptError(f"partition {item} of {path} cannot be read back: {error}", array.stage, item) from error
 
     def read_partitions(self, array: RowArray, partitions: Sequence[RowRange]) -> Iterator[Array]:
-        """The same for some partitions, read at a time and given in their order."""
-        with ThreadPoolExecutor(READERS) as threads:
-            yield from threads.map(lambda partition: self.read_rows(array, partition), partitions)
+        """The same for some partitions, a few read at a time, in their order."""
+        left = iter(partitions)
+        with ThreadPoolExecutor(_PARTITIONS) as threads:
+            while some := list(itertools.islice(left, _PARTITIONS)):
+                yield from threads.map(lambda partition: self.read_rows(array, partition), some)
 
     def read(self, array: ItemArray, item: str = ONE) -> Array:
         """An array that an item has published, checked against its record.
@@ -80,18 +87,29 @@ class Content(ABC):
         CorruptError
             When the item is not committed, or the array differs from what was committed.
         """
-        record, path = self.records.read(array.stage, item), array.at(item)
+        return self.read_together([array], item)[0]
+
+    def read_together(self, arrays: Sequence[ItemArray], item: str = ONE) -> list[Array]:
+        """The same for arrays of one item, read at a time."""
+        stage = arrays[0].stage
+        record, store = self.records.read(stage, item), self.holder(stage).store
         if record is None:
-            raise CorruptError(f"{array.stage} {item} is not committed", array.stage, item)
-        if path not in record.arrays:
-            raise CorruptError(f"{path} is no part of what {array.stage} {item} committed", array.stage, item)
-        try:
-            values = self.holder(array.stage).store.read_array(path)
-        except READ_ERRORS as error:
-            raise CorruptError(f"{path} cannot be read back: {error}", array.stage, item) from error
-        if checksum(values) != record.arrays[path]:
-            raise CorruptError(f"{path} is not what {array.stage} {item} committed", array.stage, item)
-        return values
+            raise CorruptError(f"{stage} {item} is not committed", stage, item)
+
+        def read(array: ItemArray) -> Array:
+            path = array.at(item)
+            if path not in record.arrays:
+                raise CorruptError(f"{path} is no part of what {stage} {item} committed", stage, item)
+            try:
+                values = store.read_array(path, record.objects)
+            except READ_ERRORS as error:
+                raise CorruptError(f"{path} cannot be read back: {error}", stage, item) from error
+            if checksum(values) != record.arrays[path]:
+                raise CorruptError(f"{path} is not what {stage} {item} committed", stage, item)
+            return values
+
+        with ThreadPoolExecutor(len(arrays)) as threads:
+            return list(threads.map(read, arrays))
 
     def read_items(
         self, arrays: Sequence[ItemArray], items: Iterable[object], under: str = ""
@@ -137,11 +155,20 @@ class Content(ABC):
             return False
         if record is None:
             return False
-        written = [
-            *((path, slice(None), expected) for path, expected in record.arrays.items()),
-            *((path, slice(part.start, part.stop), part.checksum) for path, part in record.parts.items()),
-        ]
-        return all(self.store.reads_back(*each) for each in written if not each[0].startswith(self.dropped))
+
+        def is_whole(path: str, expected: int) -> bool:
+            try:
+                return checksum(self.store.read_array(path, record.objects)) == expected
+            except READ_ERRORS:
+                return False
+
+        return all(
+            is_whole(path, expected) for path, expected in record.arrays.items() if not path.startswith(self.dropped)
+        ) and all(
+            self.store.reads_back(path, slice(part.start, part.stop), part.checksum)
+            for path, part in record.parts.items()
+            if not path.startswith(self.dropped)
+        )
 
     # -- writing
 
@@ -154,11 +181,11 @@ class Content(ABC):
         rows: Mapping[RowArray, Array] | None = None,
         arrays: Mapping[ItemArray, Array] | None = None,
         seconds: float = 0.0,
+        is_new: bool = False,
     ) -> Kept:
         """Write everything that belongs to an item of a stage, then its record.
 
-        The old record goes first, then the old objects, then everything is written and flushed, and the record comes
-        last.
+        The old record goes first, then everything is written and flushed, and the record comes last.
 
         Parameters
         ----------
@@ -172,28 +199,48 @@ class Content(ABC):
             Arrays of this item alone; each is one chunk.
         seconds : float
             That they took to compute.
+        is_new : bool
+            The item has no record: the driver has seen to it for all of the stage.
         """
-        self.records.discard(stage, item)
-        sizes: dict[str, int] = {}
+        if not is_new:
+            self.records.discard(stage, item)
+        writes: list[_Write] = []
         parts: dict[str, Part] = {}
         checksums: dict[str, int] = {}
-        partial: dict[str, dict[str, Array]] = {}
+        together: dict[str, dict[str, Array]] = {}
         for each, values in (rows or {}).items():
             index, path = int(item), each.path
             of_rows = each.counts == "rows"
             start = index * (self.partitioning.partition_rows if of_rows else self.partitioning.partition_blocks)
-            self.require_lease()
-            sizes |= self.store.write_part(path, start, values)
+            writes.append((values.nbytes, partial(self.store.write_part, path, start, values)))
             parts[path] = Part(start, start + len(values), checksum(values))
         for array, values in (arrays or {}).items():
             path = array.at(item)
             checksums[path] = checksum(values)
-            self.require_lease()
             if inside := in_object(path):
-                partial.setdefault(inside[0], {})[inside[1]] = values
+                together.setdefault(inside[0], {})[inside[1]] = values
             else:
-                sizes |= self.store.write_array(path, values, dimensions(array, values.ndim))
-        for key, own in partial.items():
-            sizes |= self.store.put_arrays(key, own)
+                named = dimensions(array, values.ndim)
+                writes.append((values.nbytes, partial(self.store.write_array, path, values, named)))
+        for key, own in together.items():
+            writes.append((sum(each.nbytes for each in own.values()), partial(self.store.put_arrays, key, own)))
+        sizes = self._written(writes)
         self.store.flush(list(sizes))
         return self.records.write(stage, item, Record(dict(facts), parts, checksums, sizes, seconds, uuid.uuid4().hex))
+
+    def _written(self, writes: Sequence[_Write]) -> dict[str, int]:
+        """Write objects, many at a time, for a store answers in its own time; gives their sizes.
+
+        Large ones come one after the other: each is encoded in memory.
+        """
+        sizes: dict[str, int] = {}
+        for n_bytes, write in writes:
+            if n_bytes > _LARGE_BYTES:
+                self.require_lease()
+                sizes |= write()
+        self.require_lease()
+        small = [write for n_bytes, write in writes if n_bytes <= _LARGE_BYTES]
+        with ThreadPoolExecutor(READERS) as threads:
+            for found in threads.map(lambda write: write(), small):
+                sizes |= found
+        return sizes

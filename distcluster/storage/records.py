@@ -1,8 +1,9 @@
 """Records: what says that an item of a stage is complete, typed and checked when they are read."""
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TypeVar, cast
@@ -10,12 +11,9 @@ from typing import TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from distcluster.errors import CorruptError
-from distcluster.storage.array_store import ArrayStore, entity_tag
+from distcluster.storage.array_store import READERS, ArrayStore, entity_tag
 
 T = TypeVar("T")
-
-READERS = 128
-"""Threads that read small objects: a store answers in its own time, and many requests at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +135,17 @@ class Records:
         self._before_change = before_change
         self._elsewhere = elsewhere
         self._found: dict[str, Record] | None = {} if are_kept else None
+        self._stages: dict[tuple[str, str], dict[str, Kept]] | None = None
+        self._listed: dict[str, set[str]] = {}  # of each stage, the items that had a record when it was last looked at
+
+    @contextmanager
+    def read_once(self) -> Iterator[None]:
+        """While nobody writes to the run: what was found is not asked for again."""
+        before, self._found, self._stages = self._found, {}, {}
+        try:
+            yield
+        finally:
+            self._found, self._stages = before, None
 
     def read(self, stage: str, item: str) -> Record | None:
         """What an item of a stage committed, or None.
@@ -166,6 +175,8 @@ class Records:
         key = record_key(stage, item)
         tag = self._store.put(key, json.dumps(asdict(record)).encode())
         self._store.flush([key])
+        if self._found is not None:
+            self._found[key] = record
         return Kept(tag, record)
 
     def collect(self, stage: str, kept: Mapping[str, Kept]) -> None:
@@ -181,12 +192,22 @@ class Records:
         """
         if (others := self._elsewhere(stage)) is not None:
             return others.kept(stage, under)
+        if self._stages is None:
+            return self._read_stage(stage, under)
+        if (stage, under) not in self._stages:
+            found = self._stages[stage, under] = self._read_stage(stage, under)
+            assert self._found is not None
+            self._found |= {record_key(stage, item): each.record for item, each in found.items()}
+        return self._stages[stage, under]
+
+    def _read_stage(self, stage: str, under: str) -> dict[str, Kept]:
         folder = f"commit/{stage}"
         tags = {
             each["path"].removeprefix(f"{folder}/").removesuffix(".json"): entity_tag(each)
             for each in self._store.listed(f"{folder}/{under}".rstrip("/"))
             if each["path"].endswith(".json") and not each["path"].endswith("zarr.json")
         }
+        self._listed.setdefault(stage, set()).update(tags)
         copies = self._collection(stage) if len(tags) >= _FEW and not under else {}
 
         found = {item: copies[item] for item, tag in tags.items() if item in copies and copies[item].tag == tag != ""}
@@ -233,13 +254,20 @@ class Records:
     def _sizes_under(self, prefix: str) -> dict[str, int]:
         return {item["path"]: item["size"] for item in self._store.listed(prefix)}
 
-    def discard(self, stage: str, item: str) -> None:
-        """Forget that an item was committed, so that it is done again."""
+    def discard(self, stage: str, *items: str) -> None:
+        """Forget that items were committed, so that they are done again."""
         self._before_change()
-        key = record_key(stage, item)
-        self._store.delete([key])
+        keys = [record_key(stage, item) for item in items]
+        self._store.delete(keys)
         if self._found is not None:
-            self._found.pop(key, None)
+            for key in keys:
+                self._found.pop(key, None)
+
+    def discard_stale(self, stage: str, items: Iterable[str]) -> None:
+        """Discard those of some items that had a record when the stage was last looked at."""
+        stale = self._listed.pop(stage, set()).intersection(items)
+        if stale:
+            self.discard(stage, *sorted(stale))
 
     def forget(self, stage: str) -> None:
         """Discard every item of a stage."""

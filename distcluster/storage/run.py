@@ -5,7 +5,8 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
@@ -17,16 +18,17 @@ from distcluster.job import Job
 from distcluster.job_file import parse_job
 from distcluster.numerics.partition import Partitioning
 from distcluster.storage import lease
-from distcluster.storage.array_store import ArrayStore
+from distcluster.storage.array_store import READERS, ArrayStore
 from distcluster.storage.content import Content
 from distcluster.storage.dimensions import dimensions
 from distcluster.storage.layout import ERROR, FORMAT_VERSION, GROUPS, LEASE, PROBE, ROOT
 from distcluster.storage.records import Records, parsed
-from distcluster.storage.run_arrays import RowArray
+from distcluster.storage.run_arrays import ONE, RowArray
 from distcluster.storage.settings import ErrorNote, Root, RunRef, Settings
 from distcluster.storage.urls import absolute_url, local_path
 from distcluster.url import Url
 
+_SMALL_BYTES = 2**20
 _LOOK_SECONDS = 1.0  # that a look at the lease is good for: a take-over needs longer where its holder lives
 
 
@@ -181,6 +183,27 @@ class Run(Content):
         assert self.around is not None
         return self.around
 
+    @contextlib.contextmanager
+    def read_once(self, stages: Sequence[str]) -> Iterator[None]:
+        """While nobody writes to the run, read all records of some stages, and what their single tasks have published.
+
+        All at once, for a store answers in its own time; within this they are not asked for again.
+        """
+        with contextlib.ExitStack() as stack:
+            for run in (self, self.around):
+                if run is not None:
+                    stack.enter_context(run.records.read_once())
+            with ThreadPoolExecutor(READERS) as threads:
+                records = list(threads.map(self.records.of_stage, stages))
+            small: dict[ArrayStore, list[str]] = {}
+            for stage, of_stage in zip(stages, records, strict=True):
+                objects = of_stage[ONE].objects if ONE in of_stage else {}
+                few = (key for key, size in objects.items() if size < _SMALL_BYTES)
+                small.setdefault(self.holder(stage).store, []).extend(few)
+            for store, keys in small.items():
+                stack.enter_context(store.read_ahead(keys))
+            yield
+
     def _records_elsewhere(self, stage: str) -> Records | None:
         holder = self.holder(stage)
         return None if holder is self else holder.records
@@ -229,9 +252,8 @@ class Run(Content):
         sizes = {
             "n_neighbors": job.projection.n_neighbors, "d": job.projection.n_components, "top": job.assign.top,
         }  # fmt: skip
-        for group in GROUPS:
-            self.store.make_group(group)
-        for each in arrays:
+
+        def make(each: RowArray) -> None:
             length, chunk, shard = (
                 (parts.n_rows, parts.block_rows, parts.partition_rows)
                 if each.counts == "rows"
@@ -241,6 +263,10 @@ class Run(Content):
             self.store.make_array(
                 each.path, shape, each.dtype, each.fill_value, chunk, shard, dimensions(each, len(shape))
             )
+
+        with ThreadPoolExecutor(READERS) as threads:
+            list(threads.map(self.store.make_group, GROUPS))
+            list(threads.map(make, arrays))
 
     def update(self, **changes: Any) -> None:
         """Replace single settings."""

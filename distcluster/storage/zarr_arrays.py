@@ -1,12 +1,14 @@
 """Zarr's part of a run's store: arrays opened, made and written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.buffer import cpu
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import ObjectStore, WrapperStore
+from zarr.storage import MemoryStore, ObjectStore, WrapperStore
 
 Store = ObjectStore[Any]
 
@@ -57,6 +59,12 @@ def open_array(store: Store, path: str) -> zarr.Array[Any]:
     return zarr.open_array(store, path=path, mode="r+", zarr_format=3)
 
 
+def decode_whole(path: str, objects: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """The values of an array whose objects are all there, by key."""
+    buffers: dict[str, Any] = {key: cpu.Buffer.from_bytes(content) for key, content in objects.items()}
+    return np.asarray(zarr.open_array(MemoryStore(buffers), path=path, mode="r", zarr_format=3)[:])
+
+
 def open_parts(store: WrapperStore[Store], path: str) -> zarr.Array[Any]:
     """An array that is filled in parts."""
     array = zarr.open_array(store, path=path, mode="r+", zarr_format=3)
@@ -87,15 +95,16 @@ def make_parts(
     )
 
 
-def write_whole(store: WritingStore, path: str, values: npt.NDArray[Any], dimensions: Sequence[str]) -> zarr.Array[Any]:
-    """Write an array of one chunk, in place of what lay there."""
-    return zarr.create_array(
-        store,
+def encode_whole(path: str, values: npt.NDArray[Any], dimensions: Sequence[str]) -> dict[str, bytes]:
+    """The objects of an array of one chunk: zarr would write one after the other, and look for old ones first."""
+    found: dict[str, Any] = {}
+    zarr.create_array(
+        MemoryStore(found),
         name=path,
         data=values,
         chunks=tuple(max(length, 1) for length in values.shape),
         compressors=_COMPRESSORS,
         dimension_names=dimensions,
         config=_WHOLE,
-        overwrite=True,
     )
+    return {key: content.to_bytes() for key, content in found.items() if key.startswith(f"{path}/")}
