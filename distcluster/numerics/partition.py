@@ -151,7 +151,8 @@ def tree_sum(values: Iterable[npt.NDArray[np.float64]]) -> npt.NDArray[np.float6
     for value in values:
         height, node = 0, np.asarray(value, np.float64)
         while nodes and nodes[-1][0] == height:
-            node = nodes.pop()[1] + node
+            left = nodes.pop()[1]
+            node = np.add(left, node, out=left if height else np.empty_like(left))  # a leaf is the caller's
             height += 1
         nodes.append((height, node))
     total = nodes.pop()[1]

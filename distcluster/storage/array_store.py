@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import os
-import threading
 import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from obstore.store import LocalStore
 
 from distcluster import storage
 from distcluster.storage.layout import PROBE, in_object
+from distcluster.storage.npy_headers import array_in
 from distcluster.storage.urls import local_path, object_store
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ READERS = 128
 READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 """What zarr, its codecs, NumPy and obstore raise for objects that are missing, torn or damaged."""
 
-# NumPy reads headers with Python's ast, whose threads share a depth counter: a SystemError by chance (cpython #106905).
-ONE_HEADER = threading.Lock()
 _DELETED_AT_ONCE = 1_000  # what one request of an object store may name
 
 
@@ -52,7 +50,7 @@ def checksum(values: Array) -> int:
     """
     if values.dtype.kind in "TU":  # strings: zarr gives them back in numpy's variable-length type
         return xxhash.xxh3_64_intdigest(json.dumps(values.tolist()).encode())
-    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(values).tobytes())
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
 
 
 class ArrayStore:
@@ -201,7 +199,7 @@ class ArrayStore:
     def read_array(self, path: str, objects: Iterable[str]) -> Array:
         """All values of an array that an item has for its own; ``objects`` are the item's."""
         if inside := in_object(path):
-            return self.get_arrays(inside[0])[inside[1]]
+            return self.get_arrays(inside[0], inside[1:])[0]
         keys = [key for key in objects if key.startswith(f"{path}/")]
         # At once: zarr would ask for a chunk once it has the metadata.
         is_here = all(key in self._ahead for key in keys)
@@ -222,8 +220,8 @@ class ArrayStore:
         with ThreadPoolExecutor(READERS) as threads:
             return list(threads.map(lambda key: obstore.get(self.objects, key).bytes(), keys))
 
-    def get_arrays(self, key: str) -> dict[str, Array]:
-        """The arrays of one object, as ``put_arrays`` wrote it: each is checked before it is unpacked.
+    def get_arrays(self, key: str, names: Sequence[str]) -> list[Array]:
+        """Some arrays of one object, as ``put_arrays`` wrote it: each is checked before it is unpacked.
 
         Raises
         ------
@@ -231,15 +229,12 @@ class ArrayStore:
             Also for a compressed array, which none of ours is: it could be of any size.
         """
         content = bytes(obstore.get(self.objects, key).bytes())
-        arrays = {}
+        arrays = []
         with zipfile.ZipFile(io.BytesIO(content)) as found:
-            for each in found.infolist():
+            for each in map(found.getinfo, (f"{name}.npy" for name in names)):
                 if each.compress_type != zipfile.ZIP_STORED:
                     raise ValueError(f"{each.filename} is compressed")
-                member = io.BytesIO(found.read(each))
-                with ONE_HEADER:
-                    array = np.lib.format.read_array(member, allow_pickle=False)
-                arrays[each.filename.removesuffix(".npy")] = array
+                arrays.append(array_in(found.read(each)))
         return arrays
 
     def put_arrays(self, key: str, arrays: Mapping[str, Array]) -> dict[str, int]:

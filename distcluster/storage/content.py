@@ -3,6 +3,7 @@
 import itertools
 import uuid
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -133,8 +134,7 @@ class Content(ABC):
             paths = [array.at(item) for array in arrays]
             key, _ = in_object(paths[0]) or (paths[0], "")
             try:
-                found = store.get_arrays(key)
-                values = [found[path.removeprefix(f"{key}/")] for path in paths]
+                values = store.get_arrays(key, [path.removeprefix(f"{key}/") for path in paths])
             except READ_ERRORS as error:
                 raise CorruptError(f"{key} cannot be read back: {error}", stage, item) from error
             for path, each in zip(paths, values, strict=True):
@@ -142,10 +142,13 @@ class Content(ABC):
                     raise CorruptError(f"{path} is not what {stage} {item} committed", stage, item)
             return values
 
-        left = iter(items)
+        left = map(str, items)
         with ThreadPoolExecutor(READERS) as threads:
-            while some := list(itertools.islice(left, READERS)):
-                yield from threads.map(read, map(str, some))
+            ahead = deque(threads.submit(read, each) for each in itertools.islice(left, READERS))
+            while ahead:
+                values = ahead.popleft().result()
+                ahead.extend(threads.submit(read, each) for each in itertools.islice(left, 1))
+                yield values
 
     def verify(self, stage: str, item: str) -> bool:
         """Whether everything that the item committed reads back with its checksum."""

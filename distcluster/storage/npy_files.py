@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from distcluster.errors import JobError
-from distcluster.storage.array_store import ONE_HEADER
+from distcluster.storage.npy_headers import read_header
 from distcluster.storage.object_file import ObjectFile, objects_of
 from distcluster.storage.row_files import RowFile, RowFiles
 from distcluster.url import Url
@@ -33,14 +33,6 @@ def open_npy(url: Url) -> RowFiles | None:
             )
     parts = [RowFile(name, begin, n_rows) for name, (n_rows, _), _, begin in headers]
     return RowFiles(store, parts, width, first_dtype)
-
-
-def read_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and dtype of an array in NumPy's format; the file stands at its values then."""
-    with ONE_HEADER:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return read(member)
 
 
 def _header(url: Url, store: Any, name: str, size: int) -> tuple[tuple[int, int], np.dtype[Any], int]:

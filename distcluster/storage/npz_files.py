@@ -10,7 +10,7 @@ import numpy as np
 
 from distcluster.errors import JobError
 from distcluster.storage.array_store import Array
-from distcluster.storage.npy_files import read_header
+from distcluster.storage.npy_headers import read_header
 from distcluster.storage.object_file import ObjectFile, objects_of
 from distcluster.url import Url
 
