@@ -66,6 +66,7 @@ class ArrayStore:
         self._path = local_path(url)
         self._url = url
         self._row_arrays: dict[tuple[str, bool], zarr.Array[Any]] = {}
+        self._groups: set[str] = set()  # metadata of groups that this process has written
         self._ahead: dict[str, Any] = {}  # the content of objects that were read ahead
 
     @cached_property
@@ -291,9 +292,12 @@ class ArrayStore:
     def write_array(self, path: str, values: Array, dimensions: Sequence[str]) -> dict[str, int]:
         """Write an array of one chunk, in place of what lay there; gives the objects written, with their sizes."""
         objects = storage.zarr_arrays.encode_whole(path, values, dimensions)
-        with ThreadPoolExecutor(len(objects)) as threads:
-            list(threads.map(self.put, objects, objects.values()))
-        return {key: len(content) for key, content in objects.items()}
+        groups = {key for key in objects if not key.startswith(f"{path}/")}  # nobody's own: they are all alike
+        written = {key: content for key, content in objects.items() if key not in groups & self._groups}
+        with ThreadPoolExecutor(len(written)) as threads:
+            list(threads.map(self.put, written, written.values()))
+        self._groups |= groups
+        return {key: len(content) for key, content in objects.items() if key not in groups}
 
     def reads_back(self, path: str, rows: slice, expected: int) -> bool:
         """Whether rows of an array that is filled in parts have the checksum that they were written with."""

@@ -10,6 +10,8 @@ from zarr.buffer import cpu
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore, ObjectStore, WrapperStore
 
+from distcluster.storage.layout import ROOT
+
 Store = ObjectStore[Any]
 
 _WHOLE: Any = {"write_empty_chunks": True}  # what is written is there, whatever it is: readers miss what is lost
@@ -96,7 +98,10 @@ def make_parts(
 
 
 def encode_whole(path: str, values: npt.NDArray[Any], dimensions: Sequence[str]) -> dict[str, bytes]:
-    """The objects of an array of one chunk: zarr would write one after the other, and look for old ones first."""
+    """The objects of an array of one chunk and of the groups around it.
+
+    Zarr would write one after the other, and look for old ones first.
+    """
     found: dict[str, Any] = {}
     zarr.create_array(
         MemoryStore(found),
@@ -107,4 +112,4 @@ def encode_whole(path: str, values: npt.NDArray[Any], dimensions: Sequence[str])
         dimension_names=dimensions,
         config=_WHOLE,
     )
-    return {key: content.to_bytes() for key, content in found.items() if key.startswith(f"{path}/")}
+    return {key: content.to_bytes() for key, content in found.items() if key != ROOT}
