@@ -26,7 +26,6 @@ GROWTH = {
     ("scan", "GET"): 2, ("scan", "PUT"): 3,
     ("score_candidates", "GET"): 1, ("score_candidates", "PUT"): 2,
     ("sum_silhouettes", "GET"): 1, ("sum_silhouettes", "PUT"): 2,
-    ("run", "DELETE"): 6,
     ("lease", "LIST"): 2, ("lease", "PUT"): 1,
 }  # fmt: skip
 """Requests for each further partition, by owner and kind; the lease's go by time.
