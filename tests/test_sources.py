@@ -22,9 +22,9 @@ from distcluster.predicting import prediction_job
 from distcluster.prepare import check_job
 from distcluster.storage import object_file
 from distcluster.storage.array_store import ArrayStore
+from distcluster.storage.arrow_columns import ArrowEntries
 from distcluster.storage.inputs import input_version, open_input
 from distcluster.storage.items import open_column
-from distcluster.storage.parquet_files import ParquetEntries
 from distcluster.storage.run import Run
 from distcluster.storage.urls import absolute_url
 from distcluster.url import Url
@@ -234,7 +234,7 @@ def test_parquet_files_that_differ_in_width_or_columns_are_refused_by_their_foot
     assert open_input(source, "v").shape == (10_000, 6)
     assert open_column(source, "id", "input.id")[4_998:5_002].tolist() == ["", "", "b", "b"]
     year = open_column(source, "year", "input.id")
-    assert isinstance(year, ParquetEntries)
+    assert isinstance(year, ArrowEntries)
     assert (year.kind, year[np.array([9_999, 0])].tolist()) == (pa.int64(), [2001, 1999])
     for name, said in (("own", "1.parquet of .* has no column 'own'"), ("kind", "values of int64, and of string")):
         with pytest.raises(JobError, match=said):

@@ -10,8 +10,8 @@ import zarr
 
 from distcluster.errors import JobError
 from distcluster.numerics.partition import Partitioning
+from distcluster.storage.arrow_columns import ArrowEntries
 from distcluster.storage.files import open_entries, stream_lines
-from distcluster.storage.parquet_files import ParquetEntries
 from distcluster.url import Url
 
 Int64 = npt.NDArray[np.int64]
@@ -126,7 +126,7 @@ def read_labels(url: Url, parts: Partitioning) -> Iterator[tuple[int, list[str]]
         yield start, names
 
 
-def _of_array(values: npt.NDArray[Any], array: zarr.Array[Any] | ParquetEntries, url: Url) -> list[str]:
+def _of_array(values: npt.NDArray[Any], array: zarr.Array[Any] | ArrowEntries, url: Url) -> list[str]:
     """One string a row."""
     if values.ndim == 1:
         return [str(value) for value in values]

@@ -12,10 +12,11 @@ from obstore.exceptions import BaseError
 from zarr.storage import ObjectStore
 
 from distcluster.errors import JobError, StorageError
+from distcluster.storage.arrow_columns import ArrowEntries
 from distcluster.storage.faults import of_storage
 from distcluster.storage.inputs import input_version
 from distcluster.storage.object_file import may_exist
-from distcluster.storage.parquet_files import ParquetEntries, open_column, open_parquet
+from distcluster.storage.parquet_files import open_column, open_parquet
 from distcluster.storage.urls import (
     absolute_url,
     file_store,
@@ -61,7 +62,7 @@ def stream_lines(url: Url) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-def open_entries(url: Url, field: str, dimensions: tuple[int, ...] = (1,)) -> zarr.Array[Any] | ParquetEntries | None:
+def open_entries(url: Url, field: str, dimensions: tuple[int, ...] = (1,)) -> zarr.Array[Any] | ArrowEntries | None:
     """An array of one entry a row: Zarr's, or a column below Parquet (``docs.parquet/text``); None where it is a file.
 
     ``field`` is the job's, for messages.
@@ -94,7 +95,7 @@ def open_entries(url: Url, field: str, dimensions: tuple[int, ...] = (1,)) -> za
     return array
 
 
-def _parquet_column(url: Url) -> ParquetEntries | None:
+def _parquet_column(url: Url) -> ArrowEntries | None:
     source, name = absolute_url(url).parted()
     if not may_exist(source):
         return None
@@ -107,7 +108,7 @@ def _parquet_column(url: Url) -> ParquetEntries | None:
 
 
 @functools.lru_cache(maxsize=16)  # an export asks for each partition's rows
-def _opened_column(source: Url, name: str, version: str | None) -> ParquetEntries | None:
+def _opened_column(source: Url, name: str, version: str | None) -> ArrowEntries | None:
     files = open_parquet(source, version)
     return None if files is None else open_column(files, name)
 

@@ -9,12 +9,13 @@ import numpy.typing as npt
 
 from distcluster.errors import ExpectedError, JobError
 from distcluster.storage.array_store import Array
+from distcluster.storage.arrow_columns import ArrowVectors
 from distcluster.storage.faults import of_storage
 from distcluster.storage.inputs import INPUT_DTYPES
 from distcluster.storage.npy_files import open_npy
 from distcluster.storage.npz_files import chosen, open_npz
 from distcluster.storage.object_file import may_exist
-from distcluster.storage.parquet_files import ParquetVectors, open_parquet
+from distcluster.storage.parquet_files import open_parquet, open_vectors_of
 from distcluster.storage.urls import local_path, reason_of
 from distcluster.url import Url
 
@@ -74,7 +75,7 @@ def _opened(source: Url, column: str | None, version: str | None) -> Vectors | N
     if files is None:
         return open_npy(source) or open_npz(source, column)
     name = chosen(column, files.vector_columns(), source, "columns of lists")
-    return ParquetVectors(files, name, is_widest=True)
+    return open_vectors_of(files, name, is_widest=True)
 
 
 def stored_dtype(vectors: Vectors) -> np.dtype[Any]:
@@ -86,7 +87,7 @@ def stored_dtype(vectors: Vectors) -> np.dtype[Any]:
 def read_vectors(source: Url, vectors: Vectors, rows: slice) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Those of n rows that are vectors, and which they are: (n', D), (n,)."""
     try:
-        if isinstance(vectors, ParquetVectors):
+        if isinstance(vectors, ArrowVectors):
             return vectors.vectors(rows)
         found = np.asarray(vectors[rows])
     except ExpectedError:
@@ -98,12 +99,12 @@ def read_vectors(source: Url, vectors: Vectors, rows: slice) -> tuple[Array, npt
 
 def may_have_invalid_rows(vectors: Vectors) -> bool:
     """Whether rows may be no vectors: of Parquet's lists, any may."""
-    return isinstance(vectors, ParquetVectors)
+    return isinstance(vectors, ArrowVectors)
 
 
 def why_invalid(vectors: Vectors, rows: Sequence[int]) -> str:
     """Where the first of some rows are that are no vectors, and what is wrong with them."""
-    assert isinstance(vectors, ParquetVectors)
+    assert isinstance(vectors, ArrowVectors)
     more = f" and {len(rows) - _SHOWN:,} more nearby" if len(rows) > _SHOWN else ""
     return f"{'; '.join(vectors.why_no_vector(row) for row in rows[:_SHOWN])}{more}"
 

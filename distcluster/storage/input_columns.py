@@ -9,15 +9,15 @@ import pyarrow as pa
 import zarr
 
 from distcluster.errors import JobError
+from distcluster.storage.arrow_columns import ArrowEntries
 from distcluster.storage.inputs import input_version
 from distcluster.storage.items import open_column
-from distcluster.storage.parquet_files import ParquetEntries
 from distcluster.storage.run import Run
 
 log = logging.getLogger("distcluster")
 
 
-InputColumn = zarr.Array[Any] | ParquetEntries
+InputColumn = zarr.Array[Any] | ArrowEntries
 
 
 def open_input_column(run: Run, name: str, field: str) -> InputColumn:

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import zarr
 
 from distcluster.errors import JobError
+from distcluster.storage.arrow_columns import ArrowEntries
 from distcluster.storage.faults import of_storage
 from distcluster.storage.files import open_entries, read_lines, require_file, stream_lines
-from distcluster.storage.parquet_files import ParquetEntries
 from distcluster.storage.urls import absolute_url, reason_of
 from distcluster.url import Url
 
@@ -78,7 +78,7 @@ def _is_lines(url: Url) -> bool:
     return _suffix(url) != ".parquet" and (_suffix(url) in _JSON_LINES or open_entries(url, "report.items") is None)
 
 
-def open_column(source: Url, name: str, field: str) -> zarr.Array[Any] | ParquetEntries:
+def open_column(source: Url, name: str, field: str) -> zarr.Array[Any] | ArrowEntries:
     """A column beside the vectors of an input, (N,).
 
     Parameters

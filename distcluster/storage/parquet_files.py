@@ -6,17 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distcluster.errors import JobError
-from distcluster.storage.array_store import Array
-from distcluster.storage.arrow_lists import is_list, lists_as_rows, value_type, why_no_vector
+from distcluster.storage.arrow_columns import BATCH_ROWS, ArrowEntries, ArrowVectors, first_length, only_list
+from distcluster.storage.arrow_lists import is_list, value_type
 from distcluster.storage.object_file import ObjectFile, objects_of
 from distcluster.url import Url
 
-_BATCH_ROWS = 4_096  # decoded at a time
 # Asked of a store at a time, so that a row group of gigabytes needs no more memory; where pyarrow reads ahead, which is
 # its default, it takes a whole column of a row group.
 _BUFFER_BYTES = 2**22
@@ -84,7 +82,7 @@ class ParquetFiles:
         options = {"metadata": self._metadata[place], "buffer_size": _BUFFER_BYTES, "pre_buffer": False}
         file = pq.ParquetFile(self._open(place), **options)
         first = int(self.starts[group])
-        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[number], columns=[column], use_threads=False):
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[number], columns=[column], use_threads=False):
             yield first, batch.column(0)
             first += len(batch)
 
@@ -113,113 +111,26 @@ class _Forward:
 
 
 class _Column:
-    """A column, sliced as a Zarr array is."""
+    """A column of the files, read forward by each thread."""
 
     def __init__(self, files: ParquetFiles, name: str) -> None:
+        self.url, self.n_rows = files.url, files.n_rows
         self._files, self._name, self._own = files, name, threading.local()
 
-    def _parts(self, rows: slice) -> Iterator[tuple[int, Any]]:
-        """The values of some rows in pieces, each with its first row."""
-        start, stop, _ = rows.indices(self._files.n_rows)
+    def parts(self, rows: slice) -> Iterator[Any]:
+        """The values of some rows, as Arrow's arrays, in order."""
+        start, stop, _ = rows.indices(self.n_rows)
         if not hasattr(self._own, "forward"):
             self._own.forward = _Forward(self._files, self._name)
         while start < stop:
             first, values = self._own.forward.at(start)
             part = values.slice(start - first, stop - start)
-            yield start, part
+            yield part
             start += len(part)
 
-
-class ParquetVectors(_Column):
-    """A column of lists as an array (N, D); a row that is no list of D values is NaN.
-
-    Parameters
-    ----------
-    files : ParquetFiles
-    name : str
-    is_widest : bool
-        Files may have different types of values: the narrowest that holds all is taken. Else they are refused.
-
-    Attributes
-    ----------
-    shape, dtype, chunks
-        As a Zarr array has them; a chunk is what is decoded at a time.
-    starts : (groups,) int64
-        The rows at which decoding begins anew.
-    """
-
-    def __init__(self, files: ParquetFiles, name: str, *, is_widest: bool = False) -> None:
-        super().__init__(files, name)
-        self.dtype = np.result_type(*_types(files, name).values()) if is_widest else _one_type(files, name)
-        self.shape = (files.n_rows, self._width())
-        self.starts = files.starts[:-1]
-        for file, width in [] if is_widest else files.widths(name):
-            if width != self.shape[1]:
-                raise JobError(
-                    f"{name!r} in {file} of {files.url} has lists of {width:,} values, and of {self.shape[1]:,} in the "
-                    f"files before it: one input has one kind of rows."
-                )
-        self.chunks = (min(_BATCH_ROWS, files.n_rows), self.shape[1])
-
-    def _width(self) -> int:
-        kind = self._files.schema.field(self._name).type
-        if pa.types.is_fixed_size_list(kind):
-            return int(kind.list_size)
-        for group in range(len(self._files.starts) - 1):
-            for _, values in self._files.stream(group, self._name):
-                for length in values.value_lengths():
-                    if length.is_valid and length.as_py() > 0:
-                        return int(length.as_py())
-        raise JobError(f"{self._files.url} has no row with values in {self._name!r}: there is nothing to cluster.")
-
-    def __getitem__(self, rows: slice) -> Array:
-        found, is_vector = self.vectors(rows)
-        if is_vector.all():
-            return found
-        if self.dtype.kind != "f":
-            row = rows.indices(self.shape[0])[0] + int(np.flatnonzero(~is_vector)[0])
-            raise JobError(f"row {row:,} of {self._files.url} is no list of {self.shape[1]:,} numbers: mend it.")
-        all_rows = np.full((len(is_vector), self.shape[1]), np.nan, self.dtype)
-        all_rows[is_vector] = found
-        return all_rows
-
-    def vectors(self, rows: slice) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """Those of n rows that are vectors, and which they are: (n', D), (n,)."""
-        parts = [lists_as_rows(values, self.shape[1]) for _, values in self._parts(rows)]
-        found = [np.empty((0, self.shape[1]), self.dtype), *(vectors for vectors, _ in parts)]
-        is_vector = [np.empty(0, np.bool_), *(each for _, each in parts)]
-        return np.concatenate(found, dtype=self.dtype), np.concatenate(is_vector)
-
-    def why_no_vector(self, row: int) -> str:
-        """Where a row is that is no vector, and what is wrong with it."""
-        _, values = next(self._parts(slice(row, row + 1)))
-        return f"{self._files.place_of(row)}: {why_no_vector(values[0].as_py(), self.shape[1])}"
-
-
-class ParquetEntries(_Column):
-    """A column of one entry a row as an array (N,) of objects; an empty string where there is none."""
-
-    def __init__(self, files: ParquetFiles, name: str) -> None:
-        super().__init__(files, name)
-        self.shape, self.ndim, self.kind = (files.n_rows,), 1, _common_type(files, name)
-
-    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
-        if isinstance(rows, slice):
-            values = [value for _, part in self._parts(rows) for value in part.to_pylist()]
-            order = range(len(values))
-        else:
-            order = np.argsort(rows, kind="stable").tolist()  # forward
-            single = (slice(int(rows[place]), int(rows[place]) + 1) for place in order)
-            values = [part[0].as_py() for row in single for _, part in self._parts(row)]
-        found = np.empty(len(values), object)
-        for place, value in zip(order, values, strict=True):
-            found[place] = "" if value is None else value
-        return found
-
-    @property
-    def oindex(self) -> "ParquetEntries":
-        """The same, as a Zarr array's: rows can be given one by one."""
-        return self
+    def place_of(self, row: int) -> str:
+        """A row by its file and its number there."""
+        return self._files.place_of(row)
 
 
 @functools.lru_cache(maxsize=4)  # a folder has thousands of footers, which vectors and columns share
@@ -229,24 +140,35 @@ def open_parquet(url: Url, _version: str | None) -> ParquetFiles | None:
     return ParquetFiles(url, store, files) if files else None
 
 
-def open_vectors_of(files: ParquetFiles, name: str) -> ParquetVectors:
+def open_vectors_of(files: ParquetFiles, name: str, *, is_widest: bool = False) -> ArrowVectors:
     """The column of vectors: that of the name, or the only one.
+
+    Parameters
+    ----------
+    files : ParquetFiles
+    name : str
+    is_widest : bool
+        Files may have different types of values: the narrowest that holds all is taken. Else they are refused.
 
     Raises
     ------
     JobError
-        When there is none, or there are several and none has the name.
+        When there is none, or there are several and none has the name; when files differ in width or type.
     """
-    lists = files.vector_columns()
-    if name not in lists:
-        if len(lists) != 1:
-            has = f"the columns of lists {', '.join(lists)}" if lists else "no column of lists"
-            raise JobError(f"{files.url} has {has}, and none is {name!r}. Set input.array.")
-        (name,) = lists
-    return ParquetVectors(files, name)
+    name = only_list(files.vector_columns(), name, files.url)
+    dtype = np.result_type(*_types(files, name).values()) if is_widest else _one_type(files, name)
+    column, kind = _Column(files, name), files.schema.field(name).type
+    wide = int(kind.list_size) if pa.types.is_fixed_size_list(kind) else first_length(column, name)
+    for file, width in [] if is_widest else files.widths(name):
+        if width != wide:
+            raise JobError(
+                f"{name!r} in {file} of {files.url} has lists of {width:,} values, and of {wide:,} in the "
+                f"files before it: one input has one kind of rows."
+            )
+    return ArrowVectors(column, wide, dtype, files.starts[:-1])
 
 
-def open_column(files: ParquetFiles, name: str) -> ParquetEntries | None:
+def open_column(files: ParquetFiles, name: str) -> ArrowEntries | None:
     """A column of one entry a row; None where there is none of the name.
 
     Raises
@@ -255,7 +177,7 @@ def open_column(files: ParquetFiles, name: str) -> ParquetEntries | None:
         When a file lacks it, or has values of a type that does not go with the other files'.
     """
     fits = name in files.schema.names and not pa.types.is_nested(files.schema.field(name).type)
-    return ParquetEntries(files, name) if fits else None
+    return ArrowEntries(_Column(files, name), _common_type(files, name)) if fits else None
 
 
 def _types(files: ParquetFiles, name: str) -> dict[str, np.dtype[Any]]:
