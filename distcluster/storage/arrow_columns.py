@@ -29,6 +29,9 @@ class ArrowColumn(Protocol):
     def parts(self, rows: slice) -> Iterator[Any]:
         """The values of some rows, as Arrow's arrays, in order."""
 
+    def entries(self, rows: list[int]) -> list[Any]:
+        """The entries of single rows, whose numbers rise."""
+
     def place_of(self, row: int) -> str:
         """A row as messages name it."""
 
@@ -87,8 +90,7 @@ class ArrowEntries:
             order = range(len(values))
         else:
             order = np.argsort(rows, kind="stable").tolist()  # forward
-            single = (slice(int(rows[place]), int(rows[place]) + 1) for place in order)
-            values = [part[0].as_py() for row in single for part in self._column.parts(row)]
+            values = self._column.entries(rows[order].tolist())
         found = np.empty(len(values), object)
         for place, value in zip(order, values, strict=True):
             found[place] = "" if value is None else value

@@ -42,6 +42,8 @@ def storage_errors() -> Iterator[None]:
 
 def of_storage(error: Exception) -> JobError | StorageError | None:
     """What an exception says of a store, or None where it is not a store's."""
+    if isinstance(error, StorageError):
+        return error
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (inner := _SYSTEM_ERROR.search(str(error))):  # obstore's
         number = int(inner[1])

@@ -15,6 +15,7 @@ from distcluster.errors import JobError, StorageError
 from distcluster.storage.arrow_columns import ArrowEntries
 from distcluster.storage.faults import of_storage
 from distcluster.storage.inputs import input_version
+from distcluster.storage.lance_files import is_lance, lance_column
 from distcluster.storage.object_file import may_exist
 from distcluster.storage.parquet_files import open_column, open_parquet
 from distcluster.storage.urls import (
@@ -63,7 +64,7 @@ def stream_lines(url: Url) -> Iterator[str]:
 
 
 def open_entries(url: Url, field: str, dimensions: tuple[int, ...] = (1,)) -> zarr.Array[Any] | ArrowEntries | None:
-    """An array of one entry a row: Zarr's, or a column below Parquet (``docs.parquet/text``); None where it is a file.
+    """An array of one entry a row: Zarr's, or a column below Parquet or Lance (``docs.parquet/text``); None for a file.
 
     ``field`` is the job's, for messages.
 
@@ -80,13 +81,13 @@ def open_entries(url: Url, field: str, dimensions: tuple[int, ...] = (1,)) -> za
         return None
     path = local_path(absolute_url(url))
     if path is not None and not path.is_dir():
-        if (column := _parquet_column(url)) is not None:
+        if (column := _column_of_files(url)) is not None:
             return column
         raise JobError(f"{field}: there is no file, no Zarr array and no column at {url}.")
     try:
         array = zarr.open_array(ObjectStore(object_store(absolute_url(url)), read_only=True), mode="r")
     except (FileNotFoundError, ValueError, BaseError) as error:
-        if _away(error) is None and (column := _parquet_column(url)) is not None:
+        if _away(error) is None and (column := _column_of_files(url)) is not None:
             return column
         raise _away(error) or JobError(f"{field}: there is no file, no Zarr array and no column at {url}.") from error
     if array.ndim not in dimensions:
@@ -95,7 +96,7 @@ def open_entries(url: Url, field: str, dimensions: tuple[int, ...] = (1,)) -> za
     return array
 
 
-def _parquet_column(url: Url) -> ArrowEntries | None:
+def _column_of_files(url: Url) -> ArrowEntries | None:
     source, name = absolute_url(url).parted()
     if not may_exist(source):
         return None
@@ -109,6 +110,8 @@ def _parquet_column(url: Url) -> ArrowEntries | None:
 
 @functools.lru_cache(maxsize=16)  # an export asks for each partition's rows
 def _opened_column(source: Url, name: str, version: str | None) -> ArrowEntries | None:
+    if is_lance(source):
+        return lance_column(source, name, version)
     files = open_parquet(source, version)
     return None if files is None else open_column(files, name)
 

@@ -1,4 +1,4 @@
-"""The input: embeddings in Zarr, Parquet, .npy or raw files, read where they lie, and what recognises them again."""
+"""The input: embeddings in Zarr, or in files of another kind, read where they lie, and what recognises them again."""
 
 import contextlib
 import functools
@@ -20,6 +20,7 @@ from distcluster.job import RawLayout
 from distcluster.numerics.partition import RowRange
 from distcluster.storage.array_store import Array
 from distcluster.storage.faults import of_storage
+from distcluster.storage.lance_files import is_lance, lance_vectors, refuse_other_stores
 from distcluster.storage.npy_files import open_npy
 from distcluster.storage.object_file import has_pattern, listed, may_exist
 from distcluster.storage.parquet_files import open_parquet, open_vectors_of
@@ -59,16 +60,16 @@ def open_input(url: Url, name: str, raw: RawLayout | None = None) -> Source:
     ----------
     url : Url
         A Zarr array, format 2 or 3, or a group (a zipped one too) that holds one; Parquet, .npy or raw values, a file,
-        a folder of files, or a pattern of their names.
+        a folder of files, or a pattern of their names; a Lance dataset.
     name : str
-        The array's name inside a group, or the column's; a Parquet's only column of lists is taken whatever its name.
+        The array's name inside a group, or the column's; an only column of lists is taken whatever its name.
     raw : RawLayout, optional
         How rows lie in raw files; absent: the input says itself what it holds.
 
     Returns
     -------
     Source
-        (N, D), N >= 1 and D >= 1, one of ``INPUT_DTYPES``. Rows of Parquet that are no vectors are NaN.
+        (N, D), N >= 1 and D >= 1, one of ``INPUT_DTYPES``. Rows of Parquet and Lance that are no vectors are NaN.
 
     Raises
     ------
@@ -110,13 +111,14 @@ def refuse_query(url: Url, raw: RawLayout | None = None) -> None:
 
 def _names_files(url: Url) -> bool:
     suffix = PurePosixPath(urlsplit(url).path if "://" in url else url).suffix.lower()
-    return suffix in (".parquet", ".npy") or has_pattern(url)
+    return suffix in (".parquet", ".lance", ".npy") or has_pattern(url)
 
 
 def _open_files(url: Url, name: str, raw: RawLayout | None = None) -> Source | None:
-    """The embeddings of Parquet, .npy or raw files; None where there are none."""
+    """The embeddings of Parquet, Lance, .npy or raw files; None where there are none."""
     if not may_exist(url):
         return None
+    refuse_other_stores(url)
     try:
         return _opened_files(url, name, raw, input_version(url))
     except JobError:
@@ -130,6 +132,8 @@ def _open_files(url: Url, name: str, raw: RawLayout | None = None) -> Source | N
 def _opened_files(url: Url, name: str, raw: RawLayout | None, version: str | None) -> Source | None:
     if raw is not None:
         return open_raw(url, raw)
+    if is_lance(url):
+        return lance_vectors(url, name, version)
     files = open_parquet(url, version)
     return open_npy(url) if files is None else open_vectors_of(files, name)
 

@@ -128,6 +128,10 @@ class _Column:
             yield part
             start += len(part)
 
+    def entries(self, rows: list[int]) -> list[Any]:
+        """The entries of single rows, whose numbers rise."""
+        return [part[0].as_py() for row in rows for part in self.parts(slice(row, row + 1))]
+
     def place_of(self, row: int) -> str:
         """A row by its file and its number there."""
         return self._files.place_of(row)

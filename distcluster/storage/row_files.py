@@ -13,7 +13,7 @@ from distcluster.storage.array_store import Array
 from distcluster.storage.object_file import objects_of
 from distcluster.url import Url
 
-_OTHERS = (".parquet", ".npy", ".npz", ".zip", "zarr.json", ".zarray", ".zgroup")  # which say themselves what they hold
+_OTHERS = (".parquet", ".lance", ".npy", ".npz", ".zip", "zarr.json", ".zarray", ".zgroup")  # they say what they hold
 
 
 @dataclass(frozen=True, slots=True)

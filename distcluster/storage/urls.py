@@ -61,11 +61,10 @@ def object_store(url: str, create: bool = False, seconds: float | None = None) -
     path = local_path(url)
     if path is not None:
         return LocalStore(path, mkdir=create)
-    is_plain = any(each.startswith("http://") for each in (url, *(os.environ.get(name, "") for name in _ENDPOINTS)))
     seconds = seconds or _store_seconds()
     options: dict[str, Any] = {
         "client_options": {
-            "allow_http": is_plain,
+            "allow_http": _is_plain(url),
             "connect_timeout": timedelta(seconds=10),
             "timeout": min(_REQUEST, timedelta(seconds=seconds)),
         },
@@ -79,6 +78,25 @@ def object_store(url: str, create: bool = False, seconds: float | None = None) -
         return from_url(url, **options)
     except (BaseError, ValueError) as error:
         raise JobError(f"{Url(url)} is nothing that can be opened: {reason_of(error)}.") from None
+
+
+def store_options(url: str) -> dict[str, str]:
+    """The same for libraries that open a store themselves, by the names that Rust's object_store has for them.
+
+    Credentials and endpoints they find in the environment, as obstore does.
+    """
+    return {
+        "allow_http": str(_is_plain(url)).lower(),
+        "connect_timeout": "10s",
+        "timeout": f"{_REQUEST.seconds}s",
+        "client_max_retries": "10000",
+        "client_retry_timeout": f"{_store_seconds():.0f}",
+    }
+
+
+def _is_plain(url: str) -> bool:
+    """Whether there may be no TLS."""
+    return any(each.startswith("http://") for each in (url, *(os.environ.get(name, "") for name in _ENDPOINTS)))
 
 
 def _store_seconds() -> float:
