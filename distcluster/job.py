@@ -51,12 +51,13 @@ class InputTable(Table):
 
     url: Url
     """A Zarr array (N, D), or a group that holds one; Parquet, .npy or raw values, a file, a folder of files, or a
-    pattern of files' names (*.parquet); a Lance dataset (``pip install 'distcluster[lance]'``). A local path, or a URL (s3://, gs://, az://, https://, ...)."""
+    pattern of files' names (*.parquet); a Lance dataset (``pip install 'distcluster[lance]'``). A local path, or a URL
+    (s3://, gs://, az://, https://, ...)."""
     array: str = "embeddings"
     """The array's name, when `url` is a group; the column's of Parquet or Lance, where there are several of lists."""
     id: str | None = None
-    """A column of the input that names rows: of Parquet or Lance, or an array (N,) beside the embeddings in a Zarr group. It is
-    in exports, and what a person reads as the row where `report.items` says nothing else."""
+    """A column of the input that names rows: of Parquet or Lance, or an array (N,) beside the embeddings in a Zarr
+    group. It is in exports, and what a person reads as the row where `report.items` says nothing else."""
     dtype: Literal["float16", "float32", "float64", "int8", "uint8"] | None = None
     """The type of the values of raw files, such as numpy.memmap writes, which do not say it themselves; little-endian.
     Absent for all other inputs."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lance
 import numpy as np
 import obstore
 import pyarrow as pa
@@ -14,71 +13,22 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 from conftest import Command, make_run, unequal
+from source_files import RAW, ROWS, fixed, lists, write_lance, write_npys, write_parquets, write_raws
 
 from distcluster.errors import JobError
 from distcluster.export import export_run
 from distcluster.job import RawLayout
 from distcluster.job_file import parse_job
-from distcluster.numerics.partition import RowRange
 from distcluster.predicting import prediction_job
 from distcluster.prepare import check_job
 from distcluster.storage import object_file
 from distcluster.storage.array_store import ArrayStore
 from distcluster.storage.arrow_columns import ArrowEntries
-from distcluster.storage.inputs import input_version, open_input, read_block
+from distcluster.storage.inputs import input_version, open_input
 from distcluster.storage.items import open_column
 from distcluster.storage.run import Run
-from distcluster.storage.urls import absolute_url, store_options
+from distcluster.storage.urls import absolute_url
 from distcluster.url import Url
-
-ROWS = np.random.default_rng(0).normal(size=(5_000, 6)).astype(np.float32)
-
-
-def fixed(rows: np.ndarray) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
-
-
-def lists(rows: np.ndarray) -> pa.Array:
-    return pa.array(rows.tolist(), pa.list_(pa.from_numpy_dtype(rows.dtype)))
-
-
-def write_parquets(place: Path, rows: np.ndarray, vectors: Callable[[np.ndarray], Any], files: int, group: int) -> Path:
-    """As a Hugging Face repository has them, with ids and texts beside; numbers without leading zeros."""
-    (place / "data").mkdir(parents=True)
-    row = np.arange(len(rows))
-    for i, part in enumerate(np.array_split(row, files)):
-        columns = {"id": [f"a{r}" for r in part], "text": [f"item {r}" for r in part], "emb": vectors(rows[part])}
-        pq.write_table(pa.table(columns | {"kind": part % 7}), place / "data" / f"train-{i}.parquet", group)
-    return place
-
-
-def write_lance(place: str, rows: np.ndarray, vectors: Callable[[np.ndarray], Any], files: int, **options: Any) -> Path:
-    """In several fragments, with ids beside; some rows and a fragment between them were deleted again."""
-    row = np.sort(np.r_[: len(rows), : len(rows) : 50])
-    columns = {"id": [f"a{r}" for r in row], "emb": vectors(rows[row]), "is_old": np.diff(row, append=-1) == 0}
-    size, whole = -(-len(row) // files), pa.table(columns)
-    parts = [whole.slice(start, size) for start in range(0, len(row), size)]
-    for i, part in enumerate([parts[0], parts[0].set_column(2, "is_old", [[True] * size]), *parts[1:]]):
-        lance.write_dataset(part, place, mode="append" if i else "create", **options)
-    lance.dataset(place, **options).delete("is_old")
-    return Path(place)
-
-
-def write_npys(place: Path, rows: np.ndarray, files: int) -> Path:
-    place.mkdir()
-    for i, part in enumerate(np.array_split(rows, files)):
-        np.save(place / f"img_emb_{i}.npy", part)
-    return place
-
-
-RAW = RawLayout("float32", 6, 16)
-
-
-def write_raws(place: Path, rows: np.ndarray, files: int, offset: int) -> Path:
-    place.mkdir()
-    for i, part in enumerate(np.array_split(rows, files)):
-        (place / f"rows-{i}.f32").write_bytes(bytes(offset) + part.tobytes())
-    return place
 
 
 def sources(tmp_path: Path) -> dict[str, tuple[Path, np.ndarray]]:
@@ -123,8 +73,7 @@ def test_what_is_read_of_a_store_is_hardly_more_than_the_column(
     np.save(tmp_path / "wide.npy", wide)
     obstore.put(store, "wide.npy", tmp_path / "wide.npy")
     obstore.put(store, "wide.bin", wide.tobytes())
-    write_lance("s3://bucket/wide.lance", wide, fixed, 1, storage_options=store_options("s3://bucket"))
-    read: list[int] = []
+    read = []
     get = obstore.get_range
     monkeypatch.setattr(object_file.obstore, "get_range", lambda *a, **k: read.append(k["length"]) or get(*a, **k))
     groups = [
@@ -144,13 +93,6 @@ def test_what_is_read_of_a_store_is_hardly_more_than_the_column(
         assert all(np.array_equal(found[i : i + 3_000], wide[i : i + 3_000]) for i in range(0, 20_000, 3_000))
         assert size <= sum(read) <= 1.05 * size, url
         assert max(read) <= most, "a row group is not held whole"
-    before = lance.bytes_read_counter()
-    vectors = open_input(Url("s3://bucket/wide.lance"), "embeddings")
-    assert all(np.array_equal(vectors[i : i + 3_000], wide[i : i + 3_000]) for i in range(0, 20_000, 3_000))
-    assert wide.nbytes <= lance.bytes_read_counter() - before <= 1.05 * wide.nbytes
-    before = lance.bytes_read_counter()
-    assert np.array_equal(vectors[7_000:7_100], wide[7_000:7_100])
-    assert lance.bytes_read_counter() - before <= 0.01 * wide.nbytes
 
 
 def test_a_version_tells_of_every_change(tmp_path: Path, s3: None) -> None:
@@ -169,51 +111,6 @@ def test_a_version_tells_of_every_change(tmp_path: Path, s3: None) -> None:
     obstore.put(store, "raw", b"5678")
     assert all(new != old for new, old in zip([input_version(url) for url in urls], before, strict=True))
     assert np.array_equal(open_input(urls[1], "emb")[:10], ROWS[2_500:2_510]), "what was opened before is not used"
-
-
-def test_a_lance_dataset_has_columns_and_rows_that_are_no_vectors_and_stays_at_the_version_it_was_opened_at(
-    tmp_path: Path,
-) -> None:
-    source = Url(str(write_lance(f"{tmp_path}/x.lance", ROWS, fixed, 3)))
-    opened, before = open_input(source, "emb"), input_version(source)
-    ids = open_column(source, "id", "input.id")
-    assert ids.shape == (5_000,)
-    assert ids[1_666:1_668].tolist() == ["a1666", "a1667"]
-    assert ids.oindex[np.array([4_999, 3, 3, 0])].tolist() == ["a4999", "a3", "a3", "a0"]
-    with pytest.raises(JobError, match=r"no column at .*x\.lance/emb"):
-        open_column(source, "emb", "input.id")
-    rows = pa.array([None, [1.0] * 6, [1.0, None, *[1.0] * 4]], pa.list_(pa.float32(), 6))
-    lance.write_dataset(pa.table({"id": ["b", None, "c"], "emb": rows, "is_old": [False] * 3}), source, mode="append")
-    assert opened.shape == (5_000, 6)
-    assert input_version(source) != before
-    grown = open_input(source, "emb")
-    assert np.isnan(grown[4_999:]).any(axis=1).tolist() == [False, True, False, True]
-    assert open_column(source, "id", "input.id")[5_000:].tolist() == ["b", "", "c"]
-    lance.write_dataset(pa.table({"v": lists(ROWS[:2, :0]), "w": lists(ROWS[:2])}), source, mode="overwrite")
-    for name, said in (("v", "no row with values in 'v'"), ("emb", "the columns of lists v, w, and none is 'emb'")):
-        with pytest.raises(JobError, match=said):
-            open_input(source, name)
-
-
-def test_a_lance_dataset_that_cannot_be_read_is_refused_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = write_lance(f"{tmp_path}/x.lance", ROWS, fixed, 2)
-    with pytest.raises(JobError, match="says itself what it holds"):
-        open_input(Url(str(place)), "emb", RAW)
-    with pytest.raises(JobError, match=r"Lance datasets are read from local paths, s3://"):
-        open_input(Url("https://127.0.0.1:9/x.lance"), "emb")
-    opened = open_input(Url(str(place)), "emb")
-    for file in (place / "data").iterdir():
-        file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(JobError, match=r"rows 0 to 9 of .*x\.lance cannot be read: Generic") as told:
-        read_block(open_input(Url(str(place)), "emb"), Url(str(place)), RowRange(0, 0, 10))
-    assert ".rs:" not in str(told.value)
-    assert opened.shape == (5_000, 6)
-    monkeypatch.setitem(sys.modules, "lance", None)
-    job = {"input": {"url": str(write_lance(f"{tmp_path}/y.lance", ROWS, fixed, 2))}, "output": {"url": "run"}}
-    with pytest.raises(JobError, match=r"y\.lance is a Lance dataset.* pip install 'distcluster\[lance\]'"):
-        check_job(parse_job(job))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ _TRIES = {"lance_aimd_max_retries": "0", "download_retry_count": "0"}
 _VERSIONS = "_versions"  # its folder of manifests
 _WHERE = re.compile(r", /\S+\.rs:\d+:\d+|External error: |LanceError\(IO\): ")  # in its own source
 _AWAY = re.compile(r"Generic (S3|GCS|MicrosoftAzure) error")
-_REFUSED = re.compile(_AWAY.pattern + r".*\b(401|403) (Forbidden|Unauthorized)")
 
 
 class _Column:
@@ -127,10 +126,10 @@ def _errors() -> Iterator[None]:
 
     Raises
     ------
-    StorageError, JobError
-        When a store is away, or refuses.
+    StorageError
+        When a store is away.
     OSError
-        When the dataset cannot be read.
+        When the dataset cannot be read; the caller knows what was to be.
     """
     try:
         yield
@@ -140,8 +139,6 @@ def _errors() -> Iterator[None]:
         said = _WHERE.sub("", reason_of(error))
         if (fault := of_storage(error)) is not None:
             raise fault from None
-        if _REFUSED.search(said):
-            raise JobError(f"the storage refuses: {said}.") from None
         if _AWAY.search(said):
             raise StorageError(f"the storage failed: {said}. What was committed stays: run again to resume.") from None
-        raise OSError(said) from None  # who reads says what
+        raise OSError(said) from None
