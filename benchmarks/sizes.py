@@ -79,7 +79,7 @@ def take(rows: Path, n_workers: int, latency: float | None, shape: tuple[int, in
 
 
 def timed(command: list[str]) -> tuple[float, int]:
-    """Wall seconds of a command that succeeds, and the peak of resident bytes of the largest process below it."""
+    """Wall seconds of a command that succeeds, and the peak of resident bytes of the largest process it waited for."""
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
