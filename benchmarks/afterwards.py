@@ -46,7 +46,7 @@ def measure(arguments: argparse.Namespace, directory: Path) -> Result:
     result = Result(n, arguments.features, arguments.workers)
 
     def take(what: str, *command: str) -> None:
-        result.seconds[what] = timed([sys.executable, "-m", "distcluster", *command])
+        result.seconds[what] = timed([sys.executable, "-m", "distcluster", *command])[0]
         share = result.seconds[what] / result.seconds["run"]
         print(f"{what}: {result.seconds[what]:.1f} s, {share:.1%} of the run's", flush=True)
 

@@ -11,17 +11,18 @@ runs once more without them. Both have the same subsample sizes and the same gri
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import zarr
 from sklearn.metrics import adjusted_rand_score
 
@@ -33,6 +34,8 @@ from distcluster.numerics.sampling import resolve_sizes
 from distcluster.report.timings import stage_times
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.storage.run import Run
+
+_LOOK_SECONDS = 0.2  # between two looks at the memory of what runs
 
 
 @dataclass
@@ -77,11 +80,11 @@ def ours(tables: dict[str, dict[str, Any]], truth: np.ndarray, directory: Path) 
     job = directory / "job.toml"
     job.write_text("\n".join(f"{table}.{key} = {json.dumps(value)}" for table, keys in tables.items()
                              for key, value in keys.items()))  # fmt: skip
-    seconds = timed([sys.executable, "-m", "distcluster", "run", str(job)])
+    seconds, peak = timed([sys.executable, "-m", "distcluster", "run", str(job)])
     run = Run(tables["output"]["url"])
     stages = {each.name: each.task_seconds for each in stage_times(run)}
     chosen = SELECT_CANDIDATE.facts_of(run).candidate
-    return Side(seconds, stages, str(chosen), adjusted_rand_score(truth, run.array("label")[:]), largest_child())
+    return Side(seconds, stages, str(chosen), adjusted_rand_score(truth, run.array("label")[:]), peak)
 
 
 def notebook(tables: dict[str, dict[str, Any]], truth: np.ndarray, directory: Path) -> Side:
@@ -94,11 +97,12 @@ def notebook(tables: dict[str, dict[str, Any]], truth: np.ndarray, directory: Pa
         "--sample": [sizes.sample], "--mixture": [sizes.mixture], "--seed": [job.sample.seed],
         "--ks": dict.fromkeys(each.n_components for each in candidates), "--types": job.mixture.covariance_type,
     }  # fmt: skip
-    seconds = timed([sys.executable, "-m", "benchmarks.notebook_way", str(job.input.url), str(out), *flat(options)])
+    script = [sys.executable, "-m", "benchmarks.notebook_way"]
+    seconds, peak = timed([*script, str(job.input.url), str(out), *flat(options)])
     found = np.load(out)
     stages = dict(zip(found["stages"].tolist(), found["seconds"].tolist(), strict=True))
     ari = adjusted_rand_score(truth, found["label"])
-    return Side(seconds, stages, str(found["chosen"]), ari, int(found["peak_bytes"]))
+    return Side(seconds, stages, str(found["chosen"]), ari, peak)
 
 
 def flat(options: dict[str, Iterable[Any]]) -> list[str]:
@@ -106,20 +110,34 @@ def flat(options: dict[str, Iterable[Any]]) -> list[str]:
     return [str(each) for name, values in options.items() for each in (name, *values)]
 
 
-def timed(command: list[str]) -> float:
-    """Wall seconds of a command that succeeds."""
-    began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+def timed(command: list[str]) -> tuple[float, int]:
+    """Wall seconds of a command that succeeds, and peak resident bytes of the largest of it and all below it.
+
+    They are looked at while it runs: workers are children of a fork server, for which the command does not wait, so
+    that the system counts them to nobody.
+    """
+    began, peak = time.perf_counter(), 0
+    with psutil.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                peak = max(peak, *(peak_bytes(each.pid) for each in (process, *process.children(recursive=True))))
+            with suppress(psutil.TimeoutExpired):
+                process.wait(_LOOK_SECONDS)
+    assert process.returncode == 0, command
+    return time.perf_counter() - began, peak
 
 
-def largest_child() -> int:
-    """Peak resident bytes of the largest process that has ended so far, which workers are."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+def peak_bytes(pid: int) -> int:
+    """The largest resident size that Linux has recorded for a process; 0 where it has gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def measure(arguments: argparse.Namespace, directory: Path) -> Result:
-    """A seed after the other, ours first: the largest child is then ours."""
+    """A seed after the other."""
     tables: dict[str, dict[str, Any]] = {"deploy": {"n_workers": arguments.workers}, "selection": {}}
     if arguments.k:
         tables["mixture"] = {"n_components": [arguments.k], "covariance_type": [arguments.type]}

@@ -7,7 +7,6 @@ As one would write it with umap-learn and scikit-learn: the sample is fitted wit
 """
 
 import argparse
-import resource
 import time
 import warnings
 from collections.abc import Iterator
@@ -64,9 +63,8 @@ def main() -> None:
         label = np.concatenate(
             [best.predict_proba(points[i : i + CHUNK]).argmax(axis=1) for i in range(0, len(points), CHUNK)]
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     np.savez(
-        arguments.out, label=label, stages=list(seconds), seconds=list(seconds.values()), peak_bytes=peak,
+        arguments.out, label=label, stages=list(seconds), seconds=list(seconds.values()),
         chosen=f"{best.covariance_type}-{best.n_components}",
     )  # fmt: skip
 

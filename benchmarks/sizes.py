@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from unittest.mock import patch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.end_to_end import write_rows
+from benchmarks.end_to_end import timed, write_rows
 from benchmarks.object_store import asked, object_store
 from benchmarks.rows import curved
 from distcluster.environment import environment
@@ -76,15 +75,6 @@ def take(rows: Path, n_workers: int, latency: float | None, shape: tuple[int, in
         by_rows = {stage.shown_as for stage in STAGES if stage.unit == "rows"}
         taken = {each.name: each.task_seconds for each in stage_times(Run(output)) if each.name in by_rows}
     return Taken(*shape, n_workers, latency, plan["seconds"], seconds, plan["memory_bytes"], peak, taken)
-
-
-def timed(command: list[str]) -> tuple[float, int]:
-    """Wall seconds of a command that succeeds, and the peak of resident bytes of the largest process it waited for."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, command
-    return time.perf_counter() - began, usage.ru_maxrss * 1024
 
 
 def show(result: Result) -> None:
