@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from distcluster.errors import JobError
-from distcluster.stages.context import at_once
 from distcluster.stages.flow import lines, stages_of
 from distcluster.stages.stage import Stage
+from distcluster.storage.array_store import at_once
 from distcluster.storage.lease import Holder, find_writer, heard_from
 from distcluster.storage.run import Run
 

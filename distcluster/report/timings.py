@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from distcluster.stages.context import at_once
 from distcluster.stages.flow import STAGES
+from distcluster.storage.array_store import at_once
 from distcluster.storage.records import record_key
 from distcluster.storage.run import Run
 

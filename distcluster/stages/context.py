@@ -3,23 +3,20 @@
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from distcluster.environment import differences, environment, pin_to_one_thread
 from distcluster.errors import CorruptError, EnvironmentMismatchError, JobFailedError, LeaseLostError
 from distcluster.stages.stage import Output
-from distcluster.storage.array_store import READERS, Array
+from distcluster.storage.array_store import Array
 from distcluster.storage.faults import storage_errors
 from distcluster.storage.records import Kept
 from distcluster.storage.run import Run
 from distcluster.storage.run_arrays import ONE, ItemArray
 from distcluster.storage.settings import RunRef
-
-T = TypeVar("T")
 
 task_threads = ContextVar("task_threads", default=1)
 """How many threads a task may use for what has the same bits on any number: as many as its worker has."""
@@ -83,12 +80,6 @@ def commit(run: Run, stage: str, item: Any, output: Output[Any], seconds: float)
     """Commit what a task has given, and how long it took."""
     facts = asdict(output.facts)
     return run.commit(stage, str(item), facts, rows=output.rows, arrays=output.arrays, seconds=seconds, is_new=True)
-
-
-def at_once(read: Callable[[T], Any], items: Iterable[T]) -> list[Any]:
-    """What is read for each of some items, many at a time, for a store answers in its own time."""
-    with ThreadPoolExecutor(READERS) as threads:
-        return list(threads.map(read, items))
 
 
 def read_model(run: Run, array: ItemArray, item: object = ONE) -> Any:

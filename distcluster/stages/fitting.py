@@ -12,12 +12,13 @@ from distcluster import numerics
 from distcluster.numerics.mixture.candidate import Candidate
 from distcluster.numerics.mixture.candidate_grid import grid, largest_k, missing_ks
 from distcluster.numerics.mixture.criteria import Criteria, add_fitted_criteria
-from distcluster.stages.context import at_once, open_run, read_model, read_models
+from distcluster.stages.context import open_run, read_model, read_models
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.projecting import read_points
 from distcluster.stages.stage import NoFacts, Output, Stage
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
+from distcluster.storage.array_store import at_once
 from distcluster.storage.run import Run
 from distcluster.storage.run_arrays import ItemArray
 from distcluster.storage.settings import RunRef

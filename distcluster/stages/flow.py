@@ -8,7 +8,6 @@ from typing import Any
 
 from distcluster.errors import CorruptError, JobError
 from distcluster.stages.choosing import SCORE_CANDIDATES, SELECT_CANDIDATE, SUM_COMPONENTS, SUM_SILHOUETTES
-from distcluster.stages.context import at_once
 from distcluster.stages.crossing import CROSS_LABELS, SUM_CROSSWALK
 from distcluster.stages.deduplicating import (
     COMPARE_ROWS,
@@ -38,6 +37,7 @@ from distcluster.stages.stage import Stage
 from distcluster.stages.subsampling import CHECK_INPUT, SCAN, SUBSAMPLE
 from distcluster.stages.topping_up import FIND_RARE, PROBE_SAMPLE
 from distcluster.storage import layout
+from distcluster.storage.array_store import at_once
 from distcluster.storage.records import collection_key
 from distcluster.storage.run import Run
 from distcluster.storage.run_arrays import RowArray

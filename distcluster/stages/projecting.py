@@ -9,12 +9,13 @@ import numpy.typing as npt
 from distcluster import numerics
 from distcluster.job import Job
 from distcluster.numerics.support import support
-from distcluster.stages.context import at_once, read_model, task_threads
+from distcluster.stages.context import read_model, task_threads
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.searching import BUILD_INDEX, find_nearest, search_seconds
 from distcluster.stages.stage import NoFacts, Output, Stage, one, partitions
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
+from distcluster.storage.array_store import at_once
 from distcluster.storage.run import Run
 from distcluster.storage.run_arrays import ONE
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from distcluster import numerics
 from distcluster.numerics.sampling import replicate_sizes
-from distcluster.stages.context import at_once, read_model
+from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.fitting import candidates
 from distcluster.stages.projecting import FIT_SECONDS, LAYOUT_SECONDS, read_points
@@ -15,6 +15,7 @@ from distcluster.stages.searching import index_bytes, index_seconds, search_seco
 from distcluster.stages.stage import NoFacts, Output, Stage
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
+from distcluster.storage.array_store import at_once
 from distcluster.storage.run import Run
 
 _NULLS = 2  # they differ less than replicates of data do

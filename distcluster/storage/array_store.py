@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,15 +29,23 @@ if TYPE_CHECKING:
 
     from distcluster.storage.zarr_arrays import Store, WritingStore
 
+T = TypeVar("T")
+R = TypeVar("R")
 Array = npt.NDArray[Any]
 
 READERS = 128
-"""Threads that read small objects: a store answers in its own time, and many requests at once."""
+"""Threads that ask for small objects: a store answers in its own time, and many requests at once."""
 
 READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 """What zarr, its codecs, NumPy and obstore raise for objects that are missing, torn or damaged."""
 
 _DELETED_AT_ONCE = 1_000  # what one request of an object store may name
+
+
+def at_once(do: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """What comes of each of some items, many at a time, for a store answers in its own time."""
+    with ThreadPoolExecutor(READERS) as threads:
+        return list(threads.map(do, items))
 
 
 def checksum(values: Array) -> int:
@@ -218,8 +226,7 @@ class ArrayStore:
             self._ahead = {}
 
     def _contents(self, keys: Sequence[str]) -> list[Any]:
-        with ThreadPoolExecutor(READERS) as threads:
-            return list(threads.map(lambda key: obstore.get(self.objects, key).bytes(), keys))
+        return at_once(lambda key: obstore.get(self.objects, key).bytes(), keys)
 
     def get_arrays(self, key: str, names: Sequence[str]) -> list[Array]:
         """Some arrays of one object, as ``put_arrays`` wrote it: each is checked before it is unpacked.
@@ -293,18 +300,9 @@ class ArrayStore:
         """Write an array of one chunk, in place of what lay there; gives the objects written, with their sizes."""
         objects = storage.zarr_arrays.encode_whole(path, values, dimensions)
         groups = {key for key in objects if not key.startswith(f"{path}/")}  # nobody's own: they are all alike
-        written = {key: content for key, content in objects.items() if key not in groups & self._groups}
-        with ThreadPoolExecutor(len(written)) as threads:
-            list(threads.map(self.put, written, written.values()))
+        at_once(lambda key: self.put(key, objects[key]), objects.keys() - (groups & self._groups))
         self._groups |= groups
         return {key: len(content) for key, content in objects.items() if key not in groups}
-
-    def reads_back(self, path: str, rows: slice, expected: int) -> bool:
-        """Whether rows of an array that is filled in parts have the checksum that they were written with."""
-        try:
-            return checksum(np.asarray(self.open_array(path)[rows])) == expected
-        except READ_ERRORS:
-            return False
 
 
 def entity_tag(of: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distcluster.errors import CorruptError
 from distcluster.numerics.partition import Partitioning, RowRange
-from distcluster.storage.array_store import READ_ERRORS, READERS, Array, ArrayStore, checksum
+from distcluster.storage.array_store import READ_ERRORS, READERS, Array, ArrayStore, at_once, checksum
 from distcluster.storage.dimensions import dimensions
 from distcluster.storage.layout import in_object
 from distcluster.storage.records import Kept, Part, Record, Records
@@ -109,8 +109,7 @@ class Content(ABC):
                 raise CorruptError(f"{path} is not what {stage} {item} committed", stage, item)
             return values
 
-        with ThreadPoolExecutor(len(arrays)) as threads:
-            return list(threads.map(read, arrays))
+        return at_once(read, arrays)
 
     def read_items(
         self, arrays: Sequence[ItemArray], items: Iterable[object], under: str = ""
@@ -158,20 +157,18 @@ class Content(ABC):
             return False
         if record is None:
             return False
-
-        def is_whole(path: str, expected: int) -> bool:
-            try:
-                return checksum(self.store.read_array(path, record.objects)) == expected
-            except READ_ERRORS:
-                return False
-
-        return all(
-            is_whole(path, expected) for path, expected in record.arrays.items() if not path.startswith(self.dropped)
-        ) and all(
-            self.store.reads_back(path, slice(part.start, part.stop), part.checksum)
-            for path, part in record.parts.items()
-            if not path.startswith(self.dropped)
-        )
+        reads: list[tuple[str, int, Callable[[], Array]]] = [
+            (path, expected, partial(self.store.read_array, path, record.objects))
+            for path, expected in record.arrays.items()
+        ]
+        for path, part in record.parts.items():
+            reads.append((path, part.checksum, partial(self.store.read_rows, path, slice(part.start, part.stop))))
+        try:
+            return all(
+                checksum(read()) == expected for path, expected, read in reads if not path.startswith(self.dropped)
+            )
+        except READ_ERRORS:
+            return False
 
     # -- writing
 
@@ -242,8 +239,6 @@ class Content(ABC):
                 self.require_lease()
                 sizes |= write()
         self.require_lease()
-        small = [write for n_bytes, write in writes if n_bytes <= _LARGE_BYTES]
-        with ThreadPoolExecutor(READERS) as threads:
-            for found in threads.map(lambda write: write(), small):
-                sizes |= found
+        for found in at_once(lambda write: write(), (write for n_bytes, write in writes if n_bytes <= _LARGE_BYTES)):
+            sizes |= found
         return sizes

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -11,7 +10,7 @@ from typing import TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from distcluster.errors import CorruptError
-from distcluster.storage.array_store import READERS, ArrayStore, entity_tag
+from distcluster.storage.array_store import ArrayStore, at_once, entity_tag
 
 T = TypeVar("T")
 
@@ -220,8 +219,7 @@ class Records:
             return None if record is None else Kept(tags[item], record)
 
         missing = [item for item in tags if item not in found]
-        with ThreadPoolExecutor(READERS) as threads:
-            found |= {item: each for item, each in zip(missing, threads.map(find, missing), strict=True) if each}
+        found |= {item: each for item, each in zip(missing, at_once(find, missing), strict=True) if each}
         return {item: found[item] for item in tags if item in found}
 
     def _collection(self, stage: str) -> dict[str, Kept]:
@@ -242,8 +240,8 @@ class Records:
         kept = self.kept(stage, under)
         objects = (key for each in kept.values() for key in each.record.objects)
         prefixes = {"/".join(key.split("/")[:2]).removesuffix("/c") for key in objects}
-        with ThreadPoolExecutor(READERS) as threads:  # a listing is a request for each thousand, one after the other
-            sizes = {key: size for found in threads.map(self._sizes_under, prefixes) for key, size in found.items()}
+        # A listing is a request for each thousand, one after the other.
+        sizes = {key: size for found in at_once(self._sizes_under, prefixes) for key, size in found.items()}
         dropped = tuple(f"{path}/" for path in self._dropped())
         return {
             item: each

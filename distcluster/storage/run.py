@@ -6,7 +6,6 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
@@ -18,7 +17,7 @@ from distcluster.job import Job
 from distcluster.job_file import parse_job
 from distcluster.numerics.partition import Partitioning
 from distcluster.storage import lease
-from distcluster.storage.array_store import READERS, ArrayStore
+from distcluster.storage.array_store import ArrayStore, at_once
 from distcluster.storage.content import Content
 from distcluster.storage.dimensions import dimensions
 from distcluster.storage.layout import ERROR, FORMAT_VERSION, GROUPS, LEASE, PROBE, ROOT
@@ -193,10 +192,8 @@ class Run(Content):
             for run in (self, self.around):
                 if run is not None:
                     stack.enter_context(run.records.read_once())
-            with ThreadPoolExecutor(READERS) as threads:
-                records = list(threads.map(self.records.of_stage, stages))
             small: dict[ArrayStore, list[str]] = {}
-            for stage, of_stage in zip(stages, records, strict=True):
+            for stage, of_stage in zip(stages, at_once(self.records.of_stage, stages), strict=True):
                 objects = of_stage[ONE].objects if ONE in of_stage else {}
                 few = (key for key, size in objects.items() if size < _SMALL_BYTES)
                 small.setdefault(self.holder(stage).store, []).extend(few)
@@ -264,9 +261,8 @@ class Run(Content):
                 each.path, shape, each.dtype, each.fill_value, chunk, shard, dimensions(each, len(shape))
             )
 
-        with ThreadPoolExecutor(READERS) as threads:
-            list(threads.map(self.store.make_group, GROUPS))
-            list(threads.map(make, arrays))
+        at_once(self.store.make_group, GROUPS)
+        at_once(make, arrays)
 
     def update(self, **changes: Any) -> None:
         """Replace single settings."""
