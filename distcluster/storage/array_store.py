@@ -1,14 +1,16 @@
 """Objects and Zarr arrays under one URL: written whole, flushed, listed and deleted."""
 
 import contextlib
+import functools
 import io
 import itertools
 import json
 import os
+import threading
 import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,10 +44,35 @@ READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError,
 _DELETED_AT_ONCE = 1_000  # what one request of an object store may name
 
 
+class _Here(threading.local):
+    """How many calls of ``begin`` this thread works within."""
+
+    depth = 0
+
+
+_here = _Here()
+
+
+@functools.cache
+def _threads(depth: int, _process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(READERS, f"store-{depth}", initializer=setattr, initargs=(_here, "depth", depth + 1))
+
+
+def begin(do: Callable[[T], R], item: T) -> Future[R]:
+    """Have another thread ask a store for something.
+
+    Threads are kept, one set a depth of calls within calls, so that none waits for itself. To start one is a risk on a
+    Dask worker: CPython 3.11 can lock up where that meets the collection of garbage within ``sys._current_frames``,
+    which Dask's profiler calls every 10 ms (cpython #106883).
+    """
+    return _threads(_here.depth, os.getpid()).submit(do, item)
+
+
 def at_once(do: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """What comes of each of some items, many at a time, for a store answers in its own time."""
-    with ThreadPoolExecutor(READERS) as threads:
-        return list(threads.map(do, items))
+    waiting = [begin(do, each) for each in items]
+    wait(waiting)
+    return [each.result() for each in waiting]
 
 
 def checksum(values: Array) -> int:

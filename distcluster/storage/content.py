@@ -5,13 +5,12 @@ import uuid
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distcluster.errors import CorruptError
 from distcluster.numerics.partition import Partitioning, RowRange
-from distcluster.storage.array_store import READ_ERRORS, READERS, Array, ArrayStore, at_once, checksum
+from distcluster.storage.array_store import READ_ERRORS, READERS, Array, ArrayStore, at_once, begin, checksum
 from distcluster.storage.dimensions import dimensions
 from distcluster.storage.layout import in_object
 from distcluster.storage.records import Kept, Part, Record, Records
@@ -76,9 +75,8 @@ class Content(ABC):
     def read_partitions(self, array: RowArray, partitions: Sequence[RowRange]) -> Iterator[Array]:
         """The same for some partitions, a few read at a time, in their order."""
         left = iter(partitions)
-        with ThreadPoolExecutor(_PARTITIONS) as threads:
-            while some := list(itertools.islice(left, _PARTITIONS)):
-                yield from threads.map(lambda partition: self.read_rows(array, partition), some)
+        while some := list(itertools.islice(left, _PARTITIONS)):
+            yield from at_once(partial(self.read_rows, array), some)
 
     def read(self, array: ItemArray, item: str = ONE) -> Array:
         """An array that an item has published, checked against its record.
@@ -142,12 +140,11 @@ class Content(ABC):
             return values
 
         left = map(str, items)
-        with ThreadPoolExecutor(READERS) as threads:
-            ahead = deque(threads.submit(read, each) for each in itertools.islice(left, READERS))
-            while ahead:
-                values = ahead.popleft().result()
-                ahead.extend(threads.submit(read, each) for each in itertools.islice(left, 1))
-                yield values
+        ahead = deque(begin(read, each) for each in itertools.islice(left, READERS))
+        while ahead:
+            values = ahead.popleft().result()
+            ahead.extend(begin(read, each) for each in itertools.islice(left, 1))
+            yield values
 
     def verify(self, stage: str, item: str) -> bool:
         """Whether everything that the item committed reads back with its checksum."""
