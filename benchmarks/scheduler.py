@@ -32,11 +32,10 @@ import psutil
 import zarr
 from distributed import Client
 
-from benchmarks.end_to_end import write_rows
 from benchmarks.object_store import asked, give, object_store
-from benchmarks.rows import curved
 from benchmarks.servers import dask_cluster
-from benchmarks.simulated_workers import LATENCY, REDUCES, TASKS, likeness
+from benchmarks.simulated_workers import LATENCY, REDUCES, TASKS
+from benchmarks.template import FEATURES, MIXTURE, TEMPLATE, likeness, make_template, thin
 from distcluster.api import run_job
 from distcluster.environment import environment
 from distcluster.execution.runner import MOST_TASKS
@@ -50,17 +49,13 @@ from distcluster.stages.refining import REFINE_EXPECT, REFINE_MAXIMISE, expectat
 from distcluster.stages.stage import Stage
 from distcluster.storage import layout
 from distcluster.storage.array_store import entity_tag
-from distcluster.storage.records import Kept, collection_key, record_key
+from distcluster.storage.records import Kept, record_key
 from distcluster.storage.run import Run
 
-FEATURES = 384
 LARGE_WORKERS = 1_000
 BUSY = ("workers", "scheduler", "driver")
 BESIDE = ("find_neighbours", "refine")  # others run at the same time; a line of many stages
 LEAST_TASKS = 100  # of a stage that says what a task costs
-TEMPLATE_ROWS, TEMPLATE_BLOCK, TEMPLATE_FEATURES = 8_192, 4_096, 16  # a block holds the mixture subsample
-KS = [2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128]
-MIXTURE: dict[str, Any] = {"n_components": KS, "n_init": 1, "max_iter": 8}
 
 
 @dataclass
@@ -149,25 +144,10 @@ class Until(Watch):
         raise FirstTask
 
 
-def make_template(directory: Path) -> None:
-    """A small job of the same shape, really run."""
-    place = directory / "small.zarr"
-    write_rows(place, curved(TEMPLATE_FEATURES, TEMPLATE_ROWS, 0), (TEMPLATE_ROWS, TEMPLATE_FEATURES))
-    tables = {
-        "input": {"url": str(place)}, "output": {"url": "s3://bucket/template"}, "mixture": MIXTURE,
-        "sample": {"rows": 2_000, "mixture_rows": 4_000}, "report": {"write": "never"},
-        "assign": {"block_rows": TEMPLATE_BLOCK, "partition_rows": TEMPLATE_BLOCK},
-    }  # fmt: skip
-    job = directory / "small.toml"
-    job.write_text("\n".join(f"{table}.{key} = {json.dumps(value)}" for table, keys in tables.items()
-                             for key, value in keys.items()))  # fmt: skip
-    subprocess.run([sys.executable, "-m", "distcluster", "run", str(job), "-q"], check=True, stdout=subprocess.DEVNULL)
-
-
 @contextmanager
 def simulated_workers(address: str, count: int) -> Iterator[None]:
     """So many of them at work."""
-    argv = [sys.executable, "-m", "benchmarks.simulated_workers", address, str(count), "s3://bucket/template"]
+    argv = [sys.executable, "-m", "benchmarks.simulated_workers", address, str(count), TEMPLATE]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with Client(address) as client:
@@ -190,8 +170,10 @@ def job_of(address: str, directory: Path, rows: int) -> Job:
 
 def fill(job: Job, environ: dict[str, str]) -> int:
     """Have the store hold a finished run of a job; gives its partitions."""
-    template = Run("s3://bucket/template")
+    template = Run(TEMPLATE)
     with prepared_run(check_job(job)) as run:
+        with template.writing(60):
+            thin(template, run.partitioning)
         name = job.output.url.rpartition("/")[2]
         for stage in stages_of(run):
             records = {item: likeness(run, template, stage.name, item) for item in items_of(run, template, stage)}
@@ -250,8 +232,10 @@ def measure_large(job: Job, result: Result, environ: dict[str, str], scheduler: 
     take(result.afterwards, "finished: status", lambda: read_status(url))
     resume("finished: resume")
     with (run := Run(url)).writing(60):
-        run.store.delete([record_key("label_rows", str(each)) for each in range(0, result.partitions, 2)])
-        run.store.delete([collection_key("label_rows")])
+        kept = dict(list(run.records.kept("label_rows").items())[: result.partitions // 2])
+        others = [str(each) for each in range(result.partitions) if str(each) not in kept]
+        run.store.delete([record_key("label_rows", each) for each in others])
+        run.records.collect("label_rows", dict(list(kept.items())[: len(kept) * 2 // 3]))  # as many as the driver may
         run.records.forget("summarise_clusters")
     take(result.afterwards, "half labelled: status", lambda: read_status(url))
     resume("half labelled: resume, to the first task")

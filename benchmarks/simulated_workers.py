@@ -9,10 +9,8 @@ stage to a few numbers are the real ones, reading included; what they give is th
 
 import asyncio
 import logging
-import re
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -24,6 +22,7 @@ import numpy as np
 import obstore
 from distributed import Worker, get_worker
 
+from benchmarks.template import likeness
 from distcluster.execution import runner
 from distcluster.numerics.mixture.assignment import merge_nearest
 from distcluster.numerics.partition import groups
@@ -37,9 +36,9 @@ from distcluster.stages.stage import partitions
 from distcluster.stages.subsampling import SCAN
 from distcluster.storage import layout
 from distcluster.storage.array_store import entity_tag
-from distcluster.storage.records import Kept, Part, Record, record_key
+from distcluster.storage.records import Kept, record_key
 from distcluster.storage.run import Run
-from distcluster.storage.run_arrays import ONE, RowArray
+from distcluster.storage.run_arrays import ONE
 from distcluster.storage.settings import RunRef
 
 LATENCY = 0.03
@@ -159,51 +158,6 @@ async def commit(run: Run, stage: str, item: str, trips: int, seconds: float) ->
         attributes={"like": like, "stands-for": str(trips - 1)},
     )  # fmt: skip
     return Kept(entity_tag(said), record)
-
-
-def likeness(run: Run, template: Run, stage: str, item: str) -> tuple[Record, str]:
-    """The record of an item as the template has one, and the key of that one: its namesake, or of as many by turns."""
-    found = _records(template, stage)
-    if item in found:
-        old = item
-    else:
-        others = sorted(each for each in found if each.rpartition("/")[0] == item.rpartition("/")[0])
-        old = others[int(item.rpartition("/")[2]) % len(others)]
-    record = found[old]
-    new = replace(
-        record,
-        parts={path: _moved(run, stage, path, item, part) for path, part in record.parts.items()},
-        arrays={_renamed(path, old, item): each for path, each in record.arrays.items()},
-        objects={_renamed(key, old, item): size for key, size in record.objects.items()},
-        id=uuid.uuid4().hex,
-    )
-    return new, f"template/{record_key(stage, old)}"
-
-
-@cache
-def _records(template: Run, stage: str) -> dict[str, Record]:
-    return template.records.of_stage(stage)
-
-
-def _moved(run: Run, stage: str, path: str, item: str, part: Part) -> Part:
-    partition, size = run.partitioning[int(item)], run.partitioning.block_rows
-    if path in _of_blocks(stage):
-        return replace(part, start=partition.start // size, stop=-(-partition.stop // size))
-    return replace(part, start=partition.start, stop=partition.stop)
-
-
-@cache
-def _of_blocks(stage: str) -> set[str]:
-    writes = next(each for each in STAGES if each.name == stage).writes
-    return {each.path for each in writes if isinstance(each, RowArray) and each.counts == "blocks"}
-
-
-def _renamed(key: str, old: str, new: str) -> str:
-    if old == new:
-        return key
-    if f"/{old}.npz" in key:
-        return key.replace(f"/{old}.npz", f"/{new}.npz")
-    return re.sub(f"/c/{old}(?=/|$)", f"/c/{new}", key)
 
 
 _template: Run | None = None

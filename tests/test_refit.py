@@ -15,7 +15,7 @@ from conftest import BLOCK_ROWS, N_ROWS, Command, SilentReporter, make_run, plan
 from distributed import default_client
 from test_plan import done, planned_tasks
 from test_resume import flip_bit, kill_at
-from test_stages import on_cluster
+from test_runner import on_cluster
 
 from distcluster.errors import JobError
 from distcluster.execution.runner import Runner

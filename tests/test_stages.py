@@ -1,63 +1,38 @@
 """A stage is declared once: what everything else says of it follows, and what it says of itself is true."""
 
-import asyncio
 import json
 import re
 import shutil
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import Command, SilentReporter, make_run, planted_rows, write_input
-from distributed import Client, LocalCluster, get_worker
-from test_resume import flip_bit
+from test_runner import on_cluster
 
-from distcluster.errors import CorruptError, StorageError
+from distcluster.errors import CorruptError
 from distcluster.execution import runner as runner_module
-from distcluster.execution.runner import Runner
-from distcluster.execution.status import read_status
 from distcluster.job_file import parse_job
 from distcluster.numerics.mixture.criteria import Criteria
 from distcluster.pipeline import deduplicate, flow
-from distcluster.plan import make_plan
 from distcluster.report.near_duplicates import duplicates, summarise_duplicates
-from distcluster.report.timings import stage_times
 from distcluster.stages import context, fitting, projecting, replicating, searching
 from distcluster.stages.choosing import SELECT_CANDIDATE
-from distcluster.stages.cost import Cost
-from distcluster.stages.flow import DEDUPLICATES, STAGES, is_finished, own_keys
+from distcluster.stages.flow import DEDUPLICATES, STAGES, is_finished
 from distcluster.stages.labelling import LABEL_ROWS, level_arrays
 from distcluster.stages.matching import MATCH_CLUSTERS
 from distcluster.stages.refining import PUBLISH_MIXTURE
-from distcluster.stages.stage import Output, Stage, one
 from distcluster.storage import inputs, layout
 from distcluster.storage.inputs import read_block
 from distcluster.storage.records import Records
 from distcluster.storage.run import Run
-from distcluster.storage.run_arrays import ItemArray, RowArray
+from distcluster.storage.run_arrays import RowArray
 
 ROOT = Path(__file__).parent.parent
-
-
-def on_cluster(run: Run, reporter: SilentReporter, work: Callable[[Runner], Any]) -> None:
-    """Work on a cluster inside this process, where a test can watch the tasks."""
-
-    async def hold() -> None:
-        async with (
-            LocalCluster(
-                n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", asynchronous=True
-            ) as cluster,
-            Client(cluster, asynchronous=True) as client,
-        ):
-            await work(Runner(client, run, reporter))
-
-    with run.writing(20):
-        asyncio.run(hold())
 
 
 def run_here(command: Command) -> Run:
@@ -70,90 +45,6 @@ def run_here(command: Command) -> Run:
     on_cluster(run, SilentReporter(), lambda runner: flow(run, runner))
     assert is_finished(run)
     return run
-
-
-# --- a toy stage ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ToyFacts:
-    """What the toy found."""
-
-    answer: int
-
-
-def play(run: Run) -> Output[ToyFacts]:
-    """Count the rows."""
-    return Output(ToyFacts(run.partitioning.n_rows))
-
-
-TOY = Stage("toy", play, facts=ToyFacts, items=one, reads=(), cost=lambda _: Cost(1, seconds=8.0), is_result=True)
-
-
-ASKED: list[tuple[int, object]] = []
-"""The items that were asked for in this process, each with its Dask task."""
-
-
-def play_for(_run: Run, item: int) -> Output[ToyFacts]:
-    """Fail when 3, the second of its task, is asked for the first time."""
-    ASKED.append((item, get_worker().get_current_task()))
-    if item == 3 and [each for each, _ in ASKED].count(item) == 1:
-        raise StorageError("the storage is away.")
-    return Output(ToyFacts(item))
-
-
-@pytest.fixture
-def with_toy(reference: Run, tmp_path: Path) -> Iterator[Run]:
-    """A finished run, and one more stage in the list."""
-    copied = Run(str(shutil.copytree(reference.url, tmp_path / "run")))
-    STAGES.append(TOY)
-    yield copied
-    STAGES.remove(TOY)
-
-
-def test_items_that_share_a_task_are_done_once_where_one_in_their_middle_fails(
-    with_toy: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, reporter = with_toy, SilentReporter()
-    toys = replace(TOY, task=play_for, items=lambda _: range(10))
-    monkeypatch.setattr(runner_module, "MOST_TASKS", 4)
-    ASKED.clear()
-    on_cluster(run, reporter, lambda runner: runner.each(toys))
-    assert sorted(item for item, _ in ASKED) == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9]
-    assert len({task for _, task in ASKED}) == 5
-    assert toys.facts_of_all(run, range(10)) == [ToyFacts(item) for item in range(10)]
-
-
-def test_a_stage_that_is_added_to_the_list_is_seen_everywhere(with_toy: Run, reference: Run) -> None:
-    run, reporter = with_toy, SilentReporter()
-    (status,) = [each for each in read_status(run.url).stages if each.name == "toy"]
-    assert (status.done, status.total, is_finished(run)) == (0, 1, False)
-    on_cluster(run, reporter, lambda runner: runner.each(TOY))
-    assert reporter.lines == ["toy: 0 of 1 tasks"]
-    assert TOY.facts_of(run) == ToyFacts(reference.partitioning.n_rows)
-    assert is_finished(run)
-    assert "toy" in [each.name for each in stage_times(run)]
-    shape = run.settings.input.shape
-    with_it = make_plan(run.job, shape, 4)
-    STAGES.remove(TOY)
-    try:
-        without = make_plan(run.job, shape, 4)
-        assert not own_keys().fullmatch("commit/toy/all.json")
-    finally:
-        STAGES.append(TOY)
-    assert with_it.tasks - without.tasks == 1
-    assert with_it.seconds - without.seconds == pytest.approx(8.0)  # one task, whatever the workers
-    assert own_keys().fullmatch("commit/toy/all.json")
-
-
-def test_verify_reads_what_an_added_stage_has_written(with_toy: Run) -> None:
-    run = with_toy
-    array = ItemArray("partial/toy", "toy", "(n,)", "int64")
-    with run.writing(20):
-        run.commit(TOY.name, "all", {"answer": 3}, arrays={array: np.arange(9)})
-    flip_bit(Path(run.url) / "partial/toy/c/0")
-    on_cluster(run, SilentReporter(), lambda runner: runner.verify(STAGES))
-    assert TOY.find_facts(run) is None
 
 
 # --- what stages say of themselves ------------------------------------------------------------------------------

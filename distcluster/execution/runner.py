@@ -33,6 +33,7 @@ MOST_TASKS = 4_000
 _STORAGE_TRIES = 3
 _LANES_PER_THREAD = 2  # tasks of a stage under way for each thread of the cluster: one runs, one waits beside it
 _LEAST_LANES = 64
+_MANY = 1_000  # records that are new
 _WIDENED_SECONDS = 5.0  # between two looks at how large the cluster is
 
 
@@ -86,12 +87,13 @@ class Runner:
         committed = await self._committed(stage, under) if stage.commits else {}
         waiting = [item for item in items if str(item) not in committed]
         answers: dict[str, Any] = {}
+        collects = stage.commits and not under
         if waiting:
             if stage.commits:
                 await asyncio.to_thread(self._run.records.discard_stale, stage.name, map(str, waiting))
             with self._reported(stage, items, waiting) as advance:
-                await self._work(stage, waiting, answers, advance)
-            if stage.commits and not under:
+                await self._work(stage, waiting, answers, advance, committed if collects else None)
+            if collects:
                 self._run.records.collect(stage.name, committed | answers)
         for path in stage.drops:
             self._run.drop(path)
@@ -113,19 +115,30 @@ class Runner:
         return await asyncio.wrap_future(self._ahead.pop(stage.name))
 
     async def _work(
-        self, stage: Stage[Any], waiting: list[Any], answers: dict[str, Any], advance: Callable[..., None]
-    ) -> None:
-        """Run a task for every item that waits, in as many lanes as the cluster has work for."""
+        self, stage: Stage[Any], waiting: list[Any], answers: dict[str, Any], advance: Callable[..., None],
+        committed: dict[str, Kept] | None,
+    ) -> None:  # fmt: skip
+        """Run a task for every item that waits, in as many lanes as the cluster has work for.
+
+        What ``committed`` and ``answers`` hold is collected whenever half as many are new: a run that is cut short has
+        few records to read one by one.
+        """
+        collected = len(committed or {})
         n = min(len(waiting), max(MOST_TASKS, _LANES_PER_THREAD * await self._threads()))
         cuts = [len(waiting) * number // n for number in range(n + 1)]
         parcels = [waiting[first:stop] for first, stop in itertools.pairwise(cuts)]
         queue = iter(parcels)
 
         async def lane() -> None:
+            nonlocal collected
             for parcel in queue:
                 for item, answer in zip(parcel, await self._submit(stage, parcel), strict=True):
                     answers[str(item)] = answer
                     advance(item, answer)
+                done = len(committed or {}) + len(answers)
+                if committed is not None and done - collected >= max(_MANY, collected // 2):
+                    collected = done
+                    await asyncio.to_thread(self._run.records.collect, stage.name, committed | answers)
             widening.cancel()
 
         async def widen() -> None:
