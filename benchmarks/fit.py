@@ -3,10 +3,9 @@
     python -m benchmarks.fit --data FILE.npy [--labels FILE.npy] [--metric cosine] [--rows 50000] [--seeds 5]
                              [--components 32] [--json FILE]
 
-Whole fits (graph, start, layout), compilation left out, seeded, by turns. CPU seconds are of one thread on each side;
-wall seconds of one and two threads are ours alone, for umap-learn has one where it is seeded. The loss is what the
-sampled steps go down on (Damrich, Hamprecht 2021), an edge. The adjusted Rand index is that of full components,
-fitted from eight k-means starts, with the labels: its mean.
+Whole fits (graph, start, layout), compilation left out, seeded, by turns; CPU seconds are of one thread on each side.
+The loss is what the sampled steps go down on (Damrich, Hamprecht 2021), an edge. The adjusted Rand index is that of
+full components, fitted from eight k-means starts, with the labels: its mean.
 """
 
 import argparse
@@ -57,8 +56,6 @@ class Result:
     features: int
     metric: str
     fits: dict[str, list[Fit]] = field(default_factory=dict)
-    wall_seconds_by_threads: dict[int, list[float]] = field(default_factory=lambda: {1: [], 2: []})
-    same_bytes: bool = True
     environment: dict[str, str] = field(default_factory=environment)
 
 
@@ -120,40 +117,37 @@ def worth(rows: Array, places: Array, index: Array, graph: csr_matrix, truth: Ar
     }
 
 
+def neighbours(rows: Array, metric: str) -> tuple[Array, Array]:
+    """Of each row among the others."""
+    return nearest(open_index(*build_index(rows, rows, K, metric), rows), rows, K, metric)
+
+
+def chosen_rows(data: Path, n: int, metric: str) -> tuple[Array, Array]:
+    """Distinct rows of so many, prepared, and where they are in the file."""
+    stored = np.load(data, mmap_mode="r")
+    chosen = np.random.default_rng(0).permutation(len(stored))[:n]
+    rows = prepare(np.ascontiguousarray(stored[chosen], np.float32), metric)
+    distinct = distinct_rows(rows)
+    return rows[distinct], chosen[distinct]
+
+
 def measure(arguments: argparse.Namespace) -> Result:
     """Fit by turns."""
-    stored = np.load(arguments.data, mmap_mode="r")
-    chosen = np.random.default_rng(0).permutation(len(stored))[: arguments.rows]
-    rows = prepare(np.ascontiguousarray(stored[chosen], np.float32), arguments.metric)
-    distinct = distinct_rows(rows)
-    rows, truth = rows[distinct], None
-    if arguments.labels:
-        truth = np.load(arguments.labels)[chosen][distinct]
-    index, distance = nearest(
-        open_index(*build_index(rows, rows, K, arguments.metric), rows), rows, K, arguments.metric
-    )
+    rows, chosen = chosen_rows(arguments.data, arguments.rows, arguments.metric)
+    truth = np.load(arguments.labels)[chosen] if arguments.labels else None
+    index, distance = neighbours(rows, arguments.metric)
     graph, result = fuzzy_graph(index, distance), Result(arguments.data.parent.name, *rows.shape, arguments.metric)
     options: dict[str, Any] = {"n_components": DIMENSIONS, "metric": arguments.metric, "min_dist": MIN_DIST}
-    few = nearest(open_index(*build_index(rows[:900], rows[:900], K, arguments.metric), rows[:900]), rows[:900], K,
-                  arguments.metric)  # fmt: skip
+    few = neighbours(rows[:900], arguments.metric)
     for optimizer in get_args(Optimizer):
         fit_anchors(rows[:900], *few, **options, n_epochs=2, seed=0, optimizer=optimizer)  # compiles
     for seed in range(arguments.seeds):
-        places = {}
         for optimizer in get_args(Optimizer):
-            began, wall = time.process_time(), time.perf_counter()
-            places[optimizer] = fit_anchors(
-                rows, index, distance, **options, n_epochs=None, seed=seed, optimizer=optimizer
-            )
-            cpu, wall = time.process_time() - began, time.perf_counter() - wall
-            if optimizer == "batch":
-                result.wall_seconds_by_threads[1].append(wall)
-            values = worth(rows, places[optimizer], index, graph, truth, arguments.components)
-            result.fits.setdefault(optimizer, []).append(Fit(cpu, **values))
-        wall = time.perf_counter()
-        again = fit_anchors(rows, index, distance, **options, n_epochs=None, seed=seed, threads=2)
-        result.wall_seconds_by_threads[2].append(time.perf_counter() - wall)
-        result.same_bytes &= again.tobytes() == places["batch"].tobytes()
+            began = time.process_time()
+            places = fit_anchors(rows, index, distance, **options, n_epochs=None, seed=seed, optimizer=optimizer)
+            seconds = time.process_time() - began
+            values = worth(rows, places, index, graph, truth, arguments.components)
+            result.fits.setdefault(optimizer, []).append(Fit(seconds, **values))
     return result
 
 
@@ -177,9 +171,8 @@ def main() -> None:
                 f"{name:18}",
                 *(f"{side} {np.median(v):.4f} ({min(v):.4f} to {max(v):.4f})" for side, v in columns.items()),
             )
-    one, two = (np.median(result.wall_seconds_by_threads[threads]) for threads in (1, 2))
     ratio = np.median([b.cpu_seconds / a.cpu_seconds for a, b in zip(*result.fits.values(), strict=True)])
-    print(f"{ratio:.1f} times as fast; two threads {one / two:.2f} times one; same bytes: {result.same_bytes}")
+    print(f"{ratio:.1f} times as fast")
     if arguments.json:
         arguments.json.write_text(json.dumps(asdict(result), indent=2))
 
