@@ -25,10 +25,10 @@ from sklearn.mixture import GaussianMixture
 from distcluster.environment import environment, pin_to_one_thread
 from distcluster.job import MixtureTable
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, CovarianceType
-from distcluster.numerics.mixture.candidate_fit import initial_labels
 from distcluster.numerics.mixture.em import centre_rows, from_labels, maximise
 from distcluster.numerics.mixture.kernels import exponentials
 from distcluster.numerics.mixture.parameters import Mixture, to_sklearn
+from distcluster.numerics.mixture.start import initial_labels
 from distcluster.numerics.mixture.tiles import TILE_ROWS, n_features
 from distcluster.storage.run import Run
 

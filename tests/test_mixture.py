@@ -8,12 +8,13 @@ from sklearn.mixture import GaussianMixture
 
 from distcluster.numerics.mixture.assignment import assign_rows, responsibilities
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, CovarianceType
-from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_fit import fit_candidate
 from distcluster.numerics.mixture.criteria import information_criteria
 from distcluster.numerics.mixture.em import Maximum, centre_rows, e_step, from_labels, m_step, maximise
 from distcluster.numerics.mixture.kernels import exponentials, tile_expectation
 from distcluster.numerics.mixture.parameters import Mixture, natural_parameters
 from distcluster.numerics.mixture.scores import score_rows
+from distcluster.numerics.mixture.start import initial_labels
 from distcluster.numerics.mixture.tiles import TILE_ROWS, make_tiles
 
 kinds = pytest.mark.parametrize("kind", COVARIANCE_TYPES)

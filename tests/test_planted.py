@@ -11,12 +11,13 @@ from sklearn.metrics import adjusted_rand_score
 
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES
-from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_fit import fit_candidate
 from distcluster.numerics.mixture.candidate_grid import grid
 from distcluster.numerics.mixture.criteria import Criteria, information_criteria
 from distcluster.numerics.mixture.parameters import natural_parameters, to_sklearn
 from distcluster.numerics.mixture.scores import score_rows
 from distcluster.numerics.mixture.selection import select
+from distcluster.numerics.mixture.start import initial_labels
 from distcluster.numerics.sampling import sampling_priority
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.fitting import fitted_mixture

@@ -24,13 +24,14 @@ from distcluster.estimators.dask_em import (
 from distcluster.estimators.gaussian_mixture import FittedMixture, GaussianMixture
 from distcluster.job import MixtureTable
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate
-from distcluster.numerics.mixture.candidate_fit import CandidateFit, fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_fit import CandidateFit, fit_candidate
 from distcluster.numerics.mixture.candidate_grid import grid, largest_k, missing_ks
 from distcluster.numerics.mixture.criteria import Criteria, add_criteria, add_fitted_criteria
 from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters, natural_parameters
 from distcluster.numerics.mixture.scores import score_rows
 from distcluster.numerics.mixture.selection import select
 from distcluster.numerics.mixture.silhouettes import silhouette_rows
+from distcluster.numerics.mixture.start import initial_labels
 from distcluster.numerics.partition import BLOCK_ROWS, tree_sum
 
 Float64 = npt.NDArray[np.float64]
@@ -47,7 +48,7 @@ class GaussianMixtureSearch(FittedMixture):
     rule : {"elbow", "bic", "icl", "silhouette"}
         See ``docs/method.md``.
     n_init : int
-        k-means starts per k.
+        Starts of the k-means whose small clusters are merged into k to start from.
     tol, reg_covar, max_iter
         As ``GaussianMixture``'s.
     max_fit_rows : int
@@ -83,7 +84,7 @@ class GaussianMixtureSearch(FittedMixture):
         *,
         covariance_type: Any = COVARIANCE_TYPES,
         rule: str = "elbow",
-        n_init: int = 5,
+        n_init: int = 1,
         tol: float = 1e-3,
         reg_covar: float = 1e-6,
         max_iter: int = 100,

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import Candidate
-from distcluster.numerics.mixture.candidate_fit import fit_candidate, initial_labels
+from distcluster.numerics.mixture.candidate_fit import fit_candidate
+from distcluster.numerics.mixture.start import Starts
 from distcluster.numerics.mixture.trust import FAIR
 from distcluster.numerics.neighbors import build_index, nearest, open_index
 from distcluster.numerics.prepared_rows import distinct_rows, prepare
@@ -121,11 +122,11 @@ def cluster_again(
     -1 throughout where a candidate cannot be fitted.
     """
     labels = np.full((len(candidates), len(common)), -1, np.int16)
-    starts = {k: initial_labels(points, k, 1, seed) for k in {each.n_components for each in candidates}}
+    starts = Starts(points, n_init=1, seed=seed)
+    start_of = {k: starts.labels(k) for k in {each.n_components for each in candidates}}
     for i, each in enumerate(candidates):
-        mixture = fit_candidate(
-            points, starts[each.n_components], each, tol=tol, reg_covar=reg_covar, max_iter=max_iter
-        ).mixture
+        start = start_of[each.n_components]
+        mixture = fit_candidate(points, start, each, tol=tol, reg_covar=reg_covar, max_iter=max_iter).mixture
         if mixture is not None:
             labels[i] = assign_rows(common, mixture, top=1).label
     return labels

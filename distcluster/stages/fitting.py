@@ -102,7 +102,7 @@ def unscored(wanted: Candidate, facts: "CandidateFacts") -> Criteria:
 
 def start_kmeans(run: Run, n_components: int) -> Output[NoFacts]:
     """The start that the covariance types of one k share."""
-    labels = numerics.mixture.candidate_fit.initial_labels(
+    labels = numerics.mixture.start.initial_labels(
         read_points(run), n_components, run.job.mixture.n_init, run.job.sample.seed
     )
     return Output(NoFacts(), arrays={layout.KMEANS_LABEL: labels})

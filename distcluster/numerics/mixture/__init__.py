@@ -1,12 +1,21 @@
-"""Gaussian mixtures, in the order of the mathematics: parameters, EM, criteria, selection, assignment."""
+"""Gaussian mixtures, in the order of the mathematics: parameters, start, EM, criteria, selection, assignment."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distcluster.numerics.mixture import assignment, candidate_fit, em, parameters, row_moments, scores, silhouettes
+    from distcluster.numerics.mixture import (
+        assignment,
+        candidate_fit,
+        em,
+        parameters,
+        row_moments,
+        scores,
+        silhouettes,
+        start,
+    )  # fmt: skip
 
-__all__ = ["assignment", "candidate_fit", "em", "parameters", "row_moments", "scores", "silhouettes"]
+__all__ = ["assignment", "candidate_fit", "em", "parameters", "row_moments", "scores", "silhouettes", "start"]
 
 
 def __getattr__(name: str) -> Any:
