@@ -95,14 +95,14 @@ class Played:
 
     def wait_until_half_done(self) -> None:
         """Wait until the grid is under way."""
-        self.wait(lambda: self.committed() >= 40, 300)
+        self.wait(lambda: self.committed() >= 40, 300, pause=0.1)
 
-    def wait(self, done: Callable[[], bool], seconds: float) -> None:
-        """Wait for what pods do, so long at most."""
+    def wait(self, done: Callable[[], bool], seconds: float, pause: float = 0.5) -> None:
+        """Wait for what pods do, so long at most; who asks podman each time takes a core while it does not pause."""
         deadline = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < deadline, self._log_of(self.scheduler)
-            time.sleep(0.1)
+            time.sleep(pause)
 
     def log(self) -> str:
         """What the driver says."""
