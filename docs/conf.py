@@ -20,7 +20,7 @@ myst_enable_extensions = ["deflist", "substitution"]
 myst_heading_anchors = 4
 nb_execution_mode = "force"  # what the site shows is what this version prints
 nb_execution_raise_on_error = True
-nb_execution_timeout = 600  # seconds of a cell; CI lets everything else go first
+nb_execution_timeout = 600  # seconds of a cell; CI lets the tests go first
 nb_merge_streams = True
 
 autodoc_typehints = "none"  # numpydoc's sections say them in words
