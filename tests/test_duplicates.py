@@ -120,12 +120,11 @@ def unsearched(new_run: Callable[..., Command]) -> Run:
 
 
 @pytest.fixture(scope="module")
-def found(unsearched: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def found(unsearched: Run, client: Client, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A copy of it that was searched at three distances."""
     run = Run(str(shutil.copytree(unsearched.url, tmp_path_factory.mktemp("found") / "run")))
     for distance in (0.0, D, NATURAL):
-        done = search(run.url, "--distance", str(distance))
-        assert done.returncode == 0, done.stderr
+        open_run(run.url).duplicates(distance, client=client, progress=False)
     return run
 
 

@@ -1,7 +1,5 @@
 """Rows of groups that the sample holds few of: added to both subsamples, the same on any cluster."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,25 +32,7 @@ def plain(
 ) -> Command:
     source = write_input(tmp_path_factory.mktemp("rare") / "input.zarr", rare[0])
     return new_command(source, sample__rows=1500, sample__mixture_rows=3000,
-                       mixture__n_components=[8, 16, 32], mixture__covariance_type=["full"],
-                       report__write="never")  # fmt: skip
-
-
-def choose(run: Run) -> Run:
-    """The candidate with most components: the verdict is about the large groups."""
-    command = [
-        sys.executable,
-        "-m",
-        "distcluster",
-        "choose",
-        run.url,
-        "--n-components",
-        "32",
-        "--covariance-type",
-        "full",
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
-    return Run(f"{run.url}/choice/full-32")
+                       mixture__n_components=[32], mixture__covariance_type=["full"])  # fmt: skip
 
 
 def groups_found(run: Run, group: np.ndarray) -> int:
@@ -77,7 +57,7 @@ def test_rare_groups_are_found_with_a_top_up_and_not_without(
     seen = [i for i in range(RARE) if (group[without.array("sample/row")[:]] == i).any()]
     enough = [i for i in seen if min((group[each] == i).sum() for each in (sample, mixture)) >= 5]
     assert len(enough) >= len(seen) - 1
-    found = {each: groups_found(choose(each), group) for each in (without, run)}
+    found = {each: groups_found(each, group) for each in (without, run)}
     assert found[run] >= len(enough) - 1, found
     assert found[without] <= 1
     other = replace(topped, output=tmp_path / "other", settings=topped.settings | {"assign.partition_rows": 4096})
