@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL, Command, planted_rows, write_input
+from conftest import FEW, SMALL, Command, planted_rows, write_input
 from sklearn.metrics import adjusted_rand_score
 
 from distcluster.numerics.mixture.assignment import assign_rows
@@ -92,7 +92,7 @@ def test_a_rare_cluster_that_the_sample_misses_is_warned_of(
     sampled = np.argsort(sampling_priority(0, len(rows), everything), kind="stable")[: SMALL["sample.rows"]]
     rare = np.setdiff1d(everything, sampled)[:60]
     rows[rare] = planted_rows(60, 1, seed=1)[0] + 40.0
-    command = new_command(write_input(tmp_path / "rare", rows))
+    command = new_command(write_input(tmp_path / "rare", rows), **FEW)
     done = command.run()
     said = " ".join(done.stdout.split())  # lines end after 110 columns
     assert "Warning: 6" in said, said + done.stderr
