@@ -149,8 +149,8 @@ class MixtureTable(Table):
     """The ks to try (1 is always added); auto: 2, 3, 4, 6, 8, 11, 16 ... 128, as far as the rows allow."""
     covariance_type: Annotated[tuple[CovarianceType, ...], Field(min_length=1)] = COVARIANCE_TYPES
     """The covariance types to try."""
-    n_init: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Starts of the k-means whose small clusters are merged into k to start from; the best goes on."""
+    n_init: Annotated[int, Field(ge=1, le=1000)] = 5
+    """k-means starts per k, of which the best starts the four mixtures of that k."""
     max_iter: Annotated[int, Field(ge=1, le=100_000)] = 100
     """EM iterations at most."""
     tol: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1e-3

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from distcluster.numerics.mixture.assignment import assign_rows, responsibilities
@@ -14,7 +16,7 @@ from distcluster.numerics.mixture.em import Maximum, centre_rows, e_step, from_l
 from distcluster.numerics.mixture.kernels import exponentials, tile_expectation
 from distcluster.numerics.mixture.parameters import Mixture, natural_parameters
 from distcluster.numerics.mixture.scores import score_rows
-from distcluster.numerics.mixture.start import initial_labels
+from distcluster.numerics.mixture.start import Starts, initial_labels
 from distcluster.numerics.mixture.tiles import TILE_ROWS, make_tiles
 
 kinds = pytest.mark.parametrize("kind", COVARIANCE_TYPES)
@@ -245,3 +247,48 @@ def test_labels_of_many_rows_are_those_of_each_part() -> None:
             assert getattr(whole, name)[part].tobytes() == getattr(some, name).tobytes()
     assert whole.label[17] == -1
     assert len(assign_rows(points[:0], mixture, top=2).label) == 0
+
+
+# --- starts -----------------------------------------------------------------------------------------------------
+
+
+def groups_of_many_sizes(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Twenty groups whose extents differ by a factor of up to 30: 6,000 rows in five dimensions."""
+    random = np.random.default_rng(seed)
+    means, extent = random.uniform(-12.0, 12.0, size=(20, 5)), np.geomspace(0.1, 3.0, 20)
+    truth = random.integers(20, size=6_000)
+    return (means[truth] + extent[truth, None] * random.normal(size=(6_000, 5))).astype(np.float32), truth
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_start_finds_groups_that_k_means_cuts_and_joins(seed: int) -> None:
+    rows, truth = groups_of_many_sizes(seed)
+    theirs = KMeans(20, n_init=5, random_state=seed).fit_predict(rows)
+    ours = initial_labels(rows, 20, 5, seed)
+    assert adjusted_rand_score(truth, ours) > 0.98 >= adjusted_rand_score(truth, theirs)
+
+
+def test_one_cloud_is_no_reason_to_leave_k_means() -> None:
+    rows = np.random.default_rng(0).normal(size=(6_000, 5)).astype(np.float32)
+    theirs = KMeans(8, n_init=3, random_state=1).fit(rows.astype(np.float64)).labels_
+    np.testing.assert_array_equal(initial_labels(rows, 8, 3, 1), theirs)
+
+
+def test_the_start_of_one_k_does_not_depend_on_others() -> None:
+    rows, _ = groups_of_many_sizes(0)
+    starts = Starts(rows, n_init=1, seed=3)
+    for k in (200, 1, 20, 5):
+        np.testing.assert_array_equal(starts.labels(k), initial_labels(rows, k, 1, 3))
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(60, 3, 40), (2_000, 40, 10), (500, 2, 1), (500, 2, 500)])
+def test_where_small_clusters_make_no_sense_k_means_starts(n: int, d: int, k: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
+    theirs = KMeans(k, n_init=2, random_state=1).fit(rows.astype(np.float64)).labels_
+    np.testing.assert_array_equal(initial_labels(rows, k, 2, 1), theirs)
+
+
+def test_rows_in_one_place_or_on_a_line_have_a_start() -> None:
+    line = np.linspace(0.0, 1.0, 900, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    assert len(np.unique(initial_labels(line, 7, 1, 0))) == 7
+    assert len(np.unique(initial_labels(np.repeat(line[:4], 300, axis=0), 7, 1, 0))) == 4

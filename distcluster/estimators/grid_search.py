@@ -31,7 +31,7 @@ from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters, 
 from distcluster.numerics.mixture.scores import score_rows
 from distcluster.numerics.mixture.selection import select
 from distcluster.numerics.mixture.silhouettes import silhouette_rows
-from distcluster.numerics.mixture.start import initial_labels
+from distcluster.numerics.mixture.start import Starts
 from distcluster.numerics.partition import BLOCK_ROWS, tree_sum
 
 Float64 = npt.NDArray[np.float64]
@@ -48,7 +48,7 @@ class GaussianMixtureSearch(FittedMixture):
     rule : {"elbow", "bic", "icl", "silhouette"}
         See ``docs/method.md``.
     n_init : int
-        Starts of the k-means whose small clusters are merged into k to start from.
+        k-means starts per k.
     tol, reg_covar, max_iter
         As ``GaussianMixture``'s.
     max_fit_rows : int
@@ -84,7 +84,7 @@ class GaussianMixtureSearch(FittedMixture):
         *,
         covariance_type: Any = COVARIANCE_TYPES,
         rule: str = "elbow",
-        n_init: int = 1,
+        n_init: int = 5,
         tol: float = 1e-3,
         reg_covar: float = 1e-6,
         max_iter: int = 100,
@@ -188,7 +188,8 @@ def _fit_candidates(
 ) -> list[CandidateFit]:
     data = dask.delayed(points)
     ks = sorted({each.n_components for each in candidates})
-    labels = {k: dask.delayed(initial_labels)(data, k, table.n_init, seed) for k in ks}
+    starts = dask.delayed(Starts)(data, table.n_init, seed)
+    labels = {k: starts.labels(k) for k in ks}
     return list(
         dask.compute(*(dask.delayed(_fit)(data, labels[each.n_components], each, table) for each in candidates))
     )

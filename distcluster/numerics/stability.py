@@ -116,13 +116,14 @@ def cluster_again(
     reg_covar: float,
     max_iter: int,
     seed: int,
+    are_merged: bool | None = None,
 ) -> Labels:
     """Labels of the common rows under every candidate, fitted on a replicate's own rows; (C, n) int16.
 
-    -1 throughout where a candidate cannot be fitted.
+    -1 throughout where a candidate cannot be fitted. Fits start as the run's do, where ``are_merged`` says how.
     """
     labels = np.full((len(candidates), len(common)), -1, np.int16)
-    starts = Starts(points, n_init=1, seed=seed)
+    starts = Starts(points, 1, seed, are_merged)
     start_of = {k: starts.labels(k) for k in {each.n_components for each in candidates}}
     for i, each in enumerate(candidates):
         start = start_of[each.n_components]

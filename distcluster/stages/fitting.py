@@ -15,7 +15,7 @@ from distcluster.numerics.mixture.criteria import Criteria, add_fitted_criteria
 from distcluster.stages.context import open_run, read_model, read_models
 from distcluster.stages.cost import Cost, Sizes
 from distcluster.stages.projecting import read_points
-from distcluster.stages.stage import NoFacts, Output, Stage
+from distcluster.stages.stage import Output, Stage
 from distcluster.stages.subsampling import SUBSAMPLE
 from distcluster.storage import layout
 from distcluster.storage.array_store import at_once
@@ -25,6 +25,7 @@ from distcluster.storage.settings import RunRef
 
 if TYPE_CHECKING:
     from distcluster.numerics.mixture.parameters import Mixture, NaturalParameters
+    from distcluster.numerics.mixture.start import Starts
 
 Float64 = npt.NDArray[np.float64]
 
@@ -100,12 +101,23 @@ def unscored(wanted: Candidate, facts: "CandidateFacts") -> Criteria:
 # --- fits -------------------------------------------------------------------------------------------------------
 
 
-def start_kmeans(run: Run, n_components: int) -> Output[NoFacts]:
+@dataclass(frozen=True, slots=True)
+class StartFacts:
+    """Whether fits start from small clusters that are merged, and not from k-means' k: for all k the same."""
+
+    are_merged: bool
+
+
+def start_kmeans(run: Run, n_components: int) -> Output[StartFacts]:
     """The start that the covariance types of one k share."""
-    labels = numerics.mixture.start.initial_labels(
-        read_points(run), n_components, run.job.mixture.n_init, run.job.sample.seed
-    )
-    return Output(NoFacts(), arrays={layout.KMEANS_LABEL: labels})
+    starts = _starts_of(run.ref)
+    return Output(StartFacts(starts.are_merged), arrays={layout.KMEANS_LABEL: starts.labels(n_components)})
+
+
+@functools.lru_cache(maxsize=1)
+def _starts_of(ref: RunRef) -> "Starts":
+    run = open_run(ref)
+    return numerics.mixture.start.Starts(read_points(run), run.job.mixture.n_init, run.job.sample.seed)
 
 
 def _ks(run: Run) -> list[int] | None:
@@ -118,7 +130,7 @@ def _ks(run: Run) -> list[int] | None:
 START_KMEANS = Stage(
     "start_kmeans",
     start_kmeans,
-    facts=NoFacts,
+    facts=StartFacts,
     items=_ks,
     reads=("subsample", "project_subsample"),
     cost=lambda sizes: Cost(tasks=sizes.ks),

@@ -9,7 +9,7 @@ from distcluster import numerics
 from distcluster.numerics.sampling import replicate_sizes
 from distcluster.stages.context import read_model
 from distcluster.stages.cost import Cost, Sizes
-from distcluster.stages.fitting import candidates
+from distcluster.stages.fitting import START_KMEANS, candidates
 from distcluster.stages.projecting import FIT_SECONDS, LAYOUT_SECONDS, read_points
 from distcluster.stages.searching import index_bytes, index_seconds, search_seconds, searched
 from distcluster.stages.stage import NoFacts, Output, Stage
@@ -108,6 +108,7 @@ def recluster(run: Run, item: str) -> Output[NoFacts]:
         reg_covar=table.reg_covar,
         max_iter=table.max_iter,
         seed=run.job.sample.seed + 1 + int(item.split("-")[1]),
+        are_merged=START_KMEANS.facts_of(run, candidates(run)[0].n_components).are_merged,
     )
     return Output(NoFacts(), arrays={layout.REPLICATE_LABEL: labels})
 
@@ -117,7 +118,7 @@ RECLUSTER = Stage(
     recluster,
     facts=NoFacts,
     items=replicates,
-    reads=("subsample", "extend_grid", "replicate"),
+    reads=("subsample", "extend_grid", "replicate", "start_kmeans"),
     priority=_GIVES_WAY,
     cost=_recluster_cost,
 )

@@ -15,7 +15,7 @@ Rule = Literal["elbow", "bic", "icl", "silhouette", "stability"]
 
 _STRUCTURE = 0.5  # nats per row over one Gaussian, below which there is no cluster structure
 _OCTAVE = 2.0  # ks from an elbow's half to its double are compared by whether their clusters return
-_AS_STABLE = 0.05  # a row stability this close to the largest is as good: of few clusters it is a little larger
+_AS_STABLE = 0.02  # a row stability this close to the largest is as good: of few clusters it is a little larger
 
 
 @dataclass(frozen=True, slots=True)
