@@ -13,14 +13,13 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import zarr
-from numpy.lib.recfunctions import repack_fields
 
 from distcluster.curation import Part, Wanted, choose_rows, read_parts
 from distcluster.errors import JobError
 from distcluster.job import ReportTable
 from distcluster.numerics.mixture.parameters import to_sklearn
 from distcluster.numerics.partition import Partitioning
-from distcluster.numerics.shown_rows import spread_evenly
+from distcluster.numerics.shown_rows import columns_of, spread_evenly
 from distcluster.report.names import kept_names
 from distcluster.report.words import distinguishing_words
 from distcluster.stages.choosing import SELECT_CANDIDATE
@@ -194,7 +193,7 @@ def _export_atlas_labels(run: Run, target: Path, table: ReportTable) -> None:
         size += of_partition
         for i, weight in enumerate((rows["x"], rows["y"], None)):
             place[:, i] += np.bincount(rows["label"], weight, K)
-        some.append(repack_fields(rows[["row", "label"]]))
+        some.append(columns_of(rows, ["row", "label"]))
     named = spread_evenly(np.concatenate(some), _NAMING_ROWS)
     texts = read_items(table.items, named["row"].tolist(), table.item_column) if table.items else {}
     ks, of_levels = run.read(layout.LEVEL_CLUSTERS).tolist(), run.read(layout.LEVEL)

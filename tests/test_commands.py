@@ -24,7 +24,7 @@ from distcluster.stages.flow import own_keys
 from distcluster.storage.run import Run
 
 HEAVY = {"numba", "faiss", "sklearn", "scipy", "pandas", "dask", "distributed", "umap", "matplotlib"}
-ARRAYS = {"zarr", "numcodecs", "pyarrow", "fsspec"}
+ARRAYS = {"zarr", "numcodecs", "pyarrow", "fsspec", "numpy.ma"}
 CLUSTERS = {"yaml", "urllib.request", "tomllib"}
 SMALL = (
     "sample.rows=300", "sample.mixture_rows=300", "projection.views=[2]", "projection.n_epochs=30",

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.recfunctions import repack_fields
 
 from distcluster.errors import JobError
 from distcluster.numerics.drift import Drift, Recall, Rows, compare
 from distcluster.numerics.partition import RowRange
-from distcluster.numerics.shown_rows import HELD_OUT_ROWS, spread_evenly
+from distcluster.numerics.shown_rows import HELD_OUT_ROWS, columns_of, spread_evenly
 from distcluster.stages.flow import is_finished
 from distcluster.stages.freezing import model_id
 from distcluster.stages.labelling import LABEL_ROWS, SUMMARISE_CLUSTERS, UNSURE
@@ -114,7 +113,7 @@ def _labelled(run: Run, since: int) -> tuple[Rows, int]:
     size = np.zeros(published_mixture(run).candidate.n_components, np.int64)
     for of_partition, rows in run.read_items([layout.PARTIAL_SIZE, layout.SHOWN_ROWS], items):
         size += of_partition
-        shown.append(repack_fields(rows[rows["row"] >= since][list(layout.HELD_OUT)]))
+        shown.append(columns_of(rows[rows["row"] >= since], list(layout.HELD_OUT)))
     n_unsure = sum(each.n_unsure for each in LABEL_ROWS.facts_of_all(run, items))
     if since > first.start:
         others = RowRange(first.index, first.start, since)

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.recfunctions import repack_fields
 
 from distcluster import numerics
 from distcluster.numerics.partition import RowRange, tree_sum
@@ -13,6 +12,7 @@ from distcluster.numerics.shown_rows import (
     HELD_OUT_ROWS,
     SHOWN,
     Table,
+    columns_of,
     moment_sums,
     notable_rows,
     row_table,
@@ -255,7 +255,7 @@ def summarise_clusters(run: Run) -> Output[ClusterFacts]:
         layout.SHOWN_ROWS,
     ]  # fmt: skip
     columns = ["row", *layout.HELD_OUT]
-    parts = ((*rest, repack_fields(shown[columns])) for *rest, shown in run.read_items(arrays, partitions(run)))
+    parts = ((*rest, columns_of(shown, columns)) for *rest, shown in run.read_items(arrays, partitions(run)))
     sizes, probabilities, exemplars, distances, shown = zip(*parts, strict=True)
     size, probability = np.sum(sizes, axis=0), tree_sum(probabilities)
     exemplar, distance = numerics.mixture.assignment.merge_nearest(np.stack(exemplars), np.stack(distances), EXEMPLARS)

@@ -70,6 +70,9 @@ def begin(do: Callable[[T], R], item: T) -> Future[R]:
 
 def at_once(do: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """What comes of each of some items, many at a time, for a store answers in its own time."""
+    items = list(items)
+    if len(items) == 1:  # no other to wait beside
+        return [do(items[0])]
     waiting = [begin(do, each) for each in items]
     wait(waiting)
     return [each.result() for each in waiting]

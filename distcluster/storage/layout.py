@@ -3,6 +3,8 @@
 ``docs/store-layout.md`` is this module for people; a test compares them.
 """
 
+from functools import cache
+
 from distcluster.storage.run_arrays import ItemArray, RowArray
 from distcluster.storage.selection_columns import SELECTION_COLUMNS
 
@@ -286,7 +288,8 @@ DUPLICATES = {
 }
 
 
-def arrays() -> list[RowArray | ItemArray]:
+@cache
+def arrays() -> tuple[RowArray | ItemArray, ...]:
     """Every array of a run, in the order of this module."""
     found = [each for value in globals().values() for each in (value.values() if isinstance(value, dict) else [value])]
-    return list(dict.fromkeys(each for each in found if isinstance(each, RowArray | ItemArray)))
+    return tuple(dict.fromkeys(each for each in found if isinstance(each, RowArray | ItemArray)))
