@@ -1,5 +1,6 @@
 """What a caller runs: a job, a prediction, another candidate in the chosen one's place, a search for duplicates."""
 
+import logging
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any
@@ -33,6 +34,8 @@ from distcluster.stages.freezing import FROZEN
 from distcluster.stages.matching import previous_of
 from distcluster.stages.stage import Stage
 from distcluster.storage.run import Run
+
+log = logging.getLogger("distcluster")
 
 
 def run_job(
@@ -125,6 +128,8 @@ def _run_to_the_end(
     with prepared_run(checked) as run:
         if not verify and is_finished(run) and is_input_unchanged(run) and n_rows == run.partitioning.n_rows:
             return run
+        if checked.plan.advice:
+            log.warning("%s", checked.plan.advice)
         for work, makes in parts(run, n_rows):
             session = Session(run, job.deploy, reporter, makes, read_input=True, performance=job.report.performance)
             session.hold(_verified_first(run, work, makes) if verify else partial(work, run))

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from distcluster.errors import JobError
 from distcluster.job import Job, subsample_sizes
@@ -26,6 +27,8 @@ _START_SECONDS = 8.0  # of workers, and of the report
 _ITERATIONS = 5  # of the refinement: a guess
 _TRIPS = 10  # to the store that a task waits for, one after the other
 _TRIP_SECONDS = 0.03  # where the store is no file system
+_DECODE_SECONDS = 3.5e-9  # a byte of what is decoded for nothing
+_TOO_OFTEN = 1.5  # times that the input is decoded, from which on a person should know
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,10 @@ class Plan:
     seconds : float
         A rough estimate for ``workers`` workers of one thread, like those of docs/performance.md.
     workers : int
+    times_decoded : float
+        How often a pass over the input decodes it, as in ``times_decoded``; ``bytes_read`` and ``seconds`` count it.
+    advice : str
+        What would make that less, where it is much.
     """
 
     rows: int
@@ -66,6 +73,8 @@ class Plan:
     memory_bytes: int
     seconds: float
     workers: int
+    times_decoded: float = 1.0
+    advice: str = ""
 
 
 def choose_partitioning(job: Job, n_rows: int, n_features: int) -> Partitioning:
@@ -85,10 +94,12 @@ def make_plan(
     stages: Sequence[Stage[Any]] | None = None,
     *,
     fitted: int | None = None,
+    starts: npt.NDArray[np.int64] | None = None,
 ) -> Plan:
     """Compute the cost of a job on an input of N x D values, all rows taken as valid, or of some of its stages.
 
-    ``fitted`` is the number of rows that the subsamples were taken from, where it is not N.
+    ``fitted`` is the number of rows that the subsamples were taken from, where it is not N; ``starts`` are the rows at
+    which decoding the input begins anew, where it cannot begin anywhere.
 
     Raises
     ------
@@ -96,8 +107,9 @@ def make_plan(
         When the subsamples cannot be taken.
     """
     sizes = measure(job, shape, itemsize, fitted)
-    costs = [stage.cost(sizes) for stage in stages or STAGES]
     workers = job.deploy.n_workers or len(os.sched_getaffinity(0))
+    times = 1.0 if starts is None else times_decoded(starts, sizes.n_rows, sizes.partition_rows, workers)
+    costs = [_decoded(stage, stage.cost(sizes), times) for stage in stages or STAGES]
     trip = 0.0 if local_path(job.output.url) else _TRIP_SECONDS
     return Plan(
         rows=sizes.n_rows,
@@ -116,6 +128,54 @@ def make_plan(
         ),
         seconds=_START_SECONDS + sum(_wall_seconds(each, workers, trip) for each in costs),
         workers=workers,
+        times_decoded=times,
+        advice="" if starts is None or times < _TOO_OFTEN else _advice(starts, sizes, times),
+    )
+
+
+def times_decoded(starts: npt.NDArray[np.int64], n_rows: int, partition_rows: int, workers: int) -> float:
+    """How often a pass over all rows decodes one, on average.
+
+    A worker decodes forward, from the start before its rows to their end. So of what lies between two starts every
+    worker that has a partition there decodes all up to its last one; the last partitions are of different workers.
+
+    Parameters
+    ----------
+    starts : (groups,) int64
+        The rows at which decoding begins anew: those of Parquet's row groups.
+    n_rows, partition_rows, workers : int
+
+    Examples
+    --------
+    >>> times_decoded(np.array([0]), 1_000, 100, workers=2)  # one decodes all 1,000 rows, the other one the first 900
+    1.9
+    >>> times_decoded(np.arange(0, 1_000, 50), 1_000, 100, workers=2)
+    1.0
+    """
+    stops = np.append(starts[1:], n_rows)
+    first, last = starts // partition_rows, (stops - 1) // partition_rows
+    decoded = 0
+    for before in range(min(workers, int((last - first).max()) + 1)):
+        ends = np.minimum(stops, (last - before + 1) * partition_rows)
+        decoded += int((ends - starts)[last - before >= first].sum())
+    return decoded / n_rows
+
+
+def _decoded(stage: Stage[Any], cost: Cost, times: float) -> Cost:
+    """A stage's cost, where its input is decoded so often."""
+    if not stage.reads_input:
+        return cost
+    again = int(cost.bytes_read * (times - 1.0))
+    return replace(cost, bytes_read=cost.bytes_read + again, seconds=cost.seconds + again * _DECODE_SECONDS)
+
+
+def _advice(starts: npt.NDArray[np.int64], sizes: Sizes, times: float) -> str:
+    largest = int(np.diff(np.append(starts, sizes.n_rows)).max())
+    return (
+        f"The input's row groups have up to {largest:,} rows, the partitions {sizes.partition_rows:,}. Every worker "
+        f"that has rows of a group decodes it from its beginning: each pass reads the input {times:.1f} times. Write "
+        "it with row groups of some ten thousand rows (row_group_size), or copy it by distcluster ingest, which reads "
+        "it once."
     )
 
 

@@ -110,7 +110,8 @@ def check_job(
         refuse_nested(model.url, job.output.url, what="model's run")
     array = open_input(job.input.url, job.input.array, job.input.raw) if new is None else new
     stages, fitted = (STAGES, None) if model is None else (PREDICTS, model.fitted.n_rows)
-    plan = make_plan(job, (array.shape[0], array.shape[1]), array.dtype.itemsize, stages, fitted=fitted)
+    shape, starts = (array.shape[0], array.shape[1]), getattr(array, "starts", None)
+    plan = make_plan(job, shape, array.dtype.itemsize, stages, fitted=fitted, starts=starts)
     _refuse_impossible_sizes(job, array, plan)
     if new is None:
         refuse_large_chunks(job.input.url, array)

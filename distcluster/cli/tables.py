@@ -45,7 +45,7 @@ def plan_table(cost: "Plan", dtype: str) -> RenderableType:
         ("time", f"about {_duration(cost.seconds)} with {cost.workers} workers of one thread"),
     ):
         table.add_row(name, value)
-    return table
+    return Group(table, Text(), Text(cost.advice)) if cost.advice else table
 
 
 def status_table(status: "Status", *, bars: bool) -> RenderableType:
