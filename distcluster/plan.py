@@ -28,7 +28,7 @@ _ITERATIONS = 5  # of the refinement: a guess
 _TRIPS = 10  # to the store that a task waits for, one after the other
 _TRIP_SECONDS = 0.03  # where the store is no file system
 _DECODE_SECONDS = 3.5e-9  # a byte of what is decoded for nothing
-_TOO_OFTEN = 1.5  # times that the input is decoded, from which on a person should know
+_TOO_OFTEN, _TOO_MUCH = 1.5, 2**27  # times that a pass decodes the input, and bytes for nothing: a person should know
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def make_plan(
         seconds=_START_SECONDS + sum(_wall_seconds(each, workers, trip) for each in costs),
         workers=workers,
         times_decoded=times,
-        advice="" if starts is None or times < _TOO_OFTEN else _advice(starts, sizes, times),
+        advice="" if starts is None else _advice(starts, sizes, times),
     )
 
 
@@ -170,6 +170,10 @@ def _decoded(stage: Stage[Any], cost: Cost, times: float) -> Cost:
 
 
 def _advice(starts: npt.NDArray[np.int64], sizes: Sizes, times: float) -> str:
+    """What would make it less, where the input is decoded too often; of a small one it does not matter."""
+    again = sizes.n_rows * sizes.n_features * sizes.itemsize * (times - 1.0)
+    if times < _TOO_OFTEN or again < _TOO_MUCH:
+        return ""
     largest = int(np.diff(np.append(starts, sizes.n_rows)).max())
     return (
         f"The input's row groups have up to {largest:,} rows, the partitions {sizes.partition_rows:,}. Every worker "
