@@ -25,7 +25,7 @@ from distcluster.storage.run import Run
 
 HEAVY = {"numba", "faiss", "sklearn", "scipy", "pandas", "dask", "distributed", "umap", "matplotlib"}
 ARRAYS = {"zarr", "numcodecs", "pyarrow", "fsspec", "numpy.ma"}
-CLUSTERS = {"yaml", "urllib.request", "tomllib"}
+CLUSTERS = {"yaml", "urllib.request", "tomllib", "psutil"}
 SMALL = (
     "sample.rows=300", "sample.mixture_rows=300", "projection.views=[2]", "projection.n_epochs=30",
     "projection.n_components=2", "mixture.n_components=[2,3]", 'mixture.covariance_type=["diag"]', "mixture.n_init=1",

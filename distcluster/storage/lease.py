@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-import psutil
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from distcluster.errors import LeaseLostError, RunHeldError, StorageError
@@ -72,6 +71,8 @@ class Holder:
         """Whether its process is there; None where this process cannot know."""
         if self.machine != _machine():
             return None
+        import psutil  # here and below: who looks at a finished run needs none of it
+
         if not psutil.pid_exists(self.pid):
             return False
         try:  # clocks are set, and other users' processes may be hidden: what is not certain is not known
@@ -95,6 +96,8 @@ def held(store: ArrayStore, seconds: float) -> Iterator[int]:
     RunHeldError
         When another process writes to the run.
     """
+    import psutil
+
     process = psutil.Process()
     since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     me = Holder(_user(), platform.node(), process.pid, _machine(), process.create_time(), since, seconds)
@@ -252,4 +255,6 @@ def _machine() -> str:
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if boot.exists() and namespace.exists():
         return f"{boot.read_text().strip()} {namespace.readlink()}"
+    import psutil
+
     return f"{platform.node()} {psutil.boot_time():.0f}"
