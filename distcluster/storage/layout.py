@@ -8,7 +8,7 @@ from functools import cache
 from distcluster.storage.run_arrays import ItemArray, RowArray
 from distcluster.storage.selection_columns import SELECTION_COLUMNS
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 """Raised with every change of the run layout; a run of another version is refused."""
 
 ROOT = "zarr.json"
