@@ -32,7 +32,7 @@ from distcluster.environment import environment, pin_to_one_thread
 from distcluster.numerics.mixture.assignment import assign_rows
 from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate
 from distcluster.numerics.mixture.candidate_fit import fit_candidate
-from distcluster.numerics.mixture.start import initial_labels
+from distcluster.numerics.mixture.start import Starts
 
 Array = npt.NDArray[Any]
 MOST_ERROR = 0.05  # of a planted mixture
@@ -48,7 +48,7 @@ def from_kmeans(points: Array, k: int, seed: int) -> Array:
 
 STARTS: dict[str, Callable[[Array, int, int], Array]] = {
     "k-means": from_kmeans,
-    "merged": lambda points, k, seed: initial_labels(points, k, n_init=1, seed=seed),
+    "merged": lambda points, k, seed: Starts(points, 1, seed, are_merged=True).labels(k),
 }
 
 

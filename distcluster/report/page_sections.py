@@ -22,6 +22,7 @@ from distcluster.report.prediction import drift_lines, summarise_appended
 from distcluster.report.replicates import measure_stability
 from distcluster.report.timings import stage_times
 from distcluster.stages.choosing import SELECT_CANDIDATE
+from distcluster.stages.fitting import START_KMEANS
 from distcluster.stages.labelling import MEASURE_PROJECTION
 from distcluster.stages.searching import BUILD_INDEX
 from distcluster.stages.subsampling import SUBSAMPLE
@@ -246,6 +247,9 @@ def _merges(findings: Findings) -> Any:
     return findings.run.read(layout.MERGE)
 
 
+_START = {True: "merged clusters, for groups differ in extent", False: "k-means' clusters"}
+
+
 def fidelity(findings: Findings) -> Shown:
     """The figures of the projection's fidelity, each with its name."""
     run, summary = findings.run, findings.summary
@@ -255,6 +259,7 @@ def fidelity(findings: Findings) -> Shown:
         ("Rows of the UMAP subsample", f"{subsample.sample:,}"),
         ("Rows of the mixture subsample", f"{subsample.mixture:,}"),
         ("Held-out rows", f"{subsample.n_held_out:,}"),
+        ("Fits of mixtures started from", _START[START_KMEANS.facts_of(run, findings.n_components).are_merged]),
         ("Recall of the neighbour search", f"{BUILD_INDEX.facts_of(run).search.recall:.1%}"),
         ("Trustworthiness on rows outside the UMAP subsample", "not measured" if trust is None else f"{trust:.3f}"),
         ("Mean log density of the UMAP subsample, nats per row", f"{measured.sample_log_density:.2f}"),
