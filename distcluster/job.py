@@ -150,7 +150,7 @@ class MixtureTable(Table):
     covariance_type: Annotated[tuple[CovarianceType, ...], Field(min_length=1)] = COVARIANCE_TYPES
     """The covariance types to try."""
     n_init: Annotated[int, Field(ge=1, le=1000)] = 5
-    """k-means starts per k, of which the best starts the four mixtures of that k."""
+    """k-means starts per k, of which the best goes on, where fits do not start from merged clusters."""
     max_iter: Annotated[int, Field(ge=1, le=100_000)] = 100
     """EM iterations at most."""
     tol: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1e-3
