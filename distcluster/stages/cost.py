@@ -83,7 +83,7 @@ class Cost:
     is_iterated: bool = False
 
 
-REDUCE_SECONDS = 8e-4
+REDUCE_SECONDS = 6e-4
 """Of a single task, to read and add up what one partition has left, many read at the same time."""
 
 
