@@ -13,7 +13,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
-from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from benchmarks.embedded_verdict import drawn_from, sources
@@ -39,17 +38,7 @@ MOST_ERROR = 0.05  # of a planted mixture
 FIGURES = "seconds", "log_density", "adjusted_rand_index"
 
 
-def from_kmeans(points: Array, k: int, seed: int) -> Array:
-    """The best of five starts on 20,000 rows goes on with all, as it was before decision 39."""
-    x = points.astype(np.float64)
-    few = KMeans(k, n_init=5, random_state=seed).fit(x[:: -(-len(x) // 20_000)])
-    return KMeans(k, init=few.cluster_centers_, n_init=1).fit_predict(x).astype(np.int32)
-
-
-STARTS: dict[str, Callable[[Array, int, int], Array]] = {
-    "k-means": from_kmeans,
-    "merged": lambda points, k, seed: Starts(points, 1, seed, are_merged=True).labels(k),
-}
+STARTS = {"k-means": {"n_init": 5, "are_merged": False}, "merged": {"n_init": 1, "are_merged": True}}
 
 
 @dataclass
@@ -89,9 +78,9 @@ def real(arguments: argparse.Namespace) -> Iterator[tuple[str, Array, Array, lis
 def compare(points: Array, truth: Array, k: int, seed: int) -> dict[str, dict[str, float]]:
     """Both starts, all covariance types."""
     fitted, others, found = points[::2], points[1::2], {}
-    for name, start in STARTS.items():
+    for name, options in STARTS.items():
         began = time.process_time()
-        labels = start(fitted, k, seed)
+        labels = Starts(fitted, seed=seed, **options).labels(k)
         seconds, values = time.process_time() - began, []
         for kind in COVARIANCE_TYPES:
             fit = fit_candidate(fitted, labels, Candidate(k, kind), tol=1e-3, reg_covar=1e-6, max_iter=100)

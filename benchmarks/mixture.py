@@ -28,7 +28,7 @@ from distcluster.numerics.mixture.candidate import COVARIANCE_TYPES, Candidate, 
 from distcluster.numerics.mixture.em import centre_rows, from_labels, maximise
 from distcluster.numerics.mixture.kernels import exponentials
 from distcluster.numerics.mixture.parameters import Mixture, to_sklearn
-from distcluster.numerics.mixture.start import initial_labels
+from distcluster.numerics.mixture.start import Starts
 from distcluster.numerics.mixture.tiles import TILE_ROWS, n_features
 from distcluster.storage.run import Run
 
@@ -231,7 +231,7 @@ def main() -> None:
         fit_ours(points[:TILE_ROWS], np.arange(TILE_ROWS, dtype=np.int32) % 2, Candidate(2, kind))
     found = []
     for k in arguments.ks:
-        labels = initial_labels(points, k, 1, 0)
+        labels = Starts(points, 1, 0).labels(k)
         for kind in COVARIANCE_TYPES:
             found.append(compare(points, labels, Candidate(k, kind)))
             last = found[-1]

@@ -16,7 +16,7 @@ from distcluster.numerics.mixture.em import Maximum, centre_rows, e_step, from_l
 from distcluster.numerics.mixture.kernels import exponentials, tile_expectation
 from distcluster.numerics.mixture.parameters import Mixture, natural_parameters
 from distcluster.numerics.mixture.scores import score_rows
-from distcluster.numerics.mixture.start import Starts, initial_labels
+from distcluster.numerics.mixture.start import Starts
 from distcluster.numerics.mixture.tiles import TILE_ROWS, make_tiles
 
 kinds = pytest.mark.parametrize("kind", COVARIANCE_TYPES)
@@ -210,7 +210,7 @@ def test_singular_components_are_fitted_and_noted(kind: CovarianceType, reg_cova
 @kinds
 def test_the_stopping_rule_is_scikit_learns(kind: CovarianceType) -> None:
     rows, _ = blobs(3000, 4, 6, seed=8)
-    labels = initial_labels(rows.astype(np.float32), 6, 1, 0)
+    labels = Starts(rows.astype(np.float32), 1, 0).labels(6)
     prepared = centre_rows(rows)
     start = from_labels(prepared, labels, Candidate(6, kind), 1e-6)
     ours = maximise(prepared, start, tol=1e-3, reg_covar=1e-6, max_iter=200)
@@ -264,31 +264,31 @@ def groups_of_many_sizes(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_the_start_finds_groups_that_k_means_cuts_and_joins(seed: int) -> None:
     rows, truth = groups_of_many_sizes(seed)
     theirs = KMeans(20, n_init=5, random_state=seed).fit_predict(rows)
-    ours = initial_labels(rows, 20, 5, seed)
+    ours = Starts(rows, 5, seed).labels(20)
     assert adjusted_rand_score(truth, ours) > 0.98 >= adjusted_rand_score(truth, theirs)
 
 
 def test_one_cloud_is_no_reason_to_leave_k_means() -> None:
     rows = np.random.default_rng(0).normal(size=(6_000, 5)).astype(np.float32)
     theirs = KMeans(8, n_init=3, random_state=1).fit(rows.astype(np.float64)).labels_
-    np.testing.assert_array_equal(initial_labels(rows, 8, 3, 1), theirs)
+    np.testing.assert_array_equal(Starts(rows, 3, 1).labels(8), theirs)
 
 
 def test_the_start_of_one_k_does_not_depend_on_others() -> None:
     rows, _ = groups_of_many_sizes(0)
     starts = Starts(rows, n_init=1, seed=3)
     for k in (200, 1, 20, 5):
-        np.testing.assert_array_equal(starts.labels(k), initial_labels(rows, k, 1, 3))
+        np.testing.assert_array_equal(starts.labels(k), Starts(rows, 1, 3).labels(k))
 
 
 @pytest.mark.parametrize(("n", "d", "k"), [(60, 3, 40), (2_000, 40, 10), (500, 2, 1), (500, 2, 500)])
 def test_where_small_clusters_make_no_sense_k_means_starts(n: int, d: int, k: int) -> None:
     rows = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
     theirs = KMeans(k, n_init=2, random_state=1).fit(rows.astype(np.float64)).labels_
-    np.testing.assert_array_equal(initial_labels(rows, k, 2, 1), theirs)
+    np.testing.assert_array_equal(Starts(rows, 2, 1).labels(k), theirs)
 
 
 def test_rows_in_one_place_or_on_a_line_have_a_start() -> None:
     line = np.linspace(0.0, 1.0, 900, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
-    assert len(np.unique(initial_labels(line, 7, 1, 0))) == 7
-    assert len(np.unique(initial_labels(np.repeat(line[:4], 300, axis=0), 7, 1, 0))) == 4
+    assert len(np.unique(Starts(line, 1, 0).labels(7))) == 7
+    assert len(np.unique(Starts(np.repeat(line[:4], 300, axis=0), 1, 0).labels(7))) == 4

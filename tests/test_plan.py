@@ -85,15 +85,13 @@ def test_how_often_a_row_group_is_decoded_is_known_before(
     read = []
     get = obstore.get_range
     monkeypatch.setattr(object_file.obstore, "get_range", lambda *a, **k: read.append(k["length"]) or get(*a, **k))
-    monkeypatch.setattr(
-        parquet_files, "_BUFFER_BYTES", 2**16
-    )  # what is read ahead, and decoded at a time, is not counted
+    # What is read ahead, and decoded at a time, is not counted.
+    monkeypatch.setattr(parquet_files, "_BUFFER_BYTES", 2**16)
     monkeypatch.setattr(parquet_files, "BATCH_ROWS", 256)
     files = parquet_files.open_parquet(Url(str(place)), None)
     assert files is not None
-    of_workers = [
-        parquet_files.open_vectors_of(files, "emb") for _ in range(workers)
-    ]  # each keeps what it decoded last
+    # Each keeps what it decoded last.
+    of_workers = [parquet_files.open_vectors_of(files, "emb") for _ in range(workers)]
     read.clear()
     for index, start in enumerate(range(0, 20_000, partition_rows)):
         assert len(of_workers[index % workers][start : start + partition_rows])

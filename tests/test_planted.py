@@ -17,7 +17,7 @@ from distcluster.numerics.mixture.criteria import Criteria, information_criteria
 from distcluster.numerics.mixture.parameters import natural_parameters, to_sklearn
 from distcluster.numerics.mixture.scores import score_rows
 from distcluster.numerics.mixture.selection import select
-from distcluster.numerics.mixture.start import initial_labels
+from distcluster.numerics.mixture.start import Starts
 from distcluster.numerics.sampling import sampling_priority
 from distcluster.stages.choosing import SELECT_CANDIDATE
 from distcluster.stages.fitting import fitted_mixture
@@ -141,7 +141,7 @@ def test_k_and_covariance_type_of_a_planted_mixture_are_chosen(kind: str) -> Non
     rows = draw_mixture(kind, 11, 8000, seed=1)
     fitted, held_out = rows[:4000], rows[4000:]
     ks = (2, 3, 4, 6, 8, 11, 16, 23, 32)
-    starts = {k: initial_labels(fitted, k, 3, 0) for k in (1, *ks)}
+    starts = {k: Starts(fitted, 3, 0).labels(k) for k in (1, *ks)}
     criteria = []
     for candidate in grid(ks, COVARIANCE_TYPES, len(fitted)):
         fit = fit_candidate(fitted, starts[candidate.n_components], candidate, tol=1e-3, reg_covar=1e-6, max_iter=100)

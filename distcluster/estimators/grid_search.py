@@ -167,7 +167,8 @@ def _fit_grid(
     points: npt.NDArray[Any], table: MixtureTable, seed: int
 ) -> tuple[dict[Candidate, Mixture], list[Criteria]]:
     """The mixtures that could be fitted, and the table with the criteria of the fitted rows; the grid may grow."""
-    fits = _fit_candidates(points, grid(table.n_components, table.covariance_type, len(points)), table, seed)
+    starts = dask.delayed(Starts)(points, table.n_init, seed).persist()
+    fits = _fit_candidates(points, grid(table.n_components, table.covariance_type, len(points)), table, starts)
     limit = largest_k(len(points), len(points))
     has_between = False
     while table.n_components == "auto":
@@ -177,19 +178,17 @@ def _fit_grid(
             break
         has_between = added.why == "between"
         fits += _fit_candidates(
-            points, [Candidate(k, kind) for k in added.ks for kind in table.covariance_type], table, seed
+            points, [Candidate(k, kind) for k in added.ks for kind in table.covariance_type], table, starts
         )
     fits.sort(key=lambda each: each.candidate.n_components)
     return {each.candidate: each.mixture for each in fits if each.mixture}, [_row(each, len(points)) for each in fits]
 
 
 def _fit_candidates(
-    points: npt.NDArray[Any], candidates: list[Candidate], table: MixtureTable, seed: int
+    points: npt.NDArray[Any], candidates: list[Candidate], table: MixtureTable, starts: Any
 ) -> list[CandidateFit]:
     data = dask.delayed(points)
-    ks = sorted({each.n_components for each in candidates})
-    starts = dask.delayed(Starts)(data, table.n_init, seed)
-    labels = {k: starts.labels(k) for k in ks}
+    labels = {k: starts.labels(k) for k in sorted({each.n_components for each in candidates})}
     return list(
         dask.compute(*(dask.delayed(_fit)(data, labels[each.n_components], each, table) for each in candidates))
     )

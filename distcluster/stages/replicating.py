@@ -99,16 +99,16 @@ def _recluster_cost(sizes: Sizes) -> Cost:
 
 def recluster(run: Run, item: str) -> Output[NoFacts]:
     """Fit the whole grid to a replicate, and label the common rows."""
-    table = run.job.mixture
+    table, tried = run.job.mixture, candidates(run)
     labels = numerics.stability.cluster_again(
         read_model(run, layout.REPLICATE_FITTED, item),
         read_model(run, layout.REPLICATE_COMMON, item),
-        candidates(run),
+        tried,
         tol=table.tol,
         reg_covar=table.reg_covar,
         max_iter=table.max_iter,
         seed=run.job.sample.seed + 1 + int(item.split("-")[1]),
-        are_merged=START_KMEANS.facts_of(run, candidates(run)[0].n_components).are_merged,
+        are_merged=START_KMEANS.facts_of(run, tried[0].n_components).are_merged,
     )
     return Output(NoFacts(), arrays={layout.REPLICATE_LABEL: labels})
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         scores,
         silhouettes,
         start,
-    )  # fmt: skip
+    )
 
 __all__ = ["assignment", "candidate_fit", "em", "parameters", "row_moments", "scores", "silhouettes", "start"]
 

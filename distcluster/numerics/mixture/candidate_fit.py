@@ -43,7 +43,7 @@ def fit_candidate(
     ----------
     points : (M, d) float32
     labels : (M,) int32
-        ``initial_labels`` for the candidate's k.
+        ``Starts.labels`` for the candidate's k.
     candidate : Candidate
     tol, reg_covar, max_iter
         As ``maximise``'s.

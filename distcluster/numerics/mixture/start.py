@@ -22,29 +22,29 @@ _TRIED = (4, 8, 16, 32, 64)  # ks for which both are compared
 _GAIN = 0.1  # nats per row, mean over those: WordNet's senses have 0.0, one Gaussian -0.2, MNIST's images 0.2 to 0.8
 
 
-def initial_labels(points: Float32, n_components: int, n_init: int, seed: int) -> Int32:
-    """Labels to start from, which the four covariance types of one k share.
+class Starts:
+    """Labels for EM to start from, which the four covariance types of one k share: of any k, for the same points.
 
     k-means wants groups of one extent: it cuts wide ones and joins narrow ones, and EM does not get away from there.
     So it makes many small clusters too, and the two that lose least when one Gaussian describes both are merged until
     k are left (Fraley 1998: model-based agglomeration). Merged clusters are taken, for all k, where a Gaussian for each
     describes a row better than for k-means' clusters, by 0.1 nats in the mean over 4 to 64 clusters (the classification
-    likelihood: Celeux, Govaert 1992).
+    likelihood: Celeux, Govaert 1992). The labels of one k do not depend on which others are asked for.
 
     Parameters
     ----------
     points : (M, d) float32
         The projected mixture subsample. Clusters are made of 20,000 rows, spread evenly; of more than 32 features
         k-means' are taken.
-    n_components : int
-        k.
     n_init : int
-        Starts of k-means, the best of which goes on.
+        Starts of k-means for k clusters, the best of which goes on.
     seed : int
+    are_merged : bool, optional
+        Absent: what describes the points better.
 
-    Returns
-    -------
-    (M,) int32
+    Attributes
+    ----------
+    are_merged : bool
 
     Examples
     --------
@@ -53,21 +53,10 @@ def initial_labels(points: Float32, n_components: int, n_init: int, seed: int) -
     >>> chance, truth = np.random.default_rng(0), np.arange(4_000) % 20
     >>> places, extents = chance.uniform(-12.0, 12.0, (20, 5)), np.geomspace(0.1, 3.0, 20)
     >>> points = places[truth] + extents[truth, None] * chance.normal(size=(4_000, 5))
-    >>> labels = initial_labels(points.astype(np.float32), n_components=20, n_init=1, seed=0)
+    >>> starts = Starts(points.astype(np.float32), n_init=1, seed=0)
     >>> from sklearn.metrics import adjusted_rand_score
-    >>> adjusted_rand_score(truth, labels) > 0.99
-    True
-    """
-    return Starts(points, n_init, seed).labels(n_components)
-
-
-class Starts:
-    """``initial_labels`` of the same points for several k: one path of mergers leads to them all.
-
-    Attributes
-    ----------
-    are_merged : bool
-        Not k-means' clusters: as asked for, or by what describes the points better.
+    >>> starts.are_merged, adjusted_rand_score(truth, starts.labels(20)) > 0.99
+    (True, True)
     """
 
     def __init__(self, points: Float32, n_init: int, seed: int, are_merged: bool | None = None) -> None:
@@ -79,7 +68,7 @@ class Starts:
         self.are_merged = self._groups_differ() if are_merged is None else are_merged
 
     def labels(self, n_components: int) -> Int32:
-        """Of k components; fewer where so many distinct rows are not there: empty ones are the mixture's to report."""
+        """(M,) int32, of k components, or of fewer where distinct rows are: the mixture reports empty ones."""
         k = min(n_components, self._n_distinct)
         path = self._path(k) if self.are_merged else None
         return self._by_kmeans(k) if path is None else cut(path.mergers, k)[path.label]
